@@ -1,0 +1,47 @@
+"""npattn: attention for convolutional networks in NumPy, every gradient derived and written by hand.
+
+The table of contents. A block is a pair of functions, forward and backward, in a file that reads as its formula;
+a layer is a thin object around a pair.
+
+    npattn.attention.se        squeeze-and-excitation                SELayer
+    npattn.attention.channel   CBAM's channel attention (a gate)     ChannelAttention
+    npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
+    npattn.attention.cbam      both, one after the other             CBAM
+    npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
+    npattn.layer               Layer, Sequential, no_grad
+    npattn.models, data, train the tiny demo on MNIST
+"""
+
+from npattn.attention.cbam import CBAM
+from npattn.attention.channel import ChannelAttention
+from npattn.attention.se import SELayer
+from npattn.attention.spatial import SpatialAttention
+from npattn.backend import array_module
+from npattn.layer import Layer, Sequential, no_grad
+from npattn.ops.activation import ReLU, Sigmoid
+from npattn.ops.batch_norm import BatchNorm2d
+from npattn.ops.conv2d import Conv2d
+from npattn.ops.linear import Linear
+from npattn.ops.pooling import AvgPool2x2, GlobalAvgPool, GlobalMaxPool, MaxPool2x2
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CBAM",
+    "AvgPool2x2",
+    "BatchNorm2d",
+    "ChannelAttention",
+    "Conv2d",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "Layer",
+    "Linear",
+    "MaxPool2x2",
+    "ReLU",
+    "SELayer",
+    "Sequential",
+    "Sigmoid",
+    "SpatialAttention",
+    "array_module",
+    "no_grad",
+]

@@ -1,0 +1,1 @@
+"""One attention block a file: its formula forward, its gradient backward, and its layer at the end."""

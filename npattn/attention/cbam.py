@@ -1,0 +1,125 @@
+"""CBAM, the convolutional block attention module: first what matters, then where.
+
+    x (N, C, H, W)   ca: channel.Params   sa: spatial.Params
+
+    CBAM.1   g_c = channel attention of x     (N, C, 1, 1)
+    CBAM.2   u = x · g_c                      (N, C, H, W)
+    CBAM.3   g_s = spatial attention of u     (N, 1, H, W)   of u, not of x
+    CBAM.4   y = u · g_s                      (N, C, H, W)
+
+u is used twice, and x is used twice: at each of the two a direct path and a path through a gate meet in a `+`.
+A backward that forgets a gate's path returns dy · g_c · g_s, which looks right and is not.
+Woo et al., CBAM, ECCV 2018, equation 1. Derivation: docs/blocks/cbam.md
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Unpack
+
+from npattn.attention import channel, spatial
+from npattn.backend import Array
+from npattn.checks import floating, hidden_width, odd, same_shape
+from npattn.layer import Layer, Options, uniform
+
+
+class Params(NamedTuple):
+    ca: channel.Params
+    sa: spatial.Params
+
+
+class Cache(NamedTuple):
+    x: Array  # (N, C, H, W)
+    g_c: Array  # (N, C, 1, 1)
+    u: Array  # (N, C, H, W)
+    g_s: Array  # (N, 1, H, W)
+    ca: channel.Cache
+    sa: spatial.Cache
+
+
+def forward(x: Array, params: Params) -> tuple[Array, Cache]:
+    """Scale x by its channel gate, and that by its spatial gate.
+
+    Parameters: x (N, C, H, W); params, ca and sa. Returns: y (N, C, H, W) and the cache.
+    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    """
+    floating(x=x, **params.ca._asdict(), **params.sa._asdict())
+
+    g_c, ca = channel.forward(x, params.ca)  # CBAM.1
+    u = x * g_c  # CBAM.2
+    g_s, sa = spatial.forward(u, params.sa)  # CBAM.3
+    y = u * g_s  # CBAM.4
+    return y, Cache(x, g_c, u, g_s, ca, sa)
+
+
+def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradients (dca, dsa). Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    x, g_c, u, g_s, ca, sa = cache
+    xp = floating(dy=dy, x=x)
+    same_shape("dy", dy, x.shape, "the output y")
+
+    # CBAM.4 was y = u · g_s: each factor receives dy times the other, and g_s, broadcast over the channels, their sum
+    du_direct = dy * g_s  # CBAM.4
+    dg_s = xp.sum(dy * u, axis=1, keepdims=True)  # CBAM.4
+
+    # CBAM.3 made g_s from u, the second way on which u reached y
+    du_gate, dsa = spatial.backward(dg_s, sa)  # CBAM.3
+    du = du_direct + du_gate
+
+    # CBAM.2 was u = x · g_c: the same again, with g_c broadcast over the pixels
+    dx_direct = du * g_c  # CBAM.2
+    dg_c = xp.sum(du * x, axis=(2, 3), keepdims=True)  # CBAM.2
+
+    # CBAM.1 made g_c from x, the second way on which x reached u
+    dx_gate, dca = channel.backward(dg_c, ca)  # CBAM.1
+    dx = dx_direct + dx_gate
+    return dx, Params(dca, dsa)
+
+
+class CBAM(Layer):
+    """CBAM as a layer: x (N, C, H, W) to x times its channel gate times its spatial gate, the same shape.
+
+    Parameters
+    ----------
+    in_planes
+        C, at least 1.
+    ratio
+        r: the hidden width of the channel attention is C // r, so 1 ≤ r ≤ C.
+    kernel_size
+        k of the spatial attention, odd.
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+
+    `params`: "ca.fc1.weight" (C//r, C, 1, 1), "ca.fc2.weight" (C, C//r, 1, 1), "sa.conv1.weight" (1, 2, k, k).
+    `attention`: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is no whole number of at least 1, ratio > in_planes, or kernel_size is even.
+    """
+
+    input_axes = "N C H W"
+
+    def __init__(self, in_planes: int, ratio: int = 16, kernel_size: int = 7, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
+        R = hidden_width("in_planes", in_planes, "ratio", ratio)
+        C = self.channels = in_planes
+        k = odd("kernel_size", kernel_size)
+        self.signature = f"{C}, ratio={ratio}, kernel_size={k}"
+        self.params["ca.fc1.weight"] = self.own(uniform(self.rng, (R, C, 1, 1), fan_in=C))
+        self.params["ca.fc2.weight"] = self.own(uniform(self.rng, (C, R, 1, 1), fan_in=R))
+        self.params["sa.conv1.weight"] = self.own(uniform(self.rng, (1, 2, k, k), fan_in=2 * k * k))
+
+    def run(self, x: Array) -> tuple[Array, Cache]:
+        w1, w2, w = self.params.values()
+        y, cache = forward(x, Params(channel.Params(w1[:, :, 0, 0], w2[:, :, 0, 0]), spatial.Params(w)))
+        self._gates = {"channel": cache.g_c, "spatial": cache.g_s}
+        return y, cache
+
+    def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
+        dx, (dca, dsa) = backward(dy, cache)
+        return dx, {
+            "ca.fc1.weight": dca.w1[:, :, None, None],
+            "ca.fc2.weight": dca.w2[:, :, None, None],
+            "sa.conv1.weight": dsa.w,
+        }

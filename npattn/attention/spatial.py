@@ -1,0 +1,119 @@
+"""CBAM's spatial attention: where does it matter? A gate for every pixel, from its channels' mean and maximum.
+
+    x (N, C, H, W)   w (1, 2, k, k), k odd
+
+    SA.1   m_avg = mean over the channels of x       (N, 1, H, W)
+    SA.2   m_max = maximum over the channels of x    (N, 1, H, W)
+    SA.3   m = [m_avg, m_max]                        (N, 2, H, W)   in this order
+    SA.4   a = w ∗ m                                 (N, 1, H, W)   a k×k convolution, zero padding k//2, no bias
+    SA.5   g = sigmoid(a)                            (N, 1, H, W)   the gate
+
+x is used twice: the gradients of the two uses add.
+It returns the gate alone; CBAM multiplies. Woo et al., CBAM, ECCV 2018, equation 3. Derivation: docs/blocks/spatial.md
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Unpack
+
+from npattn.backend import Array
+from npattn.checks import floating, odd, same_shape, shaped
+from npattn.layer import Layer, Options, uniform
+from npattn.ops import conv2d
+from npattn.ops.activation import SigmoidCache, sigmoid_backward, sigmoid_forward
+from npattn.ops.pooling import (
+    MaxCache,
+    MeanCache,
+    channel_max_backward,
+    channel_max_forward,
+    channel_mean_backward,
+    channel_mean_forward,
+)
+
+
+class Params(NamedTuple):
+    w: Array  # (1, 2, k, k)
+
+
+class Cache(NamedTuple):
+    mean: MeanCache
+    max: MaxCache
+    conv: conv2d.Cache
+    sigmoid: SigmoidCache
+
+
+def forward(x: Array, params: Params) -> tuple[Array, Cache]:
+    """The spatial gate of x.
+
+    Parameters: x (N, C, H, W); params, w (1, 2, k, k) with k odd. Returns: g (N, 1, H, W), in [0, 1], and the cache.
+    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
+    """
+    (w,) = params
+    xp = floating(x=x, w=w)
+    shaped("w", w, "1 2 k k", **{"1": 1, "2": 2, "k": odd("w (its last axis)", w.shape[-1])})
+
+    m_avg, mean = channel_mean_forward(x)  # SA.1
+    m_max, max_ = channel_max_forward(x)  # SA.2
+    m = xp.concat([m_avg, m_max], axis=1)  # SA.3
+    a, conv = conv2d.forward(m, conv2d.Params(w))  # SA.4
+    g, sigmoid = sigmoid_forward(a)  # SA.5
+    return g, Cache(mean, max_, conv, sigmoid)
+
+
+def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradient (dw,). Raises TypeError or ValueError if dg (N, 1, H, W) does not match the gate."""
+    floating(dg=dg)
+    same_shape("dg", dg, cache.sigmoid.y.shape, "the output gate")
+
+    # SA.5 was g = sigmoid(a)
+    da = sigmoid_backward(dg, cache.sigmoid)  # SA.5
+
+    # SA.4 was a = w ∗ m
+    dm, (dw, _) = conv2d.backward(da, cache.conv)  # SA.4
+
+    # SA.3 laid two maps on each other: each takes its own back
+    dm_avg, dm_max = dm[:, 0:1], dm[:, 1:2]  # SA.3
+
+    # SA.2 was a maximum: one channel receives everything. SA.1 was a mean: all receive the same share
+    dx_max = channel_max_backward(dm_max, cache.max)  # SA.2
+    dx_avg = channel_mean_backward(dm_avg, cache.mean)  # SA.1
+
+    # x was pooled twice, so its gradient comes back from both
+    dx = dx_max + dx_avg
+    return dx, Params(dw)
+
+
+class SpatialAttention(Layer):
+    """CBAM's spatial attention as a layer: x (N, C, H, W), any C, to its gate (N, 1, H, W).
+
+    Parameters
+    ----------
+    kernel_size
+        k, odd: 7 in the paper, 3 as its alternative; any other odd size works as well.
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+
+    `params`: "conv1.weight" (1, 2, k, k). `attention`: "spatial" (N, 1, H, W).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If kernel_size is no odd whole number.
+    """
+
+    input_axes = "N C H W"
+
+    def __init__(self, kernel_size: int = 7, **options: Unpack[Options]) -> None:
+        super().__init__(**options)
+        k = odd("kernel_size", kernel_size)
+        self.signature = f"kernel_size={k}"
+        self.params["conv1.weight"] = self.own(uniform(self.rng, (1, 2, k, k), fan_in=2 * k * k))
+
+    def run(self, x: Array) -> tuple[Array, Cache]:
+        g, cache = forward(x, Params(self.params["conv1.weight"]))
+        self._gates = {"spatial": cache.sigmoid.y}
+        return g, cache
+
+    def undo(self, dg: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
+        dx, grads = backward(dg, cache)
+        return dx, {"conv1.weight": grads.w}

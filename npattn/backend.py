@@ -1,0 +1,106 @@
+"""Which array library an array belongs to. The one file that names array libraries; everything else asks it.
+
+The pairs in ops/ and attention/ are written in the functions of the Python array API standard only, so one source runs
+on NumPy, CuPy, torch and array-api-strict: each function asks here for `xp`, the module its arrays belong to.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import array_api_compat
+import numpy as np
+
+Array: TypeAlias = Any
+"""An array of any supported library. The array API standard has no common base class to name here."""
+
+
+def array_module(*arrays: Array) -> ModuleType:
+    """Return the one array module that all `arrays` belong to, in its array API form.
+
+    Parameters
+    ----------
+    *arrays
+        Arrays of any shape and dtype. `None` stands for an absent one (a bias, say) and is passed over.
+
+    Returns
+    -------
+    module
+        `array_api_compat.numpy`, `array_api_compat.torch`, `array_api_strict`, …: the standard's functions.
+
+    Raises
+    ------
+    TypeError
+        If one of them is no array, if they belong to different libraries, or if all are None.
+    """
+    return named_module({f"arrays[{i}]": array for i, array in enumerate(arrays)})
+
+
+def named_module(arrays: dict[str, Array]) -> ModuleType:
+    """`array_module` of the dict's values; its errors call each by its key."""
+    modules = {}
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if not array_api_compat.is_array_api_obj(array) or isinstance(array, np.generic):
+            raise TypeError(
+                f"{name}: expected an array (NumPy, CuPy, torch or array-api-strict), got {type(array).__name__}"
+            )
+        modules[name] = array_api_compat.array_namespace(array)
+    if not modules:
+        raise TypeError("expected at least one array, got none")
+    (first, xp), *others = modules.items()
+    for name, module in others:
+        if module is not xp:
+            same = f"the same library as {first} ({library_name(xp)})"
+            raise TypeError(f"{name}: expected an array of {same}, got {library_name(module)}")
+    return xp
+
+
+def as_module(xp: ModuleType | None) -> ModuleType:
+    """Return the array API form of a module that a user names. None means NumPy.
+
+    Raises
+    ------
+    TypeError
+        If `xp` is no array module.
+    """
+    if xp is None:
+        xp = np
+    try:
+        return array_module(xp.zeros(1))
+    except AttributeError:
+        raise TypeError(f"xp: expected an array module such as numpy, cupy or torch, got {xp!r}") from None
+
+
+def library_name(xp: ModuleType) -> str:
+    """The name people know a module by: "numpy" for `array_api_compat.numpy`."""
+    return xp.__name__.removeprefix("array_api_compat.")
+
+
+def is_numpy(xp: ModuleType) -> bool:
+    """Whether `xp` is NumPy."""
+    return array_api_compat.is_numpy_namespace(xp)
+
+
+def device(array: Array) -> Any:
+    """The device that `array` lives on. What a function creates must be created there."""
+    return array_api_compat.device(array)
+
+
+def to_device(array: Array, target: Any) -> Array:
+    """`array` on the device `target`, the array itself if it is there already."""
+    return array_api_compat.to_device(array, target)
+
+
+def to_numpy(array: Array) -> np.ndarray:
+    """A NumPy array with the values of `array`, wherever it lives. May share memory with it."""
+    if array_api_compat.is_cupy_array(array):
+        return np.asarray(array.get())  # CuPy copies to the host only when asked by name
+    if array_api_compat.is_torch_array(array):
+        return np.asarray(array.detach().cpu())
+    if array_api_compat.is_array_api_strict_namespace(array_api_compat.array_namespace(array)):
+        xp = array_api_compat.array_namespace(array)
+        return np.asarray(array_api_compat.to_device(array, xp.Device("CPU_DEVICE")))
+    return np.asarray(array)

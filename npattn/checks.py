@@ -1,0 +1,159 @@
+"""What every function asks of its arguments before it does any work.
+
+The two checks double as a legend: `xp = floating(x=x, w=w)` says which arrays take part, and
+`N, C, H, W = shaped("x", x, "N C H W")` says what their axes are called. Their errors name the argument, what was
+expected, and what came.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from types import ModuleType
+
+from npattn.backend import Array, named_module
+
+
+def floating(**arrays: Array) -> ModuleType:
+    """Return the array module of the named arrays, after checking that they can be computed with together.
+
+    None stands for an absent array. Complex arrays pass, so that a derivative can be taken by the complex step.
+
+    Raises
+    ------
+    TypeError
+        If one is no array, they belong to different libraries, a dtype is not float32 or float64 (or complex), or
+        the dtypes differ.
+    """
+    xp = named_module(arrays)
+    accepted = (xp.float32, xp.float64, xp.complex64, xp.complex128)
+    first = None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if array.dtype not in accepted:
+            raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}")
+        if first is None:
+            first, dtype = name, array.dtype
+        elif array.dtype != dtype:
+            raise TypeError(f"{name}: expected dtype {dtype}, the same as {first}, got {array.dtype}")
+    return xp
+
+
+def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
+    """Return the shape of `array`, after checking it against the named `axes`.
+
+    Parameters
+    ----------
+    name
+        What the caller calls the array.
+    array
+        The array.
+    axes
+        One letter or word an axis, "N C H W" say. A leading "..." stands for any number of axes.
+    **known
+        Sizes that are already fixed, by axis name.
+
+    Raises
+    ------
+    ValueError
+        If the number of axes or a known size differs.
+    """
+    shape = tuple(array.shape)
+    names = axes.split()
+    tail = names[1:] if names[:1] == ["..."] else names
+    fits = len(shape) >= len(tail) if tail is not names else len(shape) == len(names)
+    if fits:
+        fits = all(known.get(axis, size) == size for axis, size in zip(reversed(tail), reversed(shape), strict=False))
+    if not fits:
+        wanted = ", ".join(f"{axis}={known[axis]}" if axis in known else axis for axis in names)
+        raise ValueError(f"{name}: expected shape ({wanted}), got {shape}")
+    return shape
+
+
+def same_shape(name: str, array: Array, shape: tuple[int, ...], what: str) -> None:
+    """Check that `array` has exactly `shape`, which is that of `what` ("the output y", say).
+
+    Raises
+    ------
+    ValueError
+        If it has not.
+    """
+    if tuple(array.shape) != tuple(shape):
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, that of {what}, got {tuple(array.shape)}")
+
+
+def whole_number(name: str, value: int, least: int = 1) -> int:
+    """Return `value` as an int, after checking that it is a whole number and at least `least`.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer (a bool is none here).
+    ValueError
+        If it is smaller than `least`.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{name}: expected a whole number, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a whole number, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {number}")
+    return number
+
+
+def odd(name: str, value: int) -> int:
+    """Return the kernel size `value`, after checking that it is odd: only then is there a middle to pad around.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is even or smaller than 1.
+    """
+    number = whole_number(name, value)
+    if number % 2 == 0:
+        raise ValueError(f"{name}: expected an odd kernel size (1, 3, 5, 7, …), got {number}")
+    return number
+
+
+def real_number(name: str, value: float, least: float = -math.inf, below: float = math.inf) -> float:
+    """Return `value` as a float, after checking least <= value < below and that it is finite.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is outside the range, NaN or infinite.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    if not math.isfinite(number) or not least <= number < below:
+        raise ValueError(f"{name}: expected a finite number in [{least:g}, {below:g}), got {number!r}")
+    return number
+
+
+def hidden_width(channels_name: str, channels: int, ratio_name: str, ratio: int) -> int:
+    """Return C // r, the hidden width of a bottleneck, after checking that it is not zero.
+
+    Raises
+    ------
+    TypeError
+        If one of the two is no integer.
+    ValueError
+        If one is smaller than 1, or ratio > channels, which would leave a layer of width 0.
+    """
+    channels = whole_number(channels_name, channels)
+    ratio = whole_number(ratio_name, ratio)
+    if channels < ratio:
+        raise ValueError(
+            f"{ratio_name}: expected at most {channels_name} = {channels}, got {ratio}: "
+            f"{channels} // {ratio} = 0 would leave no hidden unit; what works is 1 to {channels}"
+        )
+    return channels // ratio

@@ -1,0 +1,384 @@
+"""Layers: thin objects that own parameters, run a pair of functions and keep the cache of the last forward.
+
+There is no mathematics here. A layer is made from a pair by two methods: `run(x) -> (y, cache)` calls the pair's
+forward with the layer's parameters, `undo(dy, cache) -> (dx, grads)` calls its backward and names the gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any, Self, TypedDict
+
+import numpy as np
+
+from npattn.backend import Array, array_module, as_module, library_name, to_numpy
+from npattn.checks import floating, same_shape, shaped
+
+_keep_cache: ContextVar[bool] = ContextVar("keep_cache", default=True)
+
+
+@contextlib.contextmanager
+def no_grad() -> Iterator[None]:
+    """Within `with npattn.no_grad():` a forward keeps no cache, which saves memory; `backward` then says so."""
+    token = _keep_cache.set(False)
+    try:
+        yield
+    finally:
+        _keep_cache.reset(token)
+
+
+class Options(TypedDict, total=False):
+    """The keyword arguments that every layer takes."""
+
+    dtype: Any
+    rng: np.random.Generator | int | None
+    xp: ModuleType | None
+    fused: bool
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+    """Initial weights, uniform in ±1/√fan_in: PyTorch's default for Linear and Conv2d.
+
+    PyTorch calls it kaiming_uniform with a = √5: a bound of √(6 / ((1 + a²) · fan_in)), which is 1/√fan_in.
+    """
+    bound = 1 / math.sqrt(fan_in)
+    return rng.uniform(-bound, bound, shape)
+
+
+class Layer:
+    """The base of all layers.
+
+    Parameters
+    ----------
+    dtype
+        float32 (the default) or float64, as a name or a dtype: that of the parameters, and the one that x must have.
+    rng
+        A `numpy.random.Generator` or a seed for the initial weights. None takes fresh ones each time.
+    xp
+        The array module of the parameters: `numpy` (the default), `cupy`, `torch`, …
+    fused
+        Whether the fused form of the pair may be used where there is one and x is NumPy's. `path` says which ran.
+
+    Attributes
+    ----------
+    params, grads
+        Dicts, name to array, with the same keys and shapes. `backward` replaces `grads`; nothing is accumulated.
+    buffers
+        What is neither: the running statistics of batch normalisation.
+    training
+        The mode that `train()` and `eval()` set. Only batch normalisation asks for it.
+    path
+        "textbook" or "fused", whichever the last forward took; None before it.
+    attention
+        The gates of the last forward, name to array: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W).
+
+    Raises
+    ------
+    TypeError
+        If dtype is not float32 or float64, rng no generator and no seed, or xp no array module.
+    """
+
+    input_axes: str | None = None  # the axes that x must have, "N C H W" say; None leaves it to the pair
+    channels: int | None = None  # the length that the axis C of x must have; None takes any
+
+    def __init__(
+        self,
+        *,
+        dtype: Any = "float32",
+        rng: np.random.Generator | int | None = None,
+        xp: ModuleType | None = None,
+        fused: bool = True,
+    ) -> None:
+        self.xp = as_module(xp)
+        self.dtype = dtype_name(dtype)
+        try:
+            self.rng = np.random.default_rng(rng)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"rng: expected a numpy.random.Generator, a seed or None, got {rng!r}") from None
+        self.fused = bool(fused)
+        self.signature = ""
+        self.training = True
+        self.params: MutableMapping[str, Array] = {}
+        self.grads: MutableMapping[str, Array] = {}
+        self.buffers: MutableMapping[str, Array] = {}
+        self.path: str | None = None
+        self._gates: dict[str, Array] = {}
+        self._cache: Any = None
+        self._y: tuple[ModuleType, Any, tuple[int, ...]] | None = None
+        self._no_cache = "backward before forward: call the layer on an input first"
+
+    def own(self, values: Any) -> Array:
+        """`values` as an array of the layer's library and dtype."""
+        return self.xp.asarray(np.asarray(values, dtype=self.dtype))
+
+    # The two that a subclass writes
+
+    def run(self, x: Array) -> tuple[Array, Any]:
+        """Return (y, cache) from the pair's forward."""
+        raise NotImplementedError
+
+    def undo(self, dy: Array, cache: Any) -> tuple[Array, MutableMapping[str, Array]]:
+        """Return (dx, grads by name) from the pair's backward."""
+        raise NotImplementedError
+
+    # Forward and backward
+
+    def __call__(self, x: Array) -> Array:
+        """The same as `forward`."""
+        return self.forward(x)
+
+    def forward(self, x: Array) -> Array:
+        """Return y for the input x, and keep what `backward` needs. x must not be changed until then.
+
+        Raises
+        ------
+        TypeError
+            If x is no float array, or of another dtype or library than the parameters.
+        ValueError
+            If its shape does not fit.
+        """
+        floating(x=x, **self.params)
+        if self.input_axes is not None:
+            shaped("x", x, self.input_axes, **({} if self.channels is None else {"C": self.channels}))
+        self._cache = None
+        self._no_cache = "backward after a forward that failed: call the layer on an input first"
+        y, cache = self.run(x)
+        self.path = "textbook"
+        if _keep_cache.get():
+            self._cache = cache
+            self._y = (array_module(y), y.dtype, tuple(y.shape))
+        else:
+            self._no_cache = (
+                "backward after a forward under npattn.no_grad(), which keeps no cache: run forward outside of it"
+            )
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx for the cotangent dy of the last forward's y, and set `grads`. Called again, it gives the same.
+
+        Raises
+        ------
+        RuntimeError
+            Before a forward, or after one under `npattn.no_grad()`.
+        TypeError, ValueError
+            If dy has not the library, dtype and shape of y.
+        """
+        if self._cache is None or self._y is None:
+            raise RuntimeError(f"{type(self).__name__}: {self._no_cache}")
+        xp, dtype, shape = self._y
+        if floating(dy=dy) is not xp:
+            same = f"the same library as the output y ({library_name(xp)})"
+            raise TypeError(f"dy: expected an array of {same}, got {library_name(array_module(dy))}")
+        if dy.dtype != dtype:
+            raise TypeError(f"dy: expected dtype {dtype}, that of the output y, got {dy.dtype}")
+        same_shape("dy", dy, shape, "the output y")
+        dx, grads = self.undo(dy, self._cache)
+        self.grads = grads
+        return dx
+
+    @property
+    def attention(self) -> dict[str, Array]:
+        """Copies of the gates of the last forward, by name; empty before it, and for a layer that does not attend."""
+        return {name: self.xp.asarray(gate, copy=True) for name, gate in self._gates.items()}
+
+    # Parameters and state
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters and buffers, by PyTorch's keys, in PyTorch's shapes."""
+        return {key: self.xp.asarray(value, copy=True) for key, value in {**self.params, **self.buffers}.items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> Self:
+        """Take over parameters and buffers: all of them, or none if anything does not fit. Returns the layer.
+
+        Parameters
+        ----------
+        state
+            Key to float array (NumPy's, or the layer's library); exactly the keys and shapes of `state_dict`.
+
+        Raises
+        ------
+        KeyError
+            If a key is missing or unknown; the message lists each.
+        TypeError
+            If a value is no float array.
+        ValueError
+            If a shape differs.
+        """
+        self._assign(self._checked(state))
+        return self
+
+    def _checked(self, state: Mapping[str, Array]) -> dict[str, Array]:
+        """New arrays for every key, after checking all of `state`."""
+        here = {**self.params, **self.buffers}
+        missing = [key for key in here if key not in state]
+        unknown = [key for key in state if key not in here]
+        if missing or unknown:
+            raise KeyError(
+                f"state: expected the keys {list(here)}; missing: {missing or 'none'}; unknown: {unknown or 'none'}"
+            )
+        loaded = {}
+        for key, old in here.items():
+            try:
+                value = to_numpy(state[key]) if floating(**{key: state[key]}) else None
+            except TypeError as error:
+                raise TypeError(f"state[{key!r}]: {str(error).removeprefix(key + ': ')}") from None
+            same_shape(f"state[{key!r}]", value, tuple(old.shape), "the layer's own")
+            loaded[key] = self.own(np.array(value))
+        return loaded
+
+    def _assign(self, loaded: Mapping[str, Array]) -> None:
+        for mine in (self.params, self.buffers):
+            for key in list(mine):
+                mine[key] = loaded[key]
+
+    def to(self, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+        """Move parameters and buffers to another dtype or array module; caches are dropped. Returns the layer.
+
+        Raises
+        ------
+        TypeError
+            If dtype is not float32 or float64, or xp no array module.
+        """
+        state = {key: to_numpy(value) for key, value in {**self.params, **self.buffers}.items()}
+        if dtype is not None:
+            self.dtype = dtype_name(dtype)
+        if xp is not None:
+            self.xp = as_module(xp)
+        self._assign({key: self.own(value) for key, value in state.items()})
+        self.grads, self._gates = {}, {}
+        self._cache, self._no_cache = (
+            None,
+            "backward after to(), which drops the cache: call the layer on an input first",
+        )
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, which only batch normalisation asks for. Returns the layer."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Set evaluation mode. Gradients still work. Returns the layer."""
+        return self.train(False)
+
+    def count(self) -> int:
+        """The number of learnable parameters."""
+        return sum(math.prod(value.shape) for value in self.params.values())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.signature})"
+
+
+class Sequential(Layer):
+    """Layers one after the other. Its keys are PyTorch's: a layer's name, a dot, and the key there, "conv1.weight".
+
+    Parameters
+    ----------
+    *layers
+        Layers, which get the names "0", "1", …
+    **named
+        Layers with names of their own, after those.
+
+    Raises
+    ------
+    TypeError
+        If one is no layer, or they differ in array module or dtype.
+    ValueError
+        If there is no layer.
+    """
+
+    def __init__(self, *layers: Layer, **named: Layer) -> None:
+        self.layers: dict[str, Layer] = {str(i): layer for i, layer in enumerate(layers)} | named
+        if not self.layers:
+            raise ValueError("layers: expected at least one layer, got none")
+        first = next(iter(self.layers.values()))
+        for name, layer in self.layers.items():
+            if not isinstance(layer, Layer):
+                raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
+            if layer.xp is not first.xp or layer.dtype != first.dtype:
+                raise TypeError(
+                    f"{name}: expected a layer of {library_name(first.xp)} and {first.dtype}, as the first one, "
+                    f"got {library_name(layer.xp)} and {layer.dtype}"
+                )
+        super().__init__(dtype=first.dtype, xp=first.xp)
+        self.params = Joined(self.layers, "params")
+        self.grads = Joined(self.layers, "grads")
+        self.buffers = Joined(self.layers, "buffers")
+
+    def run(self, x: Array) -> tuple[Array, tuple[()]]:
+        for layer in self.layers.values():
+            x = layer.forward(x)
+        self.path = " + ".join(sorted({str(layer.path) for layer in self.layers.values()}))
+        self._gates = {
+            f"{name}.{key}": gate for name, layer in self.layers.items() for key, gate in layer._gates.items()
+        }
+        return x, ()  # each layer keeps its own cache
+
+    def undo(self, dy: Array, cache: tuple[()]) -> tuple[Array, MutableMapping[str, Array]]:
+        for layer in reversed(self.layers.values()):
+            dy = layer.backward(dy)
+        return dy, Joined(self.layers, "grads")
+
+    def to(self, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+        for layer in self.layers.values():
+            layer.to(dtype=dtype, xp=xp)
+        return super().to(dtype=dtype, xp=xp)
+
+    def train(self, mode: bool = True) -> Self:
+        for layer in self.layers.values():
+            layer.train(mode)
+        return super().train(mode)
+
+    def __repr__(self) -> str:
+        rows = (f"  {name}: {layer!r}".replace("\n", "\n  ") for name, layer in self.layers.items())
+        return "Sequential(\n" + "\n".join(rows) + "\n)"
+
+
+class Joined(MutableMapping[str, Array]):
+    """The dicts of several layers seen as one: "conv1.weight" is "weight" of the layer "conv1". Writes go through."""
+
+    def __init__(self, layers: Mapping[str, Layer], kind: str) -> None:
+        self._layers, self._kind = layers, kind
+
+    def _find(self, key: str) -> tuple[MutableMapping[str, Array], str]:
+        name, _, rest = key.partition(".")
+        if name not in self._layers:
+            raise KeyError(key)
+        return getattr(self._layers[name], self._kind), rest
+
+    def __getitem__(self, key: str) -> Array:
+        inner, rest = self._find(key)
+        return inner[rest]
+
+    def __setitem__(self, key: str, value: Array) -> None:
+        inner, rest = self._find(key)
+        if rest not in inner:
+            raise KeyError(key)  # a layer's names are fixed: a new one would be lost
+        inner[rest] = value
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(f"{key}: a layer's names are fixed")
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{name}.{key}" for name, layer in self._layers.items() for key in getattr(layer, self._kind))
+
+    def __len__(self) -> int:
+        return sum(len(getattr(layer, self._kind)) for layer in self._layers.values())
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def dtype_name(dtype: Any) -> str:
+    """ "float32" or "float64", for a name or a dtype of any library. Raises TypeError for everything else."""
+    try:
+        name = str(np.dtype(dtype).name)
+    except TypeError:
+        name = str(dtype).rpartition(".")[2]
+    if name not in ("float32", "float64"):
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
+    return name

@@ -1,0 +1,192 @@
+"""Batch normalisation: every channel is shifted and scaled to mean 0 and variance 1, then to a learnt mean and spread.
+
+    x (N, C, H, W)   gamma, beta (C)   n = N·H·W numbers a channel   ε > 0
+
+    train                                                eval, with the running mean m and variance r
+    BN.1   μ = (1/n) Σ x                       (C)       BN.5   ρ = 1 / √(r + ε)      (C)
+    BN.2   ρ = 1 / √((1/n) Σ (x − μ)² + ε)     (C)       BN.6   x̂ = (x − m) · ρ       (N, C, H, W)
+    BN.3   x̂ = (x − μ) · ρ           (N, C, H, W)
+    BN.4   y = gamma · x̂ + beta      (N, C, H, W)       BN.4 is the same
+
+In training x is used three times: in BN.3, and in μ and ρ, which every pixel of the batch has a hand in.
+In eval m and r are constants, and the map is linear.
+Ioffe & Szegedy, Batch Normalization, ICML 2015, algorithm 1. Derivation: docs/ops/batch_norm.md
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Unpack
+
+from npattn.backend import Array
+from npattn.checks import floating, real_number, same_shape, shaped, whole_number
+from npattn.layer import Layer, Options
+
+
+class Params(NamedTuple):
+    gamma: Array  # (C)
+    beta: Array  # (C)
+
+
+class Running(NamedTuple):
+    mean: Array  # (C)
+    var: Array  # (C)
+
+
+class Cache(NamedTuple):
+    x_hat: Array  # (N, C, H, W)
+    rho: Array  # (C)
+    mean: Array  # (C), of the batch in training, the running one in eval
+    gamma: Array  # (C)
+
+
+def over_pixels(c: Array) -> Array:
+    """View one number a channel, (C), so that it broadcasts over (N, C, H, W)."""
+    return c[None, :, None, None]
+
+
+def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
+    """Normalise by the statistics of this batch.
+
+    Parameters: x (N, C, H, W); params, gamma and beta (C); eps > 0. Returns: y (N, C, H, W) and the cache.
+    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not, or for a
+    single number a channel, whose variance says nothing.
+    """
+    gamma, beta = params
+    xp = floating(x=x, gamma=gamma, beta=beta)
+    N, C, H, W = shaped("x", x, "N C H W", C=gamma.shape[0])
+    if N * H * W < 2:
+        raise ValueError(f"x: expected at least 2 numbers a channel to take a variance of, got shape {(N, C, H, W)}")
+
+    mean = xp.mean(x, axis=(0, 2, 3))  # BN.1
+    centred = x - over_pixels(mean)
+    rho = 1 / xp.sqrt(xp.mean(centred * centred, axis=(0, 2, 3)) + eps)  # BN.2
+    x_hat = centred * over_pixels(rho)  # BN.3
+    y = over_pixels(gamma) * x_hat + over_pixels(beta)  # BN.4
+    return y, Cache(x_hat, rho, mean, gamma)
+
+
+def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradients (dgamma, dbeta).
+
+    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    """
+    x_hat, rho, _, gamma = cache
+    xp = floating(dy=dy, x_hat=x_hat)
+    same_shape("dy", dy, x_hat.shape, "the output y")
+
+    # BN.4 was y = gamma · x̂ + beta, both broadcast over images and pixels: their gradients are sums over them
+    dbeta = xp.sum(dy, axis=(0, 2, 3))  # BN.4
+    dgamma = xp.sum(dy * x_hat, axis=(0, 2, 3))  # BN.4
+    dx_hat = dy * over_pixels(gamma)  # BN.4
+
+    # BN.3 was x̂ = (x − μ) ρ. The direct path is dx̂ · ρ; the next two lines are what the others take from it
+    # BN.2: a step of x along x̂ changes ρ so that x̂ stays as long as it was: that part of dx̂ has no effect
+    along = x_hat * over_pixels(xp.mean(dx_hat * x_hat, axis=(0, 2, 3)))  # BN.2
+    # BN.1: nor has a step that moves every x alike, since μ moves with it
+    level = over_pixels(xp.mean(dx_hat, axis=(0, 2, 3)))  # BN.1
+    dx = (dx_hat - along - level) * over_pixels(rho)  # BN.3
+    return dx, Params(dgamma, dbeta)
+
+
+def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) -> tuple[Array, Cache]:
+    """Normalise by the running statistics, which are constants here.
+
+    Parameters: x (N, C, H, W); params, gamma and beta (C); running, mean and variance (C); eps > 0.
+    Returns: y (N, C, H, W) and the cache.
+    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    """
+    gamma, beta = params
+    xp = floating(x=x, gamma=gamma, beta=beta, mean=running.mean, var=running.var)
+    shaped("x", x, "N C H W", C=gamma.shape[0])
+
+    rho = 1 / xp.sqrt(running.var + eps)  # BN.5
+    x_hat = (x - over_pixels(running.mean)) * over_pixels(rho)  # BN.6
+    y = over_pixels(gamma) * x_hat + over_pixels(beta)  # BN.4
+    return y, Cache(x_hat, rho, running.mean, gamma)
+
+
+def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradients (dgamma, dbeta).
+
+    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    """
+    x_hat, rho, _, gamma = cache
+    xp = floating(dy=dy, x_hat=x_hat)
+    same_shape("dy", dy, x_hat.shape, "the output y")
+
+    # BN.4 as in training
+    dbeta = xp.sum(dy, axis=(0, 2, 3))  # BN.4
+    dgamma = xp.sum(dy * x_hat, axis=(0, 2, 3))  # BN.4
+    dx_hat = dy * over_pixels(gamma)  # BN.4
+
+    # BN.6 was x̂ = (x − m) ρ with m and, by BN.5, ρ constant: there is the direct path only
+    dx = dx_hat * over_pixels(rho)  # BN.6, BN.5
+    return dx, Params(dgamma, dbeta)
+
+
+def updated(running: Running, cache: Cache, momentum: float = 0.1, eps: float = 1e-5) -> Running:
+    """Return the running statistics moved towards those of the batch: new = (1 − momentum) · old + momentum · batch.
+
+    As in PyTorch the variance counts n/(n−1) times here, the unbiased estimate, but not in BN.2.
+    """
+    N, _, H, W = cache.x_hat.shape
+    n = N * H * W
+    var = (1 / (cache.rho * cache.rho) - eps) * (n / (n - 1))
+    return Running(
+        (1 - momentum) * running.mean + momentum * cache.mean,
+        (1 - momentum) * running.var + momentum * var,
+    )
+
+
+class BatchNorm2d(Layer):
+    """Batch normalisation as a layer, (N, C, H, W) to the same, with PyTorch's keys and initial values.
+
+    In training mode (`train()`, the initial one) it uses the batch's statistics and moves the running ones, its
+    `buffers`; in `eval()` mode it uses the running ones. `backward` works in both.
+
+    Parameters
+    ----------
+    num_features
+        C, at least 1.
+    eps
+        ε, at least 0.
+    momentum
+        The share of the batch in the running statistics, in [0, 1].
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is outside its range.
+    """
+
+    input_axes = "N C H W"
+
+    def __init__(
+        self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1, **options: Unpack[Options]
+    ) -> None:
+        super().__init__(**options)
+        C = self.channels = whole_number("num_features", num_features)
+        self.eps = real_number("eps", eps, least=0)
+        self.momentum = real_number("momentum", momentum, least=0, below=1.0000001)
+        self.signature = f"{C}"
+        self.params["weight"] = self.own([1.0] * C)
+        self.params["bias"] = self.own([0.0] * C)
+        self.buffers["running_mean"] = self.own([0.0] * C)
+        self.buffers["running_var"] = self.own([1.0] * C)
+
+    def run(self, x: Array) -> tuple[Array, tuple[bool, Cache]]:
+        params = Params(self.params["weight"], self.params["bias"])
+        running = Running(self.buffers["running_mean"], self.buffers["running_var"])
+        if not self.training:
+            y, cache = eval_forward(x, params, running, self.eps)
+        else:
+            y, cache = train_forward(x, params, self.eps)
+            self.buffers["running_mean"], self.buffers["running_var"] = updated(running, cache, self.momentum, self.eps)
+        return y, (self.training, cache)
+
+    def undo(self, dy: Array, cache: tuple[bool, Cache]) -> tuple[Array, dict[str, Array]]:
+        in_training, pair_cache = cache
+        dx, grads = (train_backward if in_training else eval_backward)(dy, pair_cache)
+        return dx, {"weight": grads.gamma, "bias": grads.beta}

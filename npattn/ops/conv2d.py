@@ -1,0 +1,135 @@
+"""Convolution, as the field says: cross-correlation, stride 1, zero padding k//2, so that H and W stay.
+
+    x (N, C, H, W)   w (M, C, k, k), k odd   b (M) or None   y (N, M, H, W)
+    p = k // 2       P = H·W pixels          K = C·k·k numbers under the kernel
+
+    CONV.1   x̄ = x with p zeros on every side                                 (N, C, H + 2p, W + 2p)
+    CONV.2   u[n, (c, i, j), (h, v)] = x̄[n, c, h + i, v + j]                  (N, K, P)   unfold: k² shifted copies
+    CONV.3   y = w u                                                           (N, M, P)   w read as (M, K)
+    CONV.4   y = y + b                                                         b is broadcast over images and pixels
+
+Unfolding copies, so its backward adds: every copy of a pixel hands its gradient back to that pixel. Written out, the
+gradient of x is a convolution with the kernel flipped. Derivation: docs/ops/conv2d.md
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Unpack
+
+from npattn.backend import Array, device
+from npattn.checks import floating, odd, same_shape, shaped, whole_number
+from npattn.layer import Layer, Options, uniform
+
+
+class Params(NamedTuple):
+    w: Array  # (M, C, k, k)
+    b: Array | None = None  # (M)
+
+
+class Cache(NamedTuple):
+    u: Array  # (N, K, P)
+    shape: tuple[int, int, int, int]  # of x
+    params: Params
+
+
+def forward(x: Array, params: Params) -> tuple[Array, Cache]:
+    """Slide the kernel over every image.
+
+    Parameters: x (N, C, H, W); params, w (M, C, k, k) with k odd, and b (M) or None.
+    Returns: y (N, M, H, W) and the cache.
+    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
+    """
+    w, b = params
+    xp = floating(x=x, w=w, b=b)
+    M, C, k, _ = shaped("w", w, "M C k k", k=odd("w (its last axis)", w.shape[-1]))
+    N, C, H, W = shaped("x", x, "N C H W", C=C)
+    p = k // 2
+
+    padded = xp.zeros((N, C, H + 2 * p, W + 2 * p), dtype=x.dtype, device=device(x))
+    padded[:, :, p : p + H, p : p + W] = x  # CONV.1
+    shifts = [padded[:, :, i : i + H, j : j + W] for i in range(k) for j in range(k)]
+    u = xp.reshape(xp.stack(shifts, axis=2), (N, C * k * k, H * W))  # CONV.2
+    y = xp.reshape(w, (M, C * k * k)) @ u  # CONV.3
+    if b is not None:
+        shaped("b", b, "M", M=M)
+        y = y + b[:, None]  # CONV.4
+    return xp.reshape(y, (N, M, H, W)), Cache(u, (N, C, H, W), params)
+
+
+def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx (N, C, H, W) and the gradients (dw, db), db None where b was.
+
+    Raises TypeError or ValueError if dy (N, M, H, W) does not match y.
+    """
+    u, (N, C, H, W), (w, b) = cache
+    xp = floating(dy=dy, u=u)
+    M, _, k, _ = w.shape
+    p = k // 2
+    same_shape("dy", dy, (N, M, H, W), "the output y")
+    dy = xp.reshape(dy, (N, M, H * W))
+
+    # CONV.4 broadcast b over images and pixels: its gradient is the sum over both
+    db = None if b is None else xp.sum(dy, axis=(0, 2))  # CONV.4
+
+    # CONV.3 was y = w u for every image: each factor receives dy times the other, and w, in all images, the sum
+    du = xp.reshape(w, (M, C * k * k)).T @ dy  # CONV.3
+    dw = xp.sum(dy @ u.mT, axis=0)  # CONV.3
+
+    # CONV.2 copied x̄ once for each place in the kernel: the copies' gradients add up where they came from
+    du = xp.reshape(du, (N, C, k, k, H, W))
+    dpadded = xp.zeros((N, C, H + 2 * p, W + 2 * p), dtype=dy.dtype, device=device(dy))
+    for i in range(k):
+        for j in range(k):
+            dpadded[:, :, i : i + H, j : j + W] += du[:, :, i, j]  # CONV.2
+
+    # CONV.1 put zeros around x: they are constants, only the middle goes back
+    dx = xp.asarray(dpadded[:, :, p : p + H, p : p + W], copy=True)  # CONV.1
+    return dx, Params(xp.reshape(dw, w.shape), db)
+
+
+class Conv2d(Layer):
+    """A convolution layer, (N, C, H, W) to (N, M, H, W), with PyTorch's keys and initial distribution.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        C and M, at least 1.
+    kernel_size
+        k, odd. Stride 1, zero padding k//2.
+    bias
+        Whether there is a b.
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is no whole number of at least 1, or k is even.
+    """
+
+    input_axes = "N C H W"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        bias: bool = True,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(**options)
+        C = self.channels = whole_number("in_channels", in_channels)
+        M = whole_number("out_channels", out_channels)
+        k = odd("kernel_size", kernel_size)
+        self.signature = f"{C}, {M}, kernel_size={k}" + ("" if bias else ", bias=False")
+        self.params["weight"] = self.own(uniform(self.rng, (M, C, k, k), fan_in=C * k * k))
+        if bias:
+            self.params["bias"] = self.own(uniform(self.rng, (M,), fan_in=C * k * k))
+
+    def run(self, x: Array) -> tuple[Array, Cache]:
+        return forward(x, Params(self.params["weight"], self.params.get("bias")))
+
+    def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
+        dx, grads = backward(dy, cache)
+        return dx, {"weight": grads.w} | ({} if grads.b is None else {"bias": grads.b})

@@ -1,0 +1,67 @@
+"""Softmax cross-entropy: how surprised the scores are by the right answer, averaged over the batch.
+
+    z (N, K) scores ("logits")   t (N) right classes, integers in [0, K)   ℓ () the loss, in nats
+
+    CE.1   a = z − max_k z                      shifting all scores alike changes nothing, and exp cannot overflow
+    CE.2   q = log Σ_k exp(a)                   (N, 1)
+    CE.3   log p = a − q                        (N, K)   log softmax
+    CE.4   ℓ = −(1/N) Σ_n log p[n, t[n]]
+
+Backward, the whole of it is (p − onehot(t)) / N. Derivation: docs/ops/loss.md
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from npattn.backend import Array, array_module, device
+from npattn.checks import floating, same_shape, shaped
+
+
+class Cache(NamedTuple):
+    p: Array  # (N, K) softmax
+    right: Array  # (N, K) bool, onehot(t)
+
+
+def forward(z: Array, t: Array) -> tuple[Array, Cache]:
+    """Mean cross-entropy of the softmax of z against the classes t.
+
+    Parameters: z (N, K), N and K at least 1; t (N), integers in [0, K).
+    Returns: the loss, 0-d, at least 0, and the cache.
+    Raises TypeError if z is no float array, t no integer array, or they belong to different libraries; ValueError
+    if a shape does not match or a class is out of range.
+    """
+    xp = floating(z=z)
+    N, K = shaped("z", z, "N K")
+    if array_module(z, t) is xp and not xp.isdtype(t.dtype, "integral"):
+        raise TypeError(f"t: expected integer classes, got dtype {t.dtype}")
+    shaped("t", t, "N", N=N)
+    if N == 0 or K == 0:
+        raise ValueError(f"z: expected at least one row and one class, got shape {(N, K)}")
+    if bool(xp.any(t < 0)) or bool(xp.any(t >= K)):
+        raise ValueError(f"t: expected classes in [0, {K}), got values from {int(xp.min(t))} to {int(xp.max(t))}")
+
+    a = z - xp.max(z, axis=1, keepdims=True)  # CE.1
+    q = xp.log(xp.sum(xp.exp(a), axis=1, keepdims=True))  # CE.2
+    log_p = a - q  # CE.3
+    right = xp.arange(K, dtype=t.dtype, device=device(z)) == t[:, None]
+    loss = -xp.sum(xp.where(right, log_p, xp.zeros_like(log_p))) / N  # CE.4
+    return loss, Cache(xp.exp(log_p), right)
+
+
+def backward(dloss: Array, cache: Cache) -> Array:
+    """Return dz (N, K) for the 0-d cotangent dloss. Raises TypeError or ValueError if dloss does not match the loss."""
+    p, right = cache
+    xp = floating(dloss=dloss, p=p)
+    same_shape("dloss", dloss, (), "the loss")
+    N = p.shape[0]
+
+    # CE.4 read −(1/N) log p at the right class
+    dlog_p = xp.where(right, -dloss / N, xp.zeros_like(p))  # CE.4
+    # CE.3 was log p = a − q, with q broadcast over the classes
+    dq = -xp.sum(dlog_p, axis=1, keepdims=True)  # CE.3
+    # CE.2 was q = log Σ exp(a): its slope is the softmax
+    da = dlog_p + dq * p  # CE.3, CE.2
+    # CE.1 took the same number from every score: since p sums to 1, da sums to 0 and nothing is owed to the maximum
+    dz = da  # CE.1
+    return dz
