@@ -72,7 +72,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     dm, (dw, _) = conv2d.backward(da, cache.conv)  # SA.4
 
     # SA.3 laid two maps on each other: each takes its own back
-    dm_avg, dm_max = dm[:, 0:1], dm[:, 1:2]  # SA.3
+    dm_avg, dm_max = dm[:, 0:1, :, :], dm[:, 1:2, :, :]  # SA.3
 
     # SA.2 was a maximum: one channel receives everything. SA.1 was a mean: all receive the same share
     dx_max = channel_max_backward(dm_max, cache.max)  # SA.2

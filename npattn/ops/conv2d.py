@@ -80,7 +80,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     dpadded = xp.zeros((N, C, H + 2 * p, W + 2 * p), dtype=dy.dtype, device=device(dy))
     for i in range(k):
         for j in range(k):
-            dpadded[:, :, i : i + H, j : j + W] += du[:, :, i, j]  # CONV.2
+            dpadded[:, :, i : i + H, j : j + W] += du[:, :, i, j, :, :]  # CONV.2
 
     # CONV.1 put zeros around x: they are constants, only the middle goes back
     dx = xp.asarray(dpadded[:, :, p : p + H, p : p + W], copy=True)  # CONV.1
