@@ -1,0 +1,88 @@
+"""Apply a gate: x times the gate that an attention layer makes from x.
+
+    x (N, C, H, W)   g (N, C, 1, 1) or (N, 1, H, W)
+
+    GATE.1   g = attention(x)
+    GATE.2   y = x · g            g is broadcast along its axes of length 1
+
+ChannelAttention and SpatialAttention return their gate alone, as the article's classes do. This is how a network uses one
+of them by itself; CBAM has its own two multiplications. Derivation: docs/blocks/gate.md
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from npattn.backend import Array
+from npattn.checks import floating, same_shape
+from npattn.layer import Layer
+
+
+class Cache(NamedTuple):
+    x: Array  # (N, C, H, W)
+    g: Array  # broadcasts to the shape of x
+
+
+def forward(x: Array, g: Array) -> tuple[Array, Cache]:
+    """Multiply x by its gate.
+
+    Parameters: x (N, C, H, W); g, of four axes, each as long as that of x or 1. Returns: y (N, C, H, W) and the cache.
+    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    """
+    floating(x=x, g=g)
+    if g.ndim != x.ndim or any(size not in (1, full) for size, full in zip(g.shape, x.shape, strict=True)):
+        raise ValueError(f"g: expected a shape that broadcasts to {tuple(x.shape)}, got {tuple(g.shape)}")
+    y = x * g  # GATE.2
+    return y, Cache(x, g)
+
+
+def backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
+    """Return the direct part of dx, and dg. Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    x, g = cache
+    xp = floating(dy=dy, x=x)
+    same_shape("dy", dy, x.shape, "the output y")
+
+    # GATE.2 was y = x · g: each factor receives dy times the other, and g, where it was broadcast, the sum
+    dx_direct = dy * g  # GATE.2
+    broadcast = tuple(axis for axis, size in enumerate(g.shape) if size == 1)
+    dg = xp.sum(dy * x, axis=broadcast, keepdims=True)  # GATE.2
+    return dx_direct, dg
+
+
+class Gated(Layer):
+    """x (N, C, H, W) times the gate that `attention` makes from it, the same shape.
+
+    Parameters
+    ----------
+    attention
+        A layer that returns a gate: `ChannelAttention` or `SpatialAttention`. Its parameters keep their keys.
+
+    Raises
+    ------
+    TypeError
+        If attention is no layer.
+    """
+
+    input_axes = "N C H W"
+
+    def __init__(self, attention: Layer) -> None:
+        if not isinstance(attention, Layer):
+            raise TypeError(f"attention: expected a layer, got {type(attention).__name__}")
+        super().__init__(dtype=attention.dtype, xp=attention.xp, fused=attention.fused)
+        self.layer = attention
+        self.signature = repr(attention)
+        self.channels = attention.channels
+        self.params, self.buffers = attention.params, attention.buffers
+
+    def run(self, x: Array) -> tuple[Array, Cache]:
+        g = self.layer.forward(x)  # GATE.1
+        self._gates = self.layer.attention
+        return forward(x, g)
+
+    def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
+        dx_direct, dg = backward(dy, cache)
+
+        # GATE.1 made g from x, the second way on which x reached y
+        dx_gate = self.layer.backward(dg)  # GATE.1
+        dx = dx_direct + dx_gate
+        return dx, dict(self.layer.grads)
