@@ -14,6 +14,7 @@ a layer is a thin object around a pair.
 
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
+from npattn.attention.gate import Gated
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
 from npattn.backend import array_module
@@ -32,6 +33,7 @@ __all__ = [
     "BatchNorm2d",
     "ChannelAttention",
     "Conv2d",
+    "Gated",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "Layer",

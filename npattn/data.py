@@ -101,7 +101,8 @@ def load(data_dir: str | os.PathLike[str] | None = None, *, download: bool = Fal
         for file in files:
             if find(folder, file) is None:
                 fetch(folder, file)
-    return Digits(*(read(folder, file) for file in files), source)
+    train_images, train_labels, test_images, test_labels = (read(folder, file) for file in files)
+    return Digits(train_images, train_labels, test_images, test_labels, source)
 
 
 def find(folder: Path, file: File) -> Path | None:

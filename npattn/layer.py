@@ -15,7 +15,7 @@ from typing import Any, Self, TypedDict
 
 import numpy as np
 
-from npattn.backend import Array, array_module, as_module, library_name, to_numpy
+from npattn.backend import Array, array_module, as_module, copied, library_name, to_numpy
 from npattn.checks import floating, same_shape, shaped
 
 _keep_cache: ContextVar[bool] = ContextVar("keep_cache", default=True)
@@ -183,13 +183,13 @@ class Layer:
     @property
     def attention(self) -> dict[str, Array]:
         """Copies of the gates of the last forward, by name; empty before it, and for a layer that does not attend."""
-        return {name: self.xp.asarray(gate, copy=True) for name, gate in self._gates.items()}
+        return {name: copied(gate) for name, gate in self._gates.items()}
 
     # Parameters and state
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters and buffers, by PyTorch's keys, in PyTorch's shapes."""
-        return {key: self.xp.asarray(value, copy=True) for key, value in {**self.params, **self.buffers}.items()}
+        return {key: copied(value) for key, value in {**self.params, **self.buffers}.items()}
 
     def load_state_dict(self, state: Mapping[str, Array]) -> Self:
         """Take over parameters and buffers: all of them, or none if anything does not fit. Returns the layer.

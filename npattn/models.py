@@ -91,8 +91,7 @@ def table(model: Sequential, x: Array) -> list[tuple[str, str, tuple[int, ...], 
     rows = []
     for name, layer in model.layers.items():
         if isinstance(layer, Sequential):
-            inner = table(layer, x)
-            rows += [(f"{name}.{inner_name}", *rest) for inner_name, *rest in inner]
+            rows += [(f"{name}.{inner}", what, shape, count) for inner, what, shape, count in table(layer, x)]
             x = layer.forward(x)
         else:
             x = layer.forward(x)

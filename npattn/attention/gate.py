@@ -5,8 +5,8 @@
     GATE.1   g = attention(x)
     GATE.2   y = x · g            g is broadcast along its axes of length 1
 
-ChannelAttention and SpatialAttention return their gate alone, as the article's classes do. This is how a network uses one
-of them by itself; CBAM has its own two multiplications. Derivation: docs/blocks/gate.md
+ChannelAttention and SpatialAttention return their gate alone, as the article's classes do. This is how a network uses
+one of them by itself; CBAM has its own two multiplications. Derivation: docs/blocks/gate.md
 """
 
 from __future__ import annotations

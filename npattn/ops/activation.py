@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from npattn.backend import Array
+from npattn.backend import Array, copied
 from npattn.checks import floating, same_shape
 from npattn.layer import Layer
 
@@ -58,7 +58,7 @@ def sigmoid_forward(x: Array) -> tuple[Array, SigmoidCache]:
     negative = x < 0
     e = xp.exp(xp.where(negative, x, -x))  # SIG.1
     y = xp.where(negative, e, xp.ones_like(e)) / (1 + e)  # SIG.2, with both sides multiplied by e where x < 0
-    return y, SigmoidCache(xp.asarray(y, copy=True))  # a copy: y belongs to the caller, who may write into it
+    return y, SigmoidCache(copied(y))  # a copy: y belongs to the caller, who may write into it
 
 
 def sigmoid_backward(dy: Array, cache: SigmoidCache) -> Array:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Unpack
 
-from npattn.backend import Array, device
+from npattn.backend import Array, copied, device
 from npattn.checks import floating, odd, same_shape, shaped, whole_number
 from npattn.layer import Layer, Options, uniform
 
@@ -83,7 +83,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
             dpadded[:, :, i : i + H, j : j + W] += du[:, :, i, j, :, :]  # CONV.2
 
     # CONV.1 put zeros around x: they are constants, only the middle goes back
-    dx = xp.asarray(dpadded[:, :, p : p + H, p : p + W], copy=True)  # CONV.1
+    dx = copied(dpadded[:, :, p : p + H, p : p + W])  # CONV.1
     return dx, Params(xp.reshape(dw, w.shape), db)
 
 

@@ -1,0 +1,85 @@
+"""The npattn command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from npattn import __version__
+from npattn.checkpoint import CheckpointError
+from npattn.data import DataError
+from npattn.models import ATTENTIONS
+from npattn.train import TrainConfig, TrainingError, train
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0 done, 1 an error that is told in one line, 130 interrupted.
+
+    argparse itself ends with status 2 for a command line that makes no sense.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (DataError, CheckpointError, TrainingError, OSError, ValueError) as error:
+        print(f"npattn: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("npattn: interrupted", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser; each sub-command brings its own `run`."""
+    top = argparse.ArgumentParser(
+        prog="npattn", description="Attention in convolutional networks, every gradient by hand."
+    )
+    top.add_argument("--version", action="version", version=f"npattn {__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    add_train(commands)
+    return top
+
+
+def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`npattn train`."""
+    default = TrainConfig()
+    sub = commands.add_parser(
+        "train",
+        help="train the tiny demo on MNIST",
+        description="Train the demo's network on MNIST and write metrics, a checkpoint and figures into a folder.",
+    )
+    sub.add_argument("--attention", choices=list(ATTENTIONS), help=f"what the stages attend with ({default.attention})")
+    sub.add_argument("--epochs", type=int, metavar="N", help=f"passes over the training digits ({default.epochs})")
+    sub.add_argument("--batch-size", type=int, metavar="N", help=f"digits a step ({default.batch_size})")
+    sub.add_argument("--lr", type=float, metavar="X", help=f"peak of the one-cycle learning rate ({default.lr})")
+    sub.add_argument("--seed", type=int, metavar="N", help=f"of everything random ({default.seed})")
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument(
+        "--data-dir", metavar="D", help="a folder with the four MNIST files, for all 60,000 training digits "
+        "(else the environment variable NPATTN_DATA, else the 10,000 that come with the package)"
+    )  # fmt: skip
+    where.add_argument("--download", action="store_true", default=None, help="fetch all 60,000 over https")
+    sub.add_argument("--out", metavar="DIR", help="where the results go (a new folder under runs/)")
+    sub.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, under its own settings")
+    sub.add_argument("--textbook", action="store_true", default=None, help="take the textbook path in every layer")
+    sub.set_defaults(run=run_train)
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Train, or go on. Returns 130 if it was interrupted, after saving."""
+    names = ("attention", "epochs", "batch_size", "lr", "seed", "data_dir", "download", "out")
+    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.textbook:
+        given["fused"] = False
+    if arguments.resume is None:
+        result = train(TrainConfig(**given))
+    elif given:
+        flags = ", ".join("--textbook" if name == "fused" else f"--{name.replace('_', '-')}" for name in given)
+        raise TrainingError(f"--resume goes on under the run's own settings; leave out {flags}")
+    else:
+        result = train(resume=arguments.resume)
+    return 0 if result.finished else 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Seeing what a network does: figures of its training and of its attention."""

@@ -1,0 +1,173 @@
+"""The demo's figures, drawn with matplotlib: curves, confusion, and what the attention does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npattn.files import atomic
+from npattn.layer import Sequential, no_grad
+
+INK, ACCENT, QUIET = "#1b1b3a", "#d1495b", "#8d99ae"
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    with atomic(path) as file:
+        figure.savefig(file, format="png", dpi=150, facecolor="white")
+
+
+def new_figure(width: float, height: float) -> Any:
+    """A figure of its own (inches), without pyplot: no display, no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plain(axes: Any) -> None:
+    """Take the frame's upper and right side off."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def curves(history: list[dict[str, float]], path: Path) -> None:
+    """Loss and error rate, training and test, by epoch."""
+    figure = new_figure(9, 3.6)
+    left, right = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    left.plot(epochs, [row["loss"] for row in history], color=QUIET, marker="o", ms=3, label="training, shifted digits")
+    left.plot(epochs, [row["test_loss"] for row in history], color=ACCENT, marker="o", ms=3, label="test")
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="Loss")
+    right.plot(epochs, [100 * (1 - row["accuracy"]) for row in history], color=QUIET, marker="o", ms=3)
+    right.plot(epochs, [100 * (1 - row["test_accuracy"]) for row in history], color=ACCENT, marker="o", ms=3)
+    last = history[-1]
+    right.annotate(
+        f"{last['test_accuracy']:.2%} right",
+        (last["epoch"], 100 * (1 - last["test_accuracy"])),
+        xytext=(0, 10),
+        textcoords="offset points",
+        ha="right",
+        color=ACCENT,
+    )
+    right.set(xlabel="epoch", ylabel="digits that are wrong (%)", yscale="log", title="Error")
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for axes in (left, right):
+        plain(axes)
+        axes.grid(alpha=0.25, which="both")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    left.legend(frameon=False)
+    save(figure, path)
+
+
+def confusion(counts: np.ndarray, path: Path) -> None:
+    """Counts (10, 10): row the right digit, column the answer. The diagonal is grey, so that the mistakes stand out."""
+    figure = new_figure(5.4, 5)
+    axes = figure.subplots()
+    wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
+    axes.imshow(wrong, cmap="Reds", vmin=0, vmax=max(1, wrong.max()) * 1.3)
+    for row, col in np.ndindex(*counts.shape):
+        if counts[row, col]:
+            colour = QUIET if row == col else INK
+            axes.text(col, row, str(counts[row, col]), ha="center", va="center", fontsize=8, color=colour)
+    right, total = int(np.trace(counts)), int(counts.sum())
+    axes.set(xlabel="answer", ylabel="right digit", title=f"{right:,} of {total:,} right: {right / total:.2%}")
+    axes.set_xticks(range(len(counts)))
+    axes.set_yticks(range(len(counts)))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    save(figure, path)
+
+
+def attention(
+    model: Sequential,
+    images: np.ndarray,
+    labels: np.ndarray,
+    prepared: Callable[[np.ndarray], np.ndarray],
+    path: Path,
+    count: int = 6,
+) -> bool:
+    """For some digits: the input, each spatial gate laid over it, and each channel gate as bars.
+
+    Parameters
+    ----------
+    model
+        A network, in eval mode, some layers of which attend.
+    images, labels
+        Digits (N, 28, 28), uint8, and their classes; the first one of each of `count` classes is shown.
+    prepared
+        Makes the model's input from images.
+    path
+        Where the PNG goes.
+    count
+        How many digits, at most 10.
+
+    Returns
+    -------
+    bool
+        False, and no file, if no layer attends.
+    """
+    chosen = [int(np.argmax(labels == digit)) for digit in np.linspace(0, 9, count).round()]
+    shown = images[chosen]
+    with no_grad():
+        scores = model.eval()(prepared(shown))
+    gates = {name: np.asarray(gate) for name, gate in model.attention.items()}
+    if not gates:
+        return False
+    spatial = {name: gate[:, 0] for name, gate in gates.items() if gate.shape[1] == 1}
+    channel = {name: gate[:, :, 0, 0] for name, gate in gates.items() if gate.shape[1] > 1}
+
+    columns = 1 + len(spatial) + len(channel)
+    widths = [1.0] * (1 + len(spatial)) + [1.7] * len(channel)
+    figure = new_figure(1.35 * sum(widths) + 0.8, 1.3 * count + 0.7)
+    grid = figure.subplots(count, columns, squeeze=False, gridspec_kw={"width_ratios": widths})
+    answers = np.argmax(scores, axis=1)
+    for row in range(count):
+        ink = shown[row]
+        axes = grid[row, 0]
+        axes.imshow(ink, cmap="gray_r")
+        axes.set_ylabel(f"{answers[row]}", rotation=0, fontsize=14, ha="right", va="center", color=INK)
+        for axes, (name, gate) in zip(grid[row, 1:], spatial.items(), strict=False):
+            overlay = axes.imshow(
+                gate[row], cmap="magma", vmin=0, vmax=1, extent=(0, 28, 28, 0), interpolation="bilinear"
+            )
+            axes.contour(np.arange(28) + 0.5, np.arange(28) + 0.5, ink, levels=[128], colors="white", linewidths=0.8)
+            if row == 0:
+                axes.set_title(title(name), fontsize=9)
+        for axes, (name, gate) in zip(grid[row, 1 + len(spatial) :], channel.items(), strict=False):
+            usual = gate.mean(axis=0)
+            axes.bar(range(gate.shape[1]), gate[row], width=1.0, color=INK)
+            axes.step(range(gate.shape[1]), usual, where="mid", color=ACCENT, linewidth=0.8)
+            axes.set(ylim=(0, 1), xlim=(-0.5, gate.shape[1] - 0.5))
+            if row == 0:
+                axes.set_title(title(name), fontsize=9)
+    for axes in grid[:, : 1 + len(spatial)].flat:
+        axes.set_xticks([])
+        axes.set_yticks([])
+    for axes in grid[:, 1 + len(spatial) :].flat:
+        plain(axes)
+        axes.set_xticks([])
+        axes.set_yticks([0, 1], labels=["0", "1"], fontsize=7)
+    grid[0, 0].set_title("digit, answer", fontsize=9)
+    if spatial:
+        bar = figure.colorbar(
+            overlay, ax=grid[:, 1 : 1 + len(spatial)], location="bottom", shrink=0.6, aspect=40, pad=0.01
+        )
+        bar.set_label("spatial gate: 0 shut, 1 open", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
+    if channel:
+        figure.supxlabel(
+            "channel gates: bars this digit, line the mean of the digits shown", fontsize=8, x=0.98, ha="right"
+        )
+    save(figure, path)
+    return True
+
+
+def title(name: str) -> str:
+    """ "stage2.attention.spatial" as people say it."""
+    stage, *_, kind = name.split(".")
+    return f"{stage.replace('stage', 'stage ')}, {kind}"

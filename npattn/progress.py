@@ -1,0 +1,125 @@
+"""How a run is shown: tqdm's bars on a terminal, a line an epoch elsewhere, or nothing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """What the training tells as it goes."""
+
+    def start(self, rows: list[tuple[str, str, tuple[int, ...], int]], source: str, config: Any, epoch: int) -> None:
+        """The network's table, the digits, the config, the epochs already done."""
+
+    def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
+        """An epoch begins, or goes on at `step`."""
+
+    def step(self, loss: float, accuracy: float) -> None:
+        """A step is done; both of the epoch so far."""
+
+    def epoch_done(self, row: dict[str, float]) -> None:
+        """An epoch is done and evaluated."""
+
+    def end(self, out: Path, accuracy: float, seconds: float, finished: bool) -> None:
+        """The run is over and its files are written."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def start(self, rows: list[tuple[str, str, tuple[int, ...], int]], source: str, config: Any, epoch: int) -> None:
+        pass
+
+    def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
+        pass
+
+    def step(self, loss: float, accuracy: float) -> None:
+        pass
+
+    def epoch_done(self, row: dict[str, float]) -> None:
+        pass
+
+    def end(self, out: Path, accuracy: float, seconds: float, finished: bool) -> None:
+        pass
+
+
+class Lines(Silent):
+    """A line an epoch on standard output."""
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)  # noqa: T201
+
+    def start(self, rows: list[tuple[str, str, tuple[int, ...], int]], source: str, config: Any, epoch: int) -> None:
+        self.say(table(rows))
+        self.say(
+            f"training on the {source} digits, {config.epochs} epochs of batches of {config.batch_size}, "
+            f"seed {config.seed}" + (f", from epoch {epoch + 1}" if epoch else "")
+        )
+
+    def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
+        self.epochs = epochs
+
+    def epoch_done(self, row: dict[str, float]) -> None:
+        self.say(
+            f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}  "
+            f"accuracy {row['accuracy']:.2%}  test {row['test_accuracy']:.2%}  {row['seconds']:.1f} s"
+        )
+
+    def end(self, out: Path, accuracy: float, seconds: float, finished: bool) -> None:
+        if not finished:
+            self.say(f"interrupted; what was learnt is saved: npattn train --resume {out}")
+        self.say(f"test accuracy {accuracy:.2%} after {seconds:.0f} s; results in {out}")
+
+
+class Bars(Lines):
+    """Two bars on a terminal, epochs and steps, with the epochs' lines above them."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self.tqdm = tqdm
+        self.outer: Any = None
+        self.inner: Any = None
+
+    def say(self, text: str) -> None:
+        self.tqdm.write(text, file=sys.stdout)
+
+    def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
+        self.epochs = epochs
+        if self.outer is None:
+            self.outer = self.tqdm(total=epochs, initial=epoch, desc="epochs", unit="epoch", position=0)
+        self.inner = self.tqdm(total=steps, initial=step, desc="steps", unit="step", position=1, leave=False)
+
+    def step(self, loss: float, accuracy: float) -> None:
+        self.inner.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}", refresh=False)
+        self.inner.update()
+
+    def epoch_done(self, row: dict[str, float]) -> None:
+        self.inner.close()
+        super().epoch_done(row)
+        self.outer.set_postfix_str(f"test {row['test_accuracy']:.2%}", refresh=False)
+        self.outer.update()
+
+    def end(self, out: Path, accuracy: float, seconds: float, finished: bool) -> None:
+        for bar in (self.inner, self.outer):
+            if bar is not None:
+                bar.close()
+        super().end(out, accuracy, seconds, finished)
+
+
+def for_terminal() -> Progress:
+    """Bars if both outputs are a terminal, else lines."""
+    return Bars() if sys.stderr.isatty() and sys.stdout.isatty() else Lines()
+
+
+def table(rows: list[tuple[str, str, tuple[int, ...], int]]) -> str:
+    """The network as a table: layer, what it is, shape of its output, parameters, and their sum."""
+    cells = [("layer", "", "output", "parameters")]
+    cells += [(name, what, " × ".join(map(str, shape)), f"{count:,}") for name, what, shape, count in rows]
+    cells += [("", "", "together", f"{sum(row[3] for row in rows):,}")]
+    widths = [max(len(row[i]) for row in cells) for i in range(4)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in cells]
+    rule = "─" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])

@@ -1,0 +1,479 @@
+"""The demo's training: configuration, loop, checkpoints, metrics. From Python `npattn.train(TrainConfig())`.
+
+Nothing random is kept: the order of an epoch and the shifts of a batch are drawn from (seed, epoch, step) alone. So a
+run that goes on from a checkpoint draws what it would have drawn, and ends in the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npattn import checkpoint, data, models
+from npattn.checks import real_number, whole_number
+from npattn.files import atomic
+from npattn.layer import Sequential, no_grad
+from npattn.ops import loss
+from npattn.optimizer import AdamW, one_cycle
+from npattn.progress import Progress, Silent, for_terminal
+
+MEAN, SPREAD = 0.1307, 0.3081  # of all pixels of the 60,000 training digits, ink = 1
+CHECKPOINT = "checkpoint.npz"
+METRICS = "metrics.json"
+
+
+class TrainingError(Exception):
+    """Training cannot start or go on. The message says why, and what is left on the disk."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run depends on. The same config on the same machine gives the same weights, bit for bit.
+
+    Attributes
+    ----------
+    attention
+        "none", "se", "channel", "spatial" or "cbam".
+    epochs
+        Passes over the training digits, at least 1.
+    batch_size
+        Digits a step, at least 2.
+    lr
+        The peak of the one-cycle learning rate, above 0.
+    decay
+        AdamW's weight decay, at least 0.
+    shift
+        Training digits are shifted by up to this many pixels each way, 0 to 14.
+    seed
+        Of the initial weights, the order and the shifts; at least 0.
+    data_dir, download
+        Where the digits come from: see `npattn.data.load`.
+    out
+        The folder for results; None makes a new one under runs/.
+    fused
+        Whether layers may take their fused path.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is outside its range; the message names it.
+    """
+
+    attention: str = "cbam"
+    epochs: int = 15
+    batch_size: int = 128
+    lr: float = 0.01
+    decay: float = 0.02
+    shift: int = 2
+    seed: int = 0
+    data_dir: str | None = None
+    download: bool = False
+    out: str | None = None
+    fused: bool = True
+
+    def __post_init__(self) -> None:
+        if self.attention not in models.ATTENTIONS:
+            raise ValueError(f"attention: expected one of {', '.join(models.ATTENTIONS)}, got {self.attention!r}")
+        whole_number("epochs", self.epochs)
+        whole_number("batch_size", self.batch_size, least=2)
+        whole_number("seed", self.seed, least=0)
+        if whole_number("shift", self.shift, least=0) > 14:
+            raise ValueError(f"shift: expected at most 14 pixels, half an image, got {self.shift}")
+        if real_number("lr", self.lr, least=0) == 0:
+            raise ValueError("lr: expected a learning rate above 0, got 0")
+        real_number("decay", self.decay, least=0)
+
+
+@dataclass
+class State:
+    """Where a run stands: enough, beside weights and optimiser, to go on."""
+
+    epoch: int = 0  # of the next step
+    step: int = 0  # the next step in that epoch
+    loss: float = 0.0  # summed over the digits of the epoch so far
+    right: int = 0  # digits of the epoch so far that were classified rightly
+    seen: int = 0
+    seconds: float = 0.0  # of the whole run
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run gave.
+
+    Attributes
+    ----------
+    model
+        The trained network, in eval mode.
+    accuracy
+        The share of the 10,000 test digits that it classifies rightly, 0 to 1; right now.
+    history
+        One dict an epoch: epoch, loss (nats), accuracy, test_loss, test_accuracy, rate, seconds.
+    confusion
+        (10, 10) counts of test digits: row the right class, column the answer.
+    out
+        The folder with the run's files.
+    finished
+        False if it was interrupted; `resume` goes on.
+    """
+
+    model: Sequential
+    accuracy: float
+    history: list[dict[str, float]]
+    confusion: np.ndarray
+    out: Path
+    finished: bool
+
+
+def train(
+    config: TrainConfig | None = None, *, resume: str | os.PathLike[str] | None = None, progress: bool = True
+) -> TrainResult:
+    """Train the demo's network on MNIST and write the results into a folder.
+
+    The folder gets metrics.json, checkpoint.npz and the figures curves.png, confusion.png and, if the network attends,
+    attention.png. Ctrl-C ends the run after the current step, with everything so far saved.
+
+    Parameters
+    ----------
+    config
+        The run's settings; None takes the defaults. With `resume` it must be None.
+    resume
+        The folder of an earlier run to go on with, under its own config.
+    progress
+        Whether to show bars on a terminal, or lines elsewhere; False is silent.
+
+    Returns
+    -------
+    TrainResult
+
+    Raises
+    ------
+    TrainingError
+        If there is no figure library, the folder is in use by another run's results, or the loss is no number any more.
+    npattn.data.DataError
+        If the digits cannot be read.
+    npattn.checkpoint.CheckpointError
+        If there is nothing to resume from.
+    OSError
+        If the results cannot be written.
+    """
+    need_matplotlib()
+    if resume is not None:
+        if config is not None:
+            raise TrainingError("config: a run is resumed with its own config, so give none with resume")
+        out = Path(resume)
+        config, state, model, optimizer, source = restored(out)
+        digits = data.load(config.data_dir, download=config.download)
+        if digits.source != source:
+            raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
+    else:
+        config = config or TrainConfig()
+        digits = data.load(config.data_dir, download=config.download)
+        out = new_folder(config)
+        model = models.digits(config.attention, rng=config.seed, fused=config.fused)
+        state, optimizer = State(), AdamW(model.params, decay=config.decay)
+
+    shown: Progress = for_terminal() if progress else Silent()
+    run = Run(config, state, model, optimizer, digits, out, shown)
+    finished = run.go()
+    _, accuracy, confusion = run.tested or evaluate(model, digits.test_images, digits.test_labels)
+    write_figures(run, confusion)
+    shown.end(out, accuracy, state.seconds, finished)
+    return TrainResult(model.eval(), accuracy, state.history, confusion, out, finished)
+
+
+class Run:
+    """One training run, from where its state says."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        state: State,
+        model: Sequential,
+        optimizer: AdamW,
+        digits: data.Digits,
+        out: Path,
+        progress: Progress,
+    ) -> None:
+        self.config, self.state, self.model, self.optimizer = config, state, model, optimizer
+        self.digits, self.out, self.progress = digits, out, progress
+        self.count = len(digits.train_labels)
+        self.steps = -(-self.count // config.batch_size)  # an epoch's, the last one shorter
+        self.tested: tuple[float, float, np.ndarray] | None = None  # what `evaluate` said of the weights as they are
+
+    def go(self) -> bool:
+        """Train to the end. Returns False if it was interrupted. Saves after every epoch and at an interruption."""
+        state, config = self.state, self.config
+        with no_grad():
+            rows = models.table(self.model.eval(), np.zeros((config.batch_size, 1, 28, 28), np.float32))
+        self.progress.start(rows, self.digits.source, config, state.epoch)
+        with interruptible() as interrupted:
+            while state.epoch < config.epochs:
+                began = time.perf_counter()
+                order = np.random.default_rng((config.seed, state.epoch)).permutation(self.count)
+                self.progress.epoch(state.epoch, config.epochs, self.steps, state.step)
+                while state.step < self.steps:
+                    self.step(order)
+                    if interrupted.is_set():
+                        state.seconds += time.perf_counter() - began
+                        self.save()
+                        return False
+                self.end_epoch(began)
+                self.save()
+                if interrupted.is_set():
+                    return state.epoch == config.epochs
+        return True
+
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        done = self.state.epoch * self.steps + self.state.step
+        return one_cycle(done, self.config.epochs * self.steps, self.config.lr)
+
+    def step(self, order: np.ndarray) -> None:
+        """One batch: forward, loss, backward, update."""
+        state, config = self.state, self.config
+        chosen = order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
+        rng = np.random.default_rng((config.seed, state.epoch, state.step))
+        x = prepared(shifted(self.digits.train_images[chosen], config.shift, rng))
+        t = self.digits.train_labels[chosen].astype(np.int64)
+
+        scores = self.model.train()(x)
+        value, cache = loss.forward(scores, t)
+        if not np.isfinite(value):
+            raise TrainingError(
+                f"epoch {state.epoch + 1}, step {state.step + 1}: the loss is {float(value)}. "
+                f"{self.out / CHECKPOINT} is of the epoch before, if there was one; a smaller lr may help"
+            )
+        self.model.backward(loss.backward(np.ones_like(value), cache))
+        self.optimizer.step(self.model.grads, self.rate())
+        self.tested = None
+
+        state.loss += float(value) * len(t)
+        state.right += int(np.sum(np.argmax(scores, axis=1) == t))
+        state.seen += len(t)
+        state.step += 1
+        self.progress.step(state.loss / state.seen, state.right / state.seen)
+
+    def end_epoch(self, began: float) -> None:
+        """Evaluate, note the epoch in the history, and turn to the next."""
+        state = self.state
+        rate = self.rate()
+        self.tested = evaluate(self.model, self.digits.test_images, self.digits.test_labels)
+        test_loss, test_accuracy, _ = self.tested
+        seconds = time.perf_counter() - began
+        state.seconds += seconds
+        row = {
+            "epoch": state.epoch + 1,
+            "loss": state.loss / state.seen,
+            "accuracy": state.right / state.seen,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+            "rate": rate,
+            "seconds": round(seconds, 3),
+        }
+        state.history.append(row)
+        self.progress.epoch_done(row)
+        state.epoch, state.step = state.epoch + 1, 0
+        state.loss, state.right, state.seen = 0.0, 0, 0
+
+    def save(self) -> None:
+        """Write checkpoint.npz and metrics.json, each whole or not at all."""
+        arrays = {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        arrays |= {f"optimizer.m.{key}": value for key, value in self.optimizer.m.items()}
+        arrays |= {f"optimizer.v.{key}": value for key, value in self.optimizer.v.items()}
+        meta = {
+            "config": dataclasses.asdict(self.config),
+            "state": dataclasses.asdict(self.state),
+            "optimizer_steps": self.optimizer.steps,
+            "source": self.digits.source,
+        }
+        checkpoint.save(self.out / CHECKPOINT, arrays, meta)
+        metrics = {
+            "config": meta["config"],
+            "seed": self.config.seed,
+            "digits": self.digits.source,
+            "parameters": self.model.count(),
+            "paths": sorted({str(layer.path) for layer in leaves(self.model)}),
+            "versions": versions(),
+            "finished": self.state.epoch == self.config.epochs,
+            "seconds": round(self.state.seconds, 3),
+            "test_accuracy": self.state.history[-1]["test_accuracy"] if self.state.history else None,
+            "epochs": self.state.history,
+        }
+        with atomic(self.out / METRICS) as file:
+            file.write((json.dumps(metrics, indent=2) + "\n").encode())
+
+
+def prepared(images: np.ndarray) -> np.ndarray:
+    """Digits (N, 28, 28), uint8, as the network's input: (N, 1, 28, 28), float32, of mean 0 and spread 1 over MNIST."""
+    scale = np.float32(1 / (255 * SPREAD))
+    return (images.astype(np.float32) * scale - np.float32(MEAN / SPREAD))[:, None]
+
+
+def shifted(images: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """Each image moved by its own whole number of pixels, −most to most along both axes; 0 comes in at the edges."""
+    if most == 0:
+        return images
+    N, H, W = images.shape
+    padded = np.pad(images, ((0, 0), (most, most), (most, most)))
+    places = np.lib.stride_tricks.sliding_window_view(padded, (H, W), axis=(1, 2))
+    down, right = rng.integers(0, 2 * most + 1, (2, N))
+    return np.asarray(places[np.arange(N), down, right])
+
+
+def evaluate(
+    model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int = 500
+) -> tuple[float, float, np.ndarray]:
+    """Mean loss (nats), accuracy (0 to 1) and confusion (10, 10), rows the right class, of a model in eval mode."""
+    was_training = model.training
+    model.eval()
+    total, confusion = 0.0, np.zeros((models.CLASSES, models.CLASSES), np.int64)
+    with no_grad():
+        for start in range(0, len(labels), batch_size):
+            t = labels[start : start + batch_size].astype(np.int64)
+            scores = model(prepared(images[start : start + batch_size]))
+            total += float(loss.forward(scores, t)[0]) * len(t)
+            np.add.at(confusion, (t, np.argmax(scores, axis=1)), 1)
+    model.train(was_training)
+    return total / len(labels), float(np.trace(confusion)) / len(labels), confusion
+
+
+def load_model(folder: str | os.PathLike[str]) -> Sequential:
+    """The network of a run, in eval mode. `prepared` makes its input from images.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+
+    Raises
+    ------
+    npattn.checkpoint.CheckpointError
+        If there is no checkpoint in it, or a broken one.
+    """
+    return restored(Path(folder))[2].eval()
+
+
+def restored(out: Path) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
+    """Config, state, model, optimiser and the digits' source, as `Run.save` left them. Raises CheckpointError."""
+    path = out / CHECKPOINT
+    arrays, meta = checkpoint.load(path)
+    try:
+        config = TrainConfig(**meta["config"])
+        state = State(**meta["state"])
+        model = models.digits(config.attention, rng=config.seed, fused=config.fused)
+        model.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
+        optimizer = AdamW(model.params, decay=config.decay)
+        optimizer.steps = meta["optimizer_steps"]
+        for moment, name in ((optimizer.m, "m"), (optimizer.v, "v")):
+            for key, zeros in moment.items():
+                value = arrays[f"optimizer.{name}.{key}"]
+                if value.shape != zeros.shape or value.dtype != zeros.dtype:
+                    raise ValueError(f"optimizer.{name}.{key} has shape {value.shape}, expected {zeros.shape}")
+                moment[key] = value
+        source = str(meta["source"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise checkpoint.CheckpointError(f"{path}: does not hold a run of the demo: {error}") from None
+    return config, state, model, optimizer, source
+
+
+def new_folder(config: TrainConfig) -> Path:
+    """The folder for results, made now: `config.out`, or a new one under runs/. Raises TrainingError if it is taken."""
+    if config.out is not None:
+        out = Path(config.out)
+        if (out / CHECKPOINT).exists() or (out / METRICS).exists():
+            raise TrainingError(f"{out}: holds the results of another run; resume that one, or choose another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.attention}-seed{config.seed}"
+    for number in range(1, 1000):
+        out = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return out
+    raise TrainingError(f"runs/{stem}: a thousand runs in one second")
+
+
+@contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Within the block the first Ctrl-C (or SIGTERM) sets the event instead of raising; the second one raises."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted  # only the main thread hears signals
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leaves(model: Sequential) -> Iterator[Any]:
+    """Every layer of the network that is no Sequential itself."""
+    for layer in model.layers.values():
+        if isinstance(layer, Sequential):
+            yield from leaves(layer)
+        else:
+            yield layer
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers may depend on: versions, BLAS with its threads, processor."""
+    from threadpoolctl import threadpool_info
+
+    from npattn import __version__
+
+    blas = [
+        {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
+        for pool in threadpool_info()
+        if pool.get("user_api") == "blas"
+    ]
+    return {
+        "npattn": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "blas": blas,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+
+
+def need_matplotlib() -> None:
+    """Raise TrainingError now rather than after the training if the figures cannot be drawn."""
+    import importlib.util
+
+    missing = [name for name in ("matplotlib", "tqdm") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise TrainingError(f'training needs {" and ".join(missing)}: pip install "npattn[demo]"')
+
+
+def write_figures(run: Run, confusion: np.ndarray) -> None:
+    """curves.png, confusion.png and, if the network attends, attention.png."""
+    from npattn.explain import figures
+
+    figures.confusion(confusion, run.out / "confusion.png")
+    if run.state.history:
+        figures.curves(run.state.history, run.out / "curves.png")
+    figures.attention(run.model, run.digits.test_images, run.digits.test_labels, prepared, run.out / "attention.png")

@@ -1,0 +1,59 @@
+"""Hypothesis profiles, and the fixture that runs a test on every array library at hand."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import array_api_strict
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+from npattn.backend import as_module, to_numpy
+
+quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=15, **quiet)
+settings.register_profile("ci", max_examples=40, derandomize=True, **quiet)
+settings.register_profile("thorough", max_examples=10_000, **quiet)
+settings.load_profile(os.environ.get("NPATTN_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+class Library(NamedTuple):
+    """An array library and a device of it."""
+
+    name: str
+    xp: Any
+    device: Any
+
+    def array(self, values: Any) -> Any:
+        """A NumPy array as one of this library's, on its device. Trees of tuples are gone through; None stays."""
+        if isinstance(values, tuple):
+            parts = [self.array(value) for value in values]
+            return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
+        if values is None or self.name == "numpy":
+            return values
+        return self.xp.asarray(np.array(values), device=self.device)
+
+    def numpy(self, values: Any) -> Any:
+        """The way back."""
+        if isinstance(values, tuple):
+            parts = [self.numpy(value) for value in values]
+            return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
+        return None if values is None else to_numpy(values)
+
+
+@pytest.fixture(params=["numpy", "array-api-strict", "torch", "cupy"])
+def library(request: pytest.FixtureRequest) -> Library:
+    """NumPy; array-api-strict on its second device, where no NumPy function works; torch and CuPy if they are there."""
+    if request.param == "numpy":
+        return Library("numpy", np, None)
+    if request.param == "array-api-strict":
+        return Library("array-api-strict", array_api_strict, array_api_strict.Device("device1"))
+    if request.param == "torch":
+        torch = pytest.importorskip("torch", reason="torch is not installed")
+        return Library("torch", as_module(torch), torch.device("cpu"))
+    cupy = pytest.importorskip("cupy", reason="cupy is not installed")
+    if not cupy.cuda.is_available():
+        pytest.skip("no GPU: cupy.cuda.is_available() is False")
+    return Library("cupy", as_module(cupy), cupy.cuda.Device())
