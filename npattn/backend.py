@@ -49,7 +49,7 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
             )
         modules[name] = array_api_compat.array_namespace(array)
     if not modules:
-        raise TypeError("expected at least one array, got none")
+        raise TypeError(f"{next(iter(arrays), 'arrays')}: expected an array, got None")
     (first, xp), *others = modules.items()
     for name, module in others:
         if module is not xp:

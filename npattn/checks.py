@@ -56,9 +56,13 @@ def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
 
     Raises
     ------
+    TypeError
+        If it is None.
     ValueError
         If the number of axes or a known size differs.
     """
+    if array is None:
+        raise TypeError(f"{name}: expected an array, got None")
     shape = tuple(array.shape)
     names = axes.split()
     tail = names[1:] if names[:1] == ["..."] else names

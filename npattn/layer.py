@@ -7,6 +7,7 @@ forward with the layer's parameters, `undo(dy, cache) -> (dx, grads)` calls its 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
@@ -142,6 +143,8 @@ class Layer:
             If its shape does not fit.
         """
         floating(x=x, **self.params)
+        if x is None:
+            raise TypeError("x: expected an array, got None")
         if self.input_axes is not None:
             shaped("x", x, self.input_axes, **({} if self.channels is None else {"C": self.channels}))
         self._cache = None
@@ -271,6 +274,14 @@ class Layer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.signature})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle takes along: all but the cache. A module goes by its name."""
+        dropped = {"_cache": None, "_y": None, "_no_cache": "backward on a copy, which has no cache: run forward first"}
+        return {**self.__dict__, **dropped, "xp": self.xp.__name__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = {**state, "xp": importlib.import_module(state["xp"])}
 
 
 class Sequential(Layer):

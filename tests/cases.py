@@ -69,8 +69,7 @@ def draw_x(rng, size, ratio, k):
 
 
 def draw_linear(rng, size, ratio, k, bias=True):
-    *lead, K = size
-    M = ratio + 1
+    K, M = size[-1], ratio + 1
     return image(rng, size), linear.Params(rng.standard_normal((M, K)), rng.standard_normal(M) if bias else None)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import pickle
 import re
 import threading
 
@@ -108,21 +110,23 @@ def test_path_says_which_implementation_ran(layer):
 
 
 def test_the_same_seed_gives_the_same_weights():
-    for make in MAKERS.values():
-        one, same, other = make(rng=5), make(rng=np.random.default_rng(5)), make(rng=6)
+    for name in ("SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated", "Conv2d"):
+        one, same, other = (MAKERS[name](rng=rng) for rng in (5, np.random.default_rng(5), 6))
         for key, value in one.params.items():
-            if "bn" not in key and make is not MAKERS["BatchNorm2d"]:
-                np.testing.assert_array_equal(value, same.params[key])
-                assert not np.array_equal(value, other.params[key])
+            np.testing.assert_array_equal(value, same.params[key])
+            assert not np.array_equal(value, other.params[key])
 
 
 def test_deep_copies_are_independent(layer):
-    twin = copy.deepcopy(layer)
-    y, _ = run(layer)
-    for value in twin.params.values():
-        value[...] = 0
-    np.testing.assert_array_equal(layer.eval()(X) if False else y.shape, y.shape)
-    assert all(np.any(value != 0) or "bias" in key for key, value in layer.params.items())
+    y, dy = run(layer.eval())
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        np.testing.assert_array_equal(twin(X), y)
+        twin.backward(dy)
+        for value in twin.params.values():
+            value[...] = 0
+        np.testing.assert_array_equal(layer(X), y)
+        with pytest.raises(RuntimeError, match="backward on a copy"):
+            copy.deepcopy(layer).backward(dy)
 
 
 def test_train_and_eval_reach_every_layer():
@@ -184,13 +188,14 @@ def test_backward_after_no_grad(layer):
 
 def test_no_grad_ends_with_its_block_and_stays_in_its_thread():
     seen = []
-    with pytest.raises(KeyError), npattn.no_grad():
-        thread = threading.Thread(target=lambda: seen.append(npattn.layer._keep_cache.get()))
+    layer = npattn.ReLU()
+    with npattn.no_grad():
+        thread = threading.Thread(target=lambda: seen.append(layer.backward(np.ones_like(layer(X)))))
         thread.start()
         thread.join()
+    assert len(seen) == 1
+    with contextlib.suppress(KeyError), npattn.no_grad():
         raise KeyError
-    assert seen == [True]
-    layer = npattn.ReLU()
     layer.backward(np.ones_like(layer(X)))
 
 
@@ -216,7 +221,7 @@ def test_backward_after_a_forward_that_failed(layer):
         (X.astype(">f4"), TypeError, "x: expected dtype float32 or float64, got >f4"),
         (X.astype(np.float64), TypeError, "expected dtype float64, the same as x, got float32"),
         (X.tolist(), TypeError, "x: expected an array .* got list"),
-        (None, TypeError, "x: expected an array|expected at least one array|got NoneType"),
+        (None, TypeError, "x: expected an array, got None"),
     ],
     ids=["rank", "channels", "int", "bool", "float16", "big-endian", "float64", "list", "None"],
 )
@@ -229,7 +234,7 @@ def test_bad_input(name: str, x, error, message):
 @pytest.mark.parametrize("x", [X[0], X.astype(int)], ids=["rank", "int"])
 @pytest.mark.parametrize("name", ["SpatialAttention", "MaxPool2x2", "GlobalAvgPool"])
 def test_bad_input_without_channels(name: str, x):
-    with pytest.raises((TypeError, ValueError), match="^x: expected"):
+    with pytest.raises((TypeError, ValueError), match=r"^x: expected"):
         MAKERS[name]()(x)
 
 
@@ -281,8 +286,8 @@ def test_bad_cotangents_of_pairs(case):
         (lambda: npattn.SpatialAttention("7"), TypeError, "kernel_size: expected a whole number, got '7'"),
         (lambda: npattn.CBAM(32, dtype="int32"), TypeError, "dtype: expected float32 or float64, got 'int32'"),
         (lambda: npattn.CBAM(32, dtype="float16"), TypeError, "dtype: expected float32 or float64"),
-        (lambda: npattn.CBAM(32, rng="seed"), TypeError, "rng: expected a numpy.random.Generator, a seed or None"),
-        (lambda: npattn.CBAM(32, rng=-1), ValueError, "rng: expected a numpy.random.Generator, a seed or None"),
+        (lambda: npattn.CBAM(32, rng="seed"), TypeError, "rng: expected a numpy.random"),
+        (lambda: npattn.CBAM(32, rng=-1), ValueError, "rng: expected a numpy.random"),
         (lambda: npattn.CBAM(32, xp=[]), TypeError, "xp: expected an array module"),
         (lambda: npattn.BatchNorm2d(4, eps=-1), ValueError, "eps: expected a finite number"),
         (lambda: npattn.BatchNorm2d(4, momentum="x"), TypeError, "momentum: expected a number"),

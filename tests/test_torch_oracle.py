@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn.ops import activation, batch_norm, conv2d, loss, pooling
+from npattn.ops import activation, conv2d, loss, pooling
 from tests import torch_reference
 from tests.cases import CASES, Case, leaves, mapped
 from tests.numerical import distance

@@ -46,7 +46,7 @@ def forward(z: Array, t: Array) -> tuple[Array, Cache]:
     log_p = a - q  # CE.3
     right = xp.arange(K, dtype=t.dtype, device=device(z)) == t[:, None]
     loss = -xp.sum(xp.where(right, log_p, xp.zeros_like(log_p))) / N  # CE.4
-    return xp.asarray(loss), Cache(xp.exp(log_p), right)  # 0-d array: NumPy's sum gives a scalar
+    return xp.reshape(loss, ()), Cache(xp.exp(log_p), right)  # a 0-d array: NumPy's sum gives a scalar
 
 
 def backward(dloss: Array, cache: Cache) -> Array:
