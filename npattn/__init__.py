@@ -24,6 +24,7 @@ from npattn.ops.batch_norm import BatchNorm2d
 from npattn.ops.conv2d import Conv2d
 from npattn.ops.linear import Linear
 from npattn.ops.pooling import AvgPool2x2, GlobalAvgPool, GlobalMaxPool, MaxPool2x2
+from npattn.train import TrainConfig, TrainResult, load_model, train
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,10 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "SpatialAttention",
+    "TrainConfig",
+    "TrainResult",
     "array_module",
+    "load_model",
     "no_grad",
+    "train",
 ]
