@@ -33,6 +33,12 @@ def tiny(few, monkeypatch):
     return few
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Figures are drawn in other tests; here they would only take time."""
+    monkeypatch.setattr(sys.modules[Run.__module__], "write_figures", lambda run, confusion: None)
+
+
 def config(tmp_path, **settings) -> TrainConfig:
     return TrainConfig(**{"epochs": 2, "batch_size": 64, "out": str(tmp_path / "run"), **settings})
 
@@ -70,7 +76,7 @@ def test_every_attention_trains_and_writes_its_files(tiny, tmp_path, attention: 
     assert same(load_model(result.out), result.model)
 
 
-def test_it_learns(tiny, tmp_path):
+def test_it_learns(tiny, no_figures, tmp_path):
     result = npattn.train(config(tmp_path, epochs=8, batch_size=32, shift=1), progress=False)
     assert result.history[0]["loss"] > 2 * result.history[-1]["loss"]
     assert result.accuracy > 0.8
@@ -79,7 +85,7 @@ def test_it_learns(tiny, tmp_path):
     assert loss == result.history[-1]["test_loss"]
 
 
-def test_the_same_seed_gives_the_same_bits(tiny, tmp_path):
+def test_the_same_seed_gives_the_same_bits(tiny, no_figures, tmp_path):
     one = npattn.train(config(tmp_path, out=str(tmp_path / "one")), progress=False)
     two = npattn.train(config(tmp_path, out=str(tmp_path / "two")), progress=False)
     other = npattn.train(config(tmp_path, out=str(tmp_path / "other"), seed=1), progress=False)
@@ -90,7 +96,7 @@ def test_the_same_seed_gives_the_same_bits(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("after", [1, 7, 9])
-def test_resuming_ends_in_the_same_bits(tiny, tmp_path, monkeypatch, after: int):
+def test_resuming_ends_in_the_same_bits(tiny, no_figures, tmp_path, monkeypatch, after: int):
     """Interrupted after 1, 7 (the epoch's last) or 9 steps of 14, and gone on with: as if nothing had happened."""
     whole = npattn.train(config(tmp_path, out=str(tmp_path / "whole")), progress=False)
     step, done = Run.step, []
@@ -167,7 +173,7 @@ def test_a_broken_data_file_is_named(tmp_path, capsys):
     assert not (tmp_path / "run").exists(), "nothing is begun before the digits are known to be right"
 
 
-def test_a_new_folder_each_time(tiny, tmp_path, monkeypatch):
+def test_a_new_folder_each_time(tiny, no_figures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda form: "20200101-000000")
     outs = [npattn.train(TrainConfig(epochs=1, attention="none"), progress=False).out for _ in range(2)]
@@ -190,7 +196,7 @@ def test_a_checkpoint_of_something_else(tiny, tmp_path):
         load_model(tmp_path)
 
 
-def test_resuming_asks_for_the_same_digits(tiny, tmp_path, monkeypatch):
+def test_resuming_asks_for_the_same_digits(tiny, no_figures, tmp_path, monkeypatch):
     result = npattn.train(config(tmp_path, epochs=1), progress=False)
     monkeypatch.setattr(data, "load", lambda data_dir=None, download=False: tiny._replace(source="full 60,000"))
     with pytest.raises(TrainingError, match="trained on the embedded 10,000 digits, but here are the full 60,000"):

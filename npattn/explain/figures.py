@@ -140,9 +140,9 @@ def attention(
                 axes.set_title(title(name), fontsize=9)
         for axes, (name, gate) in zip(grid[row, 1 + len(spatial) :], channel.items(), strict=False):
             usual = gate.mean(axis=0)
-            axes.bar(range(gate.shape[1]), gate[row], width=1.0, color=INK)
-            axes.step(range(gate.shape[1]), usual, where="mid", color=ACCENT, linewidth=0.8)
-            axes.set(ylim=(0, 1), xlim=(-0.5, gate.shape[1] - 0.5))
+            axes.stairs(gate[row], fill=True, color=INK)
+            axes.stairs(usual, color=ACCENT, linewidth=0.8, baseline=None)
+            axes.set(ylim=(0, 1), xlim=(0, gate.shape[1]))
             if row == 0:
                 axes.set_title(title(name), fontsize=9)
     for axes in grid[:, : 1 + len(spatial)].flat:
