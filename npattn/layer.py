@@ -17,7 +17,7 @@ from typing import Any, Self, TypedDict
 
 import numpy as np
 
-from npattn.backend import Array, array_module, as_module, is_numpy, library_name, to_numpy
+from npattn.backend import Array, array_module, as_module, library_name, to_numpy
 from npattn.checks import floating, same_shape, shaped
 
 _keep_cache: ContextVar[bool] = ContextVar("keep_cache", default=True)
@@ -167,7 +167,7 @@ class Layer:
         if self.room is None:
             return
         room = self.room
-        if self.fused and is_numpy(self.xp):
+        if self.fused:
             fused = importlib.import_module("npattn.fused")  # not before it is used: npattn imports as fast as NumPy
             if fused.takes(x, *self.params.values()):
                 self.path = "fused"
