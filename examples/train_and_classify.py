@@ -1,6 +1,6 @@
 """Train the demo from Python, load what was saved, and classify a few digits. Takes under a minute.
 
-    python examples/train_and_classify.py [FOLDER FOR THE RESULTS]
+python examples/train_and_classify.py [FOLDER FOR THE RESULTS]
 """
 
 import sys
