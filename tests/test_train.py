@@ -16,7 +16,7 @@ import npattn
 from npattn import cli, data, models
 from npattn import train as train_function
 from npattn.checkpoint import CheckpointError
-from npattn.train import Run, TrainConfig, TrainingError, evaluate, load_model, prepared, shifted
+from npattn.train import Run, TrainConfig, TrainingError, evaluate, jittered, load_model, prepared
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_every_attention_trains_and_writes_its_files(tiny, tmp_path, attention: 
 
 
 def test_it_learns(tiny, no_figures, tmp_path):
-    result = npattn.train(config(tmp_path, epochs=8, batch_size=32, shift=1), progress=False)
+    result = npattn.train(config(tmp_path, epochs=8, batch_size=32, shift=1, turn=0, zoom=0), progress=False)
     assert result.history[0]["loss"] > 2 * result.history[-1]["loss"]
     assert result.accuracy > 0.8
     loss, accuracy, _ = evaluate(load_model(result.out), tiny.test_images, tiny.test_labels)
@@ -218,7 +218,7 @@ def test_resuming_asks_for_the_same_digits(tiny, no_figures, tmp_path, monkeypat
         ({"lr": 0}, ValueError, "lr: expected a learning rate above 0"),
         ({"lr": float("nan")}, ValueError, "lr: expected a finite number"),
         ({"seed": -1}, ValueError, "seed: expected a whole number of at least 0"),
-        ({"shift": 15}, ValueError, "shift: expected at most 14"),
+        ({"shift": 15}, ValueError, r"shift: expected a finite number in \[0, 14.5\), got 15.0"),
     ],
 )
 def test_bad_settings(settings, error, message):
@@ -236,15 +236,35 @@ def test_without_matplotlib_it_says_so_at_once(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_shifted_moves_by_whole_pixels():
-    images = np.zeros((200, 28, 28), np.uint8)
-    images[:, 10, 12] = 255
-    moved = shifted(images, 2, np.random.default_rng(0))
-    assert np.all(moved.sum(axis=(1, 2)) == 255)
-    rows, cols = np.nonzero(moved.max(axis=0))
-    assert set(rows) == set(range(8, 13))
-    assert set(cols) == set(range(10, 15))
-    assert shifted(images, 0, np.random.default_rng(0)) is images
+def test_jittered_moves_within_its_bounds():
+    """A blob's centre of mass tells where each image went."""
+    rows, cols = np.mgrid[:28, :28]
+    blob = (200 * np.exp(-((rows - 13.5) ** 2 + (cols - 13.5) ** 2) / 8)).astype(np.uint8)
+    moved = jittered(np.stack([blob] * 300), 2, 0, 0, np.random.default_rng(0))
+    assert moved.dtype == np.float32
+    for axis in (rows, cols):
+        centre = (moved * axis).sum(axis=(1, 2)) / moved.sum(axis=(1, 2)) - 13.5
+        assert np.abs(centre).max() < 2.05
+        assert centre.min() < -1.8
+        assert centre.max() > 1.8
+    ink = jittered(np.stack([blob] * 300), 0, 0, 0.1, np.random.default_rng(0)).sum(axis=(1, 2)) / blob.sum()
+    assert 0.8 < ink.min() < 0.84  # 0.9²
+    assert 1.18 < ink.max() < 1.23  # 1.1²
+
+
+def test_jittered_turns():
+    """A bar turned by up to 10 degrees: 10 pixels from the middle it moves by up to 1.74 sideways."""
+    bar = np.zeros((28, 28), np.uint8)
+    bar[:, 13:15] = 255
+    moved = jittered(np.stack([bar] * 300), 0, 10, 0, np.random.default_rng(0))
+    sideways = (moved[:, 3:5] * np.arange(28)).sum(axis=(1, 2)) / moved[:, 3:5].sum(axis=(1, 2)) - 13.5
+    assert 1.6 < sideways.max() < 1.85
+    assert -1.85 < sideways.min() < -1.6
+
+
+def test_jittered_by_nothing():
+    images = data.read(data.EMBEDDED, data.SOME_TRAIN_IMAGES)[:5]
+    np.testing.assert_array_equal(jittered(images, 0, 0, 0, np.random.default_rng(0)), images)
 
 
 def test_prepared_has_mean_0_and_spread_1():

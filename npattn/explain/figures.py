@@ -40,7 +40,7 @@ def curves(history: list[dict[str, float]], path: Path) -> None:
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    left.plot(epochs, [row["loss"] for row in history], color=QUIET, marker="o", ms=3, label="training, shifted digits")
+    left.plot(epochs, [row["loss"] for row in history], color=QUIET, marker="o", ms=3, label="training, moved digits")
     left.plot(epochs, [row["test_loss"] for row in history], color=ACCENT, marker="o", ms=3, label="test")
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="Loss")
     right.plot(epochs, [100 * (1 - row["accuracy"]) for row in history], color=QUIET, marker="o", ms=3)
