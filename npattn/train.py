@@ -335,8 +335,8 @@ def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np
     from scipy import ndimage
 
     N, H, W = images.shape
-    angle = np.radians(rng.uniform(-turn, turn, N))
-    scale = rng.uniform(1 - zoom, 1 + zoom, N)
+    angle = rng.uniform(-np.pi, np.pi, (N,)) * (turn / 180)
+    scale = rng.uniform(1 - zoom, 1 + zoom, (N,))
     shifts = rng.uniform(-shift, shift, (N, 2))
     middle = np.array([(H - 1) / 2, (W - 1) / 2])
     moved = np.empty(images.shape, np.float32)
