@@ -20,7 +20,8 @@ How it decides, in float64, with a random signed dy, one tensor of θ after the 
     All entries at kinks are then moved together: a tied maximum moves smoothly, and a gradient that was given to
     every tied entry is now k times too large.
     Where several kinks meet, one-sided derivatives bound nothing (a ReLU whose input is a tie). Then the derivatives
-    at twelve points beside this one, widened once by their range, are the bound, and the report counts that apart.
+    at twelve points beside this one are the bound, widened once by their range if they are of more than two kinds,
+    and the report counts that apart.
  5. Besides: nothing is mutated, nothing shares memory, backward is linear in dy, gives 0 for 0 and the same again,
     uses this forward's numbers and not an older one's, and its gradients have the shape, the dtype and finite values.
 

@@ -13,11 +13,10 @@ import numpy as np
 class Facts:
     """What is known beside the analytic and the numeric gradient of one tensor."""
 
-    value: np.ndarray  # the tensor itself
-    y: np.ndarray
-    dy: np.ndarray
+    direct: np.ndarray | None  # dy · y/x, if y has the tensor's shape: the direct path of y = x · gate
     earlier: np.ndarray | None  # the backward's gradient for an earlier forward, at other numbers
     sizes: Mapping[str, int]  # numbers that a factor may come from, "N" to 2 say
+    images: int  # the length of the batch
     one_image: Callable[[int], np.ndarray | None]  # the numeric gradient when only one image of dy counts
 
 
@@ -31,7 +30,7 @@ def same(p: np.ndarray, q: np.ndarray) -> bool:
 
 def likely_cause(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     """The likely cause why the analytic gradient a is not the numeric one n, both of the tensor's shape; or ""."""
-    causes = (everywhere, direct_path, factor, order, batch, term, slope, place)
+    causes = (everywhere, order, border, mask, direct_path, factor, batch, term, slope, stale, shuffled)
     return next(filter(None, (cause(a, n, facts) for cause in causes)), "")
 
 
@@ -40,19 +39,12 @@ def everywhere(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
         return "it is 0 everywhere: the way from it to y was not followed back"
     if not np.any(n):
         return "y does not depend on it: is it the array that the forward uses?"
-    if facts.earlier is not None and same(a, facts.earlier):
-        return "it is the gradient of an earlier forward: a stale cache"
     return ""
 
 
 def direct_path(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    if facts.y.shape != facts.value.shape or not np.all(facts.value):
-        return ""
-    direct = facts.dy * facts.y / facts.value
-    if same(a, direct):
-        return "a missing term: it equals dy · y/x, the direct path of y = x · gate alone; the path through the gate is not there"
-    if same(n, direct):
-        return "a term too much: the right gradient is dy · y/x, the direct path alone"
+    if facts.direct is not None and same(a, facts.direct):
+        return "a missing term: it is dy · y/x, the direct path alone; the path through the gate is missing"
     return ""
 
 
@@ -66,15 +58,18 @@ def factor(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
 
 
 def named(c: float, sizes: Mapping[str, int]) -> str:
-    """", which is H·W", if the number is a product of sizes or one over it."""
-    for count in range(1, len(sizes) + 1):
+    """ ", which is N or 2", if the number is a product of sizes, or one over it."""
+    for count in (1, 2, 3):
+        found = []
         for chosen in itertools.combinations(sizes.items(), count):
             product = float(np.prod([size for _, size in chosen]))
             name = "·".join(letter for letter, _ in chosen)
             if product > 1 and abs(c - product) < 1e-6 * c:
-                return f", which is {name}"
+                found.append(name)
             if product > 1 and abs(c * product - 1) < 1e-6:
-                return f", which is 1/{name}" if count == 1 else f", which is 1/({name})"
+                found.append(f"1/{name}" if count == 1 else f"1/({name})")
+        if found:
+            return ", which is " + " or ".join(found[:3])
     return ""
 
 
@@ -96,9 +91,9 @@ def order(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
 
 
 def batch(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    if facts.dy.ndim < 2 or facts.dy.shape[0] < 2:
+    if facts.images < 2:
         return ""
-    for image in (0, facts.dy.shape[0] - 1):
+    for image in (0, facts.images - 1):
         alone = facts.one_image(image)
         if alone is not None and np.any(alone) and same(a, alone):
             return f"a forgotten sum over the batch: it is what image {image} alone gives"
@@ -132,12 +127,30 @@ def slope(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     return ""
 
 
-def place(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    wrong = np.abs(a - n) > 1e-6 * np.max(np.abs(n))
-    if n.ndim == 4 and min(n.shape[2:]) > 2 and not np.any(wrong[:, :, 1:-1, 1:-1]):
+def wrong_entries(a: np.ndarray, n: np.ndarray) -> np.ndarray:
+    return np.asarray(np.abs(a - n) > 1e-6 * np.max(np.abs(n)))
+
+
+def border(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    if n.ndim == 4 and min(n.shape[2:]) > 2 and not np.any(wrong_entries(a, n)[:, :, 1:-1, 1:-1]):
         return "only at the border of the image: the padding, or an index off by one"
+    return ""
+
+
+def mask(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    wrong = wrong_entries(a, n)
     if not np.all(wrong) and not np.any(wrong & (a != 0) & (n != 0)):
         return "0 where it should not be, or not 0 where it should: a mask or an index from the wrong array"
+    return ""
+
+
+def stale(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    if facts.earlier is not None and same(a, facts.earlier):
+        return "it is the gradient of an earlier forward: a stale cache"
+    return ""
+
+
+def shuffled(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     if same(np.sort(a, axis=None), np.sort(n, axis=None)):
         return "the right numbers in another order: an index, an axis or a reshape"
     return ""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npattn.gradcheck.causes import Facts, likely_cause
-from npattn.gradcheck.numeric import EPS, Slope, complex_step, differences
+from npattn.gradcheck.compare import Comparison, Verdict
 from npattn.gradcheck.report import GradcheckError, GradcheckReport, Row
-from npattn.gradcheck.state import Start, begin, rounding_noise
+from npattn.gradcheck.state import begin
 from npattn.gradcheck.target import as_target
 
 
@@ -32,9 +30,9 @@ def gradcheck(
     ----------
     target
         An `npattn.Layer`; an object with `forward(*inputs) -> y`, `backward(dy) -> dx`, and dicts `params` and `grads`;
-        or a pair of functions `(forward, backward)`, or anything that has the two, with `forward(*inputs) -> (y, cache)`
+        or a pair of functions `(forward, backward)`, or a module that has the two: `forward(*inputs) -> (y, cache)`,
         and `backward(dy, cache)` giving one gradient, or a tuple aligned with the inputs (None where there is none).
-        It is copied: the caller's stays as it is.
+        Layers and objects are copied: the caller's stay as they are.
     *inputs
         Arrays, or NamedTuples, dicts and tuples of arrays. Float arrays are converted to float64 and get a gradient;
         integers, numbers and None are passed on as they are.
@@ -70,10 +68,10 @@ def gradcheck(
     rows: list[Row] = []
     notes: list[str] = []
     if start is not None:
-        run = Run(start, rng, rtol, atol, entries, directions)
-        notes = run.choose_method()
+        comparison = Comparison(start, rng, rtol, atol)
+        notes = comparison.choose_method()
         for name in start.values:
-            row, more = run.row(name)
+            row, more = checked(comparison, name, entries, directions)
             rows.append(row)
             notes += more
     report = GradcheckReport(form.name, tuple(rows), tuple(problems), tuple(notes))
@@ -82,319 +80,137 @@ def gradcheck(
     return report
 
 
-class Measured(NamedTuple):
-    """Numeric derivatives along several directions, or of several entries, one number each."""
+def checked(on: Comparison, name: str, entries: int, directions: int) -> tuple[Row, list[str]]:
+    """The row of one tensor, and notes [2]."""
+    value = on.start.values[name]
+    if name in on.start.faults:
+        return Row(name, value.shape, "", "", None, wrong=on.start.faults[name]), []
+    if name not in on.start.gradients:
+        return Row(name, value.shape, "", "no gradient given", None), []
+    if value.size <= entries:
+        row, notes = by_entries(on, name, np.arange(value.size))
+        return Row(name, value.shape, on.method, f"all {value.size} entries", *row), notes
 
-    numeric: np.ndarray
-    error: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    kink: np.ndarray
-
-
-Direction = np.ndarray | int
-"""A direction in a tensor, of its shape; or the number of one entry, counted in reading order."""
-
-
-class Run:
-    """One check at one point θ = `start.values`, for one dy."""
-
-    def __init__(
-        self, start: Start, rng: np.random.Generator, rtol: float, atol: float, entries: int, directions: int
-    ) -> None:
-        self.start, self.rng, self.rtol, self.atol = start, rng, rtol, atol
-        self.entries, self.directions = entries, directions
-        self.noise = rounding_noise(start)
-        self.complex = False
-        self.scale = {
-            name: float(np.sqrt(np.mean(np.square(value)))) or 1.0 if value.size else 1.0
-            for name, value in start.values.items()
-        }
-
-    # The numeric side
-
-    def forward(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
-        if self.start.mutates:
-            values = {name: value.copy() for name, value in values.items()}
-        with np.errstate(all="ignore"):
-            return np.asarray(self.start.form.forward(values)[0])
-
-    def line(
-        self, name: str, v: Direction, at: Mapping[str, np.ndarray] | None = None
-    ) -> Callable[[complex], np.ndarray]:
-        """f(t): y where the tensor has moved by t along v, and complex if t is."""
-        base = self.start.values if at is None else at
-
-        def f(t: complex) -> np.ndarray:
-            kind = complex if isinstance(t, complex) else float
-            values = {key: value.astype(kind, copy=False) for key, value in base.items()}
-            if isinstance(v, np.ndarray):
-                values[name] = values[name] + t * v
-            else:
-                values[name] = moved = np.array(values[name])
-                moved[np.unravel_index(v, moved.shape)] += t
-            return self.forward(values)
-
-        return f
-
-    def slope(
-        self, name: str, v: Direction, dy: np.ndarray | None = None, at: Mapping[str, np.ndarray] | None = None
-    ) -> Slope:
-        """The numeric derivative along v, by the method in use [1]."""
-        dy = self.start.dy if dy is None else dy
-        if self.complex:
-            return complex_step(self.line(name, v, at), dy)
-        return self.differences(name, v, dy, at)
-
-    def differences(
-        self, name: str, v: Direction, dy: np.ndarray, at: Mapping[str, np.ndarray] | None = None
-    ) -> Slope:
-        f = self.line(name, v, at)
-        y = self.start.y if at is None else f(0.0)
-        if isinstance(v, np.ndarray):
-            h = self.scale[name] / float(np.max(np.abs(v)))
-        else:
-            h = max(self.scale[name], abs(float(self.start.values[name].reshape(-1)[v])))
-        size = float(np.linalg.norm(self.start.gradients[name]))
-        return differences(f, dy, y, h / 32, goal=self.rtol / 30 * size)
-
-    def choose_method(self) -> list[str]:
-        """Use the complex step if it can be trusted: where it and differences can both speak, they agree [1]."""
-        form, values = self.start.form, self.start.values
-        if "complex128" not in form.dtypes:
-            return ["differences: the target holds real parameters"]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", np.exceptions.ComplexWarning)
-                y = self.forward({name: value.astype(complex) for name, value in values.items()})
-            if y.dtype.kind != "c":
-                return ["differences: the forward makes real numbers of complex ones"]
-            if not np.allclose(y.real, self.start.y, rtol=1e-9, atol=1e-12 * float(np.max(np.abs(y.real), initial=0))):
-                return ["differences: the forward gives other values on complex numbers"]
-            for name, value in values.items():
-                for v in self.gaussian(value.shape, 2 if value.size else 0):
-                    one = complex_step(self.line(name, v), self.start.dy)
-                    other = self.differences(name, v, self.start.dy)
-                    if other.kink and not one.kink:
-                        continue  # a kink so close that differences cannot step between
-                    size = float(np.sum(np.abs(other.right) + np.abs(other.left)))
-                    apart = one.middle - other.middle, float(np.sum(one.right - other.right)) * other.kink
-                    if max(map(abs, apart)) > 10 * other.error + 1e-7 * size:
-                        return [
-                            f"differences: the complex step disagrees with them along {name}, so the forward is not "
-                            "analytic in complex numbers (abs, real and conj are not)"
-                        ]
-        except Exception as error:  # whatever a forward says to complex numbers, it does not take them
-            return [f"differences: the forward takes no complex numbers ({type(error).__name__})"]
-        self.complex = True
-        return []
-
-    # One tensor
-
-    def gaussian(self, shape: tuple[int, ...], count: int) -> list[np.ndarray]:
-        return [self.rng.standard_normal(shape) for _ in range(count)]
-
-    def measure(self, name: str, along: list[Direction]) -> Measured:
-        table = [(s.middle, s.error, s.low, s.high, s.kink) for s in (self.slope(name, v) for v in along)]
-        columns = np.array(table, dtype=np.float64).reshape(-1, 5).T
-        return Measured(*columns[:4], columns[4] > 0)
-
-    def analytic(self, name: str, along: list[Direction]) -> np.ndarray:
-        g = self.start.gradients[name]
-        return np.array([np.sum(g * v) if isinstance(v, np.ndarray) else g.reshape(-1)[v] for v in along])
-
-    def row(self, name: str) -> tuple[Row, list[str]]:
-        """Check the gradient of one tensor [2]."""
-        value = self.start.values[name]
-        if name in self.start.faults:
-            return Row(name, value.shape, "", "", None, wrong=self.start.faults[name]), []
-        if name not in self.start.gradients:
-            return Row(name, value.shape, "", "no gradient given", None), []
-        notes: list[str] = []
-        checked = f"all {value.size} entries"
-        chosen = np.arange(value.size)
-        found: Verdict | None = None
-        if value.size > self.entries:
-            found = self.compare(name, list(self.gaussian(value.shape, self.directions)))
-            checked = f"{self.directions} directions"
-            notes.append(f"{name}: {self.sureness(found)}")
-            if found.wrong.any() or found.kinks or found.meeting:
-                chosen = self.entries_to_look_at(name, found)
-                checked += f", {len(chosen)} of {value.size} entries"
-            else:
-                chosen = chosen[:0]
-        wrong, cause = "", ""
-        error = found.worst if found else 0.0
-        kinks = meeting = 0
-        if len(chosen) or not found:
-            single = self.compare(name, [int(i) for i in chosen])
-            error, kinks, meeting = max(error, single.worst), single.kinks, single.meeting
-            if single.wrong.any():
-                wrong, cause = self.told(name, chosen, single)
-            elif kinks + meeting > 1:
-                wrong, cause = self.together(name, chosen[single.at_kink])
-        if found and found.wrong.any() and not wrong:
-            worst = int(np.argmax(found.excess))
-            wrong = (
-                f"along {int(found.wrong.sum())} of {self.directions} random directions it is wrong (analytic "
-                f"{found.analytic[worst]:.9g}, numeric {found.numeric[worst]:.9g}), at none of the {len(chosen)} "
-                "entries looked at"
-            )
-        if kinks:
-            notes.append(f"{name}: {kinks} entries at a kink, each within its one-sided derivatives; no more is certain there")
-        if meeting:
-            notes.append(f"{name}: {meeting} entries where several kinks meet, skipped but for a bound from points beside")
-        method = "complex step" if self.complex else "differences"
-        return Row(name, value.shape, method, checked, error, kinks, meeting, wrong, cause), notes
-
-    def compare(self, name: str, along: list[Direction]) -> Verdict:
-        """Analytic against numeric along each, with the tolerance of [3] and the kinks of [4]."""
-        a, m = self.analytic(name, along), self.measure(name, along)
-        verdict = self.judge(name, along, a, m)
-        if self.complex and verdict.wrong.any():  # nothing is rejected on one method's word
-            worst = [along[i] for i in np.argsort(-verdict.excess)[:3]]
-            self.complex = False
-            by_differences = self.judge(name, worst, self.analytic(name, worst), self.measure(name, worst))
-            if by_differences.wrong.any():
-                self.complex = True
-            else:
-                verdict = self.judge(name, along, a, self.measure(name, along))
-        return verdict
-
-    def judge(self, name: str, along: list[Direction], a: np.ndarray, m: Measured) -> Verdict:
-        entrywise = not along or not isinstance(along[0], np.ndarray)
-        smooth = np.abs(np.where(m.kink, 0, m.numeric))
-        scale = float(np.max(smooth, initial=0) if entrywise else np.sqrt(np.mean(np.square(m.numeric))))
-        scale = scale or float(np.max(np.abs(m.numeric), initial=0))
-        noise = self.noise[name] * (1 if entrywise else 3 * np.sqrt(self.start.values[name].size))
-        tolerance = self.atol + self.rtol * scale + noise + 3 * np.nan_to_num(m.error, nan=0, posinf=0)
-        outside = np.where(m.kink, np.maximum(m.low - a, a - m.high), np.abs(a - m.numeric))
-        outside = np.where(np.isfinite(m.error), outside, np.inf)
-        excess = outside - tolerance
-        wrong = excess > 0
-        meeting = np.zeros(len(along), dtype=bool)
-        for i in np.flatnonzero(wrong & m.kink)[:500]:
-            low, high = self.beside(name, along[i])
-            slack = 1e-4 * (abs(low) + abs(high)) + float(tolerance[i])
-            meeting[i] = low - slack <= a[i] <= high + slack
-        wrong = wrong & ~meeting
-        errors = np.where(m.kink, 0, np.abs(a - m.numeric)) / scale if scale else np.abs(a - m.numeric)
-        return Verdict(a, m.numeric, np.where(wrong, excess, -np.inf), wrong, m.kink & ~wrong, int(np.sum(m.kink & ~wrong & ~meeting)),
-                       int(np.sum(meeting)), float(np.max(errors, initial=0)), float(np.max(tolerance, initial=0)), scale, m)  # fmt: skip
-
-    def beside(self, name: str, v: Direction) -> tuple[float, float]:
-        """A bound where several kinks meet: the derivatives at points beside, widened once by their range [4]."""
-        seen = []
-        for k in range(12):
-            size = 1e-7 if self.complex else 1e-3
-            at = {}
-            for key, value in self.start.values.items():
-                nudge = self.rng.standard_normal(value.shape)
-                if k < 2:  # first or last of a tie wins
-                    nudge = np.linspace(2, 1, value.size).reshape(value.shape) * (1, -1)[k]
-                at[key] = value + size * self.scale[key] * nudge
-            slope = self.slope(name, v, at=at)
-            seen += [slope.right, slope.left]
-        low, high = np.min(seen, axis=0), np.max(seen, axis=0)
-        return float(np.sum(low - (high - low))), float(np.sum(high + (high - low)))
-
-    def together(self, name: str, at_kink: np.ndarray) -> tuple[str, str]:
-        """All entries at kinks moved by the same: a tied maximum is smooth along that, whoever wins [4]."""
-        v = np.zeros(self.start.values[name].shape)
-        v.reshape(-1)[at_kink] = 1
-        verdict = self.compare(name, [v])
-        if not verdict.wrong.any():
-            return "", ""
-        return (
-            f"with the {len(at_kink)} entries at kinks moved together, analytic {verdict.analytic[0]:.9g}, "
-            f"numeric {verdict.numeric[0]:.9g}, error {abs(verdict.analytic[0] - verdict.numeric[0]):.3g}",
-            "a gradient on all ties, where one of them should get it",
+    along = on.compare(name, on.gaussian(value.shape, directions))
+    note = f"{name}: {sureness(along)}"
+    words = f"{directions} directions"
+    if not along.wrong.any() and not along.kink.any():
+        return Row(name, value.shape, on.method, words, along.worst), [note]
+    chosen = on.rng.choice(value.size, min(value.size, 400), replace=False)
+    if along.wrong.any():
+        chosen = np.union1d(chosen, halving(on, name))
+    row, notes = by_entries(on, name, np.sort(chosen))
+    if along.wrong.any() and not row.wrong:
+        worst = int(np.argmax(along.excess))
+        row = row._replace(
+            error=max(row.error, along.worst),
+            wrong=f"wrong along {int(along.wrong.sum())} of {directions} random directions (analytic "
+            f"{along.analytic[worst]:.9g}, numeric {along.numeric[worst]:.9g}), at none of the {len(chosen)} entries "
+            "looked at",
         )
-
-    def entries_to_look_at(self, name: str, found: Verdict) -> np.ndarray:
-        """Where to look after a direction has failed: some entries at random, and one that halving finds."""
-        size = self.start.values[name].size
-        chosen = self.rng.choice(size, min(size, 400), replace=False)
-        inside = np.arange(size)
-        while found.wrong.any() and len(inside) > 1:
-            halves = []
-            for half in (inside[: len(inside) // 2], inside[len(inside) // 2 :]):
-                v = np.zeros(self.start.values[name].shape)
-                v.reshape(-1)[half] = self.rng.standard_normal(len(half))
-                slope = self.slope(name, v)
-                halves.append((abs(float(np.sum(self.start.gradients[name] * v)) - slope.middle), half))
-            inside = max(halves, key=lambda pair: pair[0])[1]
-        return np.unique(np.concatenate([chosen, inside[:1]]))
-
-    def sureness(self, found: Verdict) -> str:
-        """What a gradient error of one part in 10⁵ would need to pass all directions [2]."""
-        odds = min(1.0, 0.8 * found.tolerance / (1e-5 * found.scale)) if found.scale else 1.0
-        return (
-            f"along {self.directions} random directions; an error of 1e-5 of the gradient's norm would pass with "
-            f"probability {odds**self.directions:.0e}"
-        )
-
-    def told(self, name: str, chosen: np.ndarray, verdict: Verdict) -> tuple[str, str]:
-        """What is wrong with these entries, and the likely cause."""
-        shape = self.start.values[name].shape
-        worst = int(np.argmax(verdict.excess))
-        index = [int(i) for i in np.unravel_index(int(chosen[worst]), shape)]
-        a, n = verdict.analytic[worst], verdict.numeric[worst]
-        if verdict.measured.kink[worst]:
-            m = verdict.measured
-            expected = f"one-sided derivatives {m.low[worst]:.9g} to {m.high[worst]:.9g}"
-        elif not np.isfinite(verdict.measured.error[worst]):
-            expected = "no numeric derivative: y is not finite nearby"
-        else:
-            expected = f"numeric {n:.9g}, error {abs(a - n):.3g}"
-        text = (
-            f"{int(verdict.wrong.sum())} of {len(chosen)} entries are wrong, the worst at {index}: analytic {a:.9g}, {expected}"
-        )
-        if len(chosen) < np.prod(shape):
-            text = text.replace(" entries are", " entries looked at are")
-            cause = self.guess(name, verdict.analytic, verdict.numeric, chosen)
-        else:
-            cause = self.guess(name, verdict.analytic.reshape(shape), verdict.numeric.reshape(shape), None)
-        return text, cause
-
-    def guess(self, name: str, a: np.ndarray, n: np.ndarray, chosen: np.ndarray | None) -> str:
-        if not np.all(np.isfinite(n)):
-            return ""
-        start = self.start
-
-        def part(array: np.ndarray | None) -> np.ndarray | None:
-            if array is None or chosen is None or array.shape != start.values[name].shape:
-                return array
-            return array.reshape(-1)[chosen]
-
-        def one_image(image: int) -> np.ndarray | None:
-            dy = np.zeros_like(start.dy)
-            dy[image] = start.dy[image]
-            flat = range(a.size) if chosen is None else chosen
-            return np.array([self.slope(name, int(i), dy).middle for i in flat]).reshape(a.shape)
-
-        value, y, dy, earlier = (part(q) for q in (start.values[name], start.y, start.dy, start.earlier.get(name)))
-        assert value is not None
-        facts = Facts(value, y, dy, earlier, start.sizes, one_image)  # type: ignore[arg-type]
-        if chosen is not None and start.dy.shape != start.values[name].shape:
-            facts = Facts(value, np.zeros(0), np.zeros(0), earlier, start.sizes, one_image)
-        return likely_cause(a, n, facts)
+    return Row(name, value.shape, on.method, f"{words}, {len(chosen)} of {value.size} entries", *row), [note, *notes]
 
 
-class Verdict(NamedTuple):
-    """What a comparison along several directions or entries came to."""
+class Found(NamedTuple):
+    """The last fields of a `Row`."""
 
-    analytic: np.ndarray
-    numeric: np.ndarray
-    excess: np.ndarray  # how far outside what is allowed
-    wrong: np.ndarray  # bool
-    at_kink: np.ndarray  # bool, and not wrong
+    error: float
     kinks: int
     meeting: int
-    worst: float  # relative error
-    tolerance: float
-    scale: float
-    measured: Measured
+    wrong: str
+    cause: str
 
 
-__all__ = ["EPS", "gradcheck"]
+def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[Found, list[str]]:
+    """Check these entries one by one, and those at kinks together."""
+    verdict = on.compare(name, [int(i) for i in chosen])
+    kinks = int(np.sum(verdict.kink & ~verdict.wrong & ~verdict.meeting))
+    meeting = int(np.sum(verdict.meeting))
+    wrong, cause, notes = "", "", []
+    if verdict.wrong.any():
+        wrong, cause = told(on, name, chosen, verdict)
+    elif kinks + meeting > 1:
+        wrong, cause = together(on, name, chosen[verdict.kink])
+    if kinks:
+        notes.append(f"{name}: {kinks} entries at a kink, skipped but for their one-sided derivatives, which hold")
+    if meeting:
+        notes.append(f"{name}: {meeting} entries where several kinks meet, skipped but for a bound from points beside")
+    return Found(verdict.worst, kinks, meeting, wrong, cause), notes
+
+
+def together(on: Comparison, name: str, at_kink: np.ndarray) -> tuple[str, str]:
+    """All entries at kinks moved by the same: a tied maximum is smooth along that, whoever wins [4]."""
+    v = np.zeros(on.start.values[name].shape)
+    v.reshape(-1)[at_kink] = 1
+    verdict = on.compare(name, [v])
+    if not verdict.wrong.any():
+        return "", ""
+    a, n = verdict.analytic[0], verdict.numeric[0]
+    return (
+        f"with the {len(at_kink)} entries at kinks moved together, analytic {a:.9g}, numeric {n:.9g}, error "
+        f"{abs(a - n):.3g}",
+        "a gradient on all ties, where one of them should get it",
+    )
+
+
+def halving(on: Comparison, name: str) -> np.ndarray:
+    """One wrong entry, found by looking into the half that is further off."""
+    shape, g = on.start.values[name].shape, on.start.gradients[name]
+    inside = np.arange(g.size)
+    while len(inside) > 1:
+        halves = []
+        for half in np.array_split(inside, 2):
+            v = np.zeros(shape)
+            v.reshape(-1)[half] = on.rng.standard_normal(len(half))
+            halves.append((abs(float(np.sum(g * v)) - on.slope(name, v).middle), half))
+        inside = max(halves, key=lambda pair: pair[0])[1]
+    return inside
+
+
+def sureness(along: Verdict) -> str:
+    """How improbable it is that a wrong gradient has passed: ⟨error, v⟩ is Gaussian, and was small each time [2]."""
+    odds = 0.8 * float(np.max(along.tolerance)) / (1e-5 * along.scale) if along.scale else 1.0
+    count = len(along.analytic)
+    if odds >= 1 or along.kink.any():
+        return f"{count} random directions say little here (kinks, or a gradient near 0)"
+    return (
+        f"{count} random directions; a gradient that is off by 1e-5 of its norm would pass them with probability "
+        f"{odds**count:.0e}"
+    )
+
+
+def told(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict) -> tuple[str, str]:
+    """What is wrong with these entries, and the likely cause."""
+    shape = on.start.values[name].shape
+    complete = len(chosen) == on.start.values[name].size
+    worst = int(np.argmax(verdict.excess))
+    index = [int(i) for i in np.unravel_index(int(chosen[worst]), shape)]
+    a, n = verdict.analytic[worst], verdict.numeric[worst]
+    if not np.isfinite(verdict.error[worst]):
+        against = "no numeric derivative, since y is not finite nearby"
+    elif verdict.kink[worst]:
+        against = f"one-sided derivatives {verdict.low[worst]:.9g} to {verdict.high[worst]:.9g}"
+    else:
+        against = f"numeric {n:.9g}, error {abs(a - n):.3g}"
+    count = f"{int(verdict.wrong.sum())} of {len(chosen)} entries " + ("are" if complete else "looked at are")
+    wrong = f"{count} wrong, the worst at {index}: analytic {a:.9g}, {against}"
+    if not np.all(np.isfinite(verdict.numeric)):
+        return wrong, ""
+
+    start = on.start
+    form = shape if complete else (len(chosen),)
+
+    def part(array: np.ndarray | None) -> np.ndarray | None:
+        """The chosen entries of an array that has the tensor's shape."""
+        return None if array is None or array.shape != shape else np.asarray(array.reshape(-1)[chosen]).reshape(form)
+
+    def one_image(image: int) -> np.ndarray | None:
+        dy = np.zeros_like(start.dy)
+        dy[image] = start.dy[image]
+        return np.array([on.slope(name, int(i), dy).middle for i in chosen]).reshape(form)
+
+    value, y, earlier = part(start.values[name]), part(start.y), part(start.earlier.get(name))
+    direct = None if value is None or y is None or not np.all(value) else part(start.dy) * y / value
+    images = start.dy.shape[0] if start.dy.ndim > 1 else 0
+    facts = Facts(direct, earlier, start.sizes, images, one_image)
+    return wrong, likely_cause(verdict.analytic.reshape(form), verdict.numeric.reshape(form), facts)

@@ -88,7 +88,9 @@ def differences(f: Callable[[float], np.ndarray], dy: np.ndarray, y: np.ndarray,
                 middle = (right + left) / 2
                 kinked = error_sides, Slope(float(np.sum(middle)), error_sides, right, left, kink=True)
         h /= 2
-    if kinked is not None and (smooth is None or smooth[0] > 1e-3 * float(np.sum(np.abs(kinked[1].right - kinked[1].left)))):
+    if kinked is not None and (
+        smooth is None or smooth[0] > 1e-3 * float(np.sum(np.abs(kinked[1].right - kinked[1].left)))
+    ):
         return kinked[1]
     if smooth is not None:
         return smooth[1]

@@ -1,4 +1,4 @@
-"""Before any number is compared: what forward and backward must not do, and what they give at the point of the check."""
+"""Before any number is compared: what forward and backward must not do, and what they give at this point."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ class Start:
     @property
     def sizes(self) -> dict[str, int]:
         """Lengths of axes, by the letters that people call them."""
-        found: dict[str, int] = {}
         for value in self.values.values():
             if value.ndim == 4:
-                found = dict(zip("NCHW", value.shape, strict=True))
-                return {"H·W": found["H"] * found["W"], "N": found["N"], "C": found["C"], "H": found["H"], "W": found["W"],
-                        "2": 2}  # fmt: skip
+                N, C, H, W = value.shape
+                return {"H·W": H * W, "N": N, "C": C, "H": H, "W": W, "2": 2}
+        found: dict[str, int] = {}
         for name, value in self.values.items():
             found |= {f"axis {i} of {name}": size for i, size in enumerate(value.shape)}
         return found | {"2": 2}
@@ -48,11 +47,11 @@ def copies(values: Mapping[str, np.ndarray]) -> Arrays:
 
 def equal(p: Any, q: Any) -> bool:
     """Whether two arrays are the same, bit for bit as far as numbers go."""
-    return p is None and q is None or (p is not None and q is not None and np.array_equal(p, q, equal_nan=True))
+    return p is q or (p is not None and q is not None and np.array_equal(p, q, equal_nan=True))
 
 
 def shares(p: np.ndarray, q: np.ndarray) -> bool:
-    return np.may_share_memory(p, q) and bool(np.shares_memory(p, q, max_work=10_000) if p.size and q.size else False)
+    return bool(np.may_share_memory(p, q)) and bool(np.shares_memory(p, q))
 
 
 def as_array(name: str, y: Any) -> np.ndarray:
@@ -91,11 +90,12 @@ def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[
     values = form.values
     other = {name: value * rng.uniform(0.8, 1.2, value.shape) for name, value in values.items()}
     old_y, old_cache, _ = forward(other)
+    dy = signed(rng, old_y.shape)
     earlier: Arrays = {}
     try:
         with np.errstate(all="ignore"):
-            earlier = {name: np.array(g) for name, g in form.backward(signed(rng, old_y.shape), old_cache).items()
-                       if g is not None}  # fmt: skip
+            old = form.backward(dy.copy(), old_cache)
+        earlier = {name: np.array(g) for name, g in old.items() if g is not None}
     except Exception as error:
         return None, [f"backward: raised {type(error).__name__}: {error}"]
 
@@ -109,7 +109,6 @@ def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[
         if not allow_sharing and shares(y, value):
             complain(f"y: shares memory with {name}")
     first_y = y.copy()
-    dy = signed(rng, y.shape)
 
     def backward(dy: np.ndarray, cache: Any = cache) -> dict[str, Any]:
         handed = dy.copy()
@@ -130,6 +129,8 @@ def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[
     try:
         gradients = backward(dy)
         kept = {name: None if g is None else np.array(g) for name, g in gradients.items()}
+        if not gradients:
+            return None, [*problems, "backward: gave no gradient at all"]
         faults, usable = usable_gradients(form, gradients)
         names = list(usable)
         for i, name in enumerate(names):
@@ -155,9 +156,9 @@ def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[
                 continue
             expected = 1.25 * g - 0.75 * second_gradients[name]
             size = float(np.max(np.abs(g), initial=0) + np.max(np.abs(second_gradients[name]), initial=0))
-            if mixed[name] is None or np.max(np.abs(mixed[name] - expected), initial=0) > 1e-9 * size + 1e-300:
-                if consistent:
-                    complain(f"gradient of {name}: not linear in dy")
+            off = mixed[name] is None or np.max(np.abs(mixed[name] - expected), initial=0) > 1e-9 * size + 1e-300
+            if consistent and off:
+                complain(f"gradient of {name}: not linear in dy")
             if zero[name] is None or np.any(zero[name]) or not np.all(np.isfinite(zero[name])):
                 complain(f"gradient of {name}: not 0 for dy = 0")
 
@@ -169,7 +170,9 @@ def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[
             late = backward(dy)
             for name in usable:
                 if not equal(late[name], kept[name]):
-                    complain(f"gradient of {name}: changed by a later forward, so something is kept outside of the cache")
+                    complain(
+                        f"gradient of {name}: changed by a later forward, so something is kept outside of the cache"
+                    )
         if not equal(later_y, old_y) or not equal(forward(values)[0], first_y):
             return None, [*problems, "forward: another y for the same input, so no derivative can be measured"]
     except Exception as error:
@@ -185,10 +188,11 @@ def usable_gradients(form: Target, gradients: Mapping[str, Any]) -> tuple[dict[s
     faults: dict[str, str] = {}
     usable: Arrays = {}
     for name, value in form.values.items():
-        g = gradients.get(name)
+        if name not in gradients:
+            continue
+        g = gradients[name]
         if g is None:
-            if name not in form.optional:
-                faults[name] = "expected a gradient, got None"
+            faults[name] = "expected a gradient, got None"
             continue
         if not isinstance(g, np.ndarray | np.generic):
             faults[name] = f"expected an array, got {type(g).__name__}"
@@ -204,7 +208,9 @@ def usable_gradients(form: Target, gradients: Mapping[str, Any]) -> tuple[dict[s
             faults[name] = f"expected a gradient of dtype float64, got {g.dtype}"
         elif not np.all(np.isfinite(g)):
             index = [int(i) for i in np.argwhere(~np.isfinite(g))[0]]
-            faults[name] = f"{int(np.sum(~np.isfinite(g)))} of {g.size} entries are NaN or infinite, the first at {index}"
+            faults[name] = (
+                f"{int(np.sum(~np.isfinite(g)))} of {g.size} entries are NaN or infinite, the first at {index}"
+            )
         else:
             usable[name] = np.asarray(g)
     return faults, usable
@@ -219,8 +225,8 @@ def rounding_noise(start: Start) -> dict[str, float]:
     """
     loss = float(np.linalg.norm(start.dy * start.y))
     if "float32" not in start.form.dtypes:
-        return {name: 1e-11 * loss for name in start.values}
-    noise = {name: 100 * EPS * loss for name in start.values}
+        return dict.fromkeys(start.values, 1e-11 * loss)
+    noise = dict.fromkeys(start.values, 100 * EPS * loss)
     single = start.dy.astype(np.float32)
     for shrink in (1, 0.7, 0.5, 0.35, 0.25, 0.12):
         low = {name: (shrink * value).astype(np.float32) for name, value in start.values.items()}

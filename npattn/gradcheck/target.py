@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 
 import array_api_compat
@@ -22,13 +22,14 @@ class Target(Protocol):
 
     name: str
     values: dict[str, np.ndarray]  # at which the check is made, float64
-    optional: set[str]  # names whose gradient may be None: nothing is checked there
     stateful: bool  # whether backward belongs to the last forward, as a layer's does
     dtypes: tuple[str, ...]  # what forward can be asked to run in, beside float64
 
     def forward(self, values: Values) -> tuple[Array, Any]: ...
 
-    def backward(self, dy: Array, cache: Any) -> dict[str, Array]: ...
+    def backward(self, dy: Array, cache: Any) -> dict[str, Array]:
+        """Gradients by name: None where one is missing, and no entry where none is claimed."""
+        ...
 
 
 def leaves(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
@@ -57,7 +58,7 @@ def rebuilt(name: str, tree: Any, values: Values) -> Any:
         pairs = zip(tree._fields, tree, strict=True)
         return type(tree)(*(rebuilt(f"{name}.{key}", value, values) for key, value in pairs))
     if isinstance(tree, tuple | list):
-        return type(tree)(rebuilt(f"{name}.{key}", value, values) for key, value in enumerate(tree))
+        return type(tree)(rebuilt(f"{name}.{i}", value, values) for i, value in enumerate(tree))
     return tree
 
 
@@ -76,16 +77,16 @@ def matched(name: str, tree: Any, gradient: Any) -> Iterator[tuple[str, Array]]:
         for key, value in (tree if isinstance(tree, Mapping) else tree._asdict()).items():
             yield from matched(f"{name}.{key}", value, parts.get(key))
     elif isinstance(tree, tuple | list):
-        parts = gradient if isinstance(gradient, tuple | list) else ()
-        for key, value in enumerate(tree):
-            yield from matched(f"{name}.{key}", value, parts[key] if key < len(parts) else None)
+        items = gradient if isinstance(gradient, tuple | list) else ()
+        for i, value in enumerate(tree):
+            yield from matched(f"{name}.{i}", value, items[i] if i < len(items) else None)
     else:
         for key, _ in leaves(name, tree):
             yield key, gradient
 
 
 def by_input(names: list[str], inputs: tuple[Any, ...], gradients: Any) -> dict[str, Array]:
-    """Gradients by name, from what a backward returned for these inputs."""
+    """Gradients by name, from what a backward returned. An input without one, None, is left out."""
     with_arrays = [i for i, tree in enumerate(inputs) if any(leaves(names[i], tree))]
     plain = type(gradients) is tuple or isinstance(gradients, list)
     if plain and len(gradients) == len(inputs):
@@ -100,7 +101,8 @@ def by_input(names: list[str], inputs: tuple[Any, ...], gradients: Any) -> dict[
             f"backward: expected a gradient for each of the {len(inputs)} inputs ({', '.join(names)}), None where "
             f"there is none, got {got}"
         )
-    return {key: g for i, tree in enumerate(inputs) for key, g in matched(names[i], tree, aligned.get(i))}
+    given = {i: tree for i, tree in enumerate(inputs) if aligned.get(i) is not None}
+    return {key: g for i, tree in given.items() for key, g in matched(names[i], tree, aligned[i])}
 
 
 def argument_names(forward: Callable[..., Any], inputs: tuple[Any, ...]) -> list[str]:
@@ -123,7 +125,6 @@ class Pair:
         self._names = argument_names(forward, inputs)
         found = [leaf for key, tree in zip(self._names, inputs, strict=True) for leaf in leaves(key, tree)]
         self.values = {key: float64(array) for key, array in found}
-        self.optional = set(self._names)
 
     def forward(self, values: Values) -> tuple[Array, Any]:
         trees = [rebuilt(key, tree, values) for key, tree in zip(self._names, self._inputs, strict=True)]
@@ -144,10 +145,10 @@ class Module:
 
     def __init__(self, module: Any, *inputs: Any) -> None:
         self.name = type(module).__name__
-        self._module = copy.deepcopy(module)
+        self._module: Any = copy.deepcopy(module)
         self._inputs = inputs
         self._names = argument_names(module.forward, inputs)
-        if not isinstance(self._module.params, Mapping):
+        if not isinstance(self._module.params, MutableMapping):
             raise TypeError(f"params: expected a dict, name to array, got {type(self._module.params).__name__}")
         for key, old in list(self._module.params.items()):
             if old.dtype == np.float32:  # replaced wherever the object keeps it, since it may use either
@@ -159,7 +160,6 @@ class Module:
         self.values = {key: float64(array) for key, array in found}
         self._params = [key for key, value in self._module.params.items() if value is not None]
         self.values |= {key: float64(self._module.params[key]) for key in self._params}
-        self.optional = set(self._names)
 
     def forward(self, values: Values) -> tuple[Array, Any]:
         for key in self._params:
@@ -188,7 +188,6 @@ class OurLayer:
         self._buffers = {key: float64(value) for key, value in self._layer.buffers.items()}
         self._params = list(self._layer.params)
         self.values = {"x": float64(inputs[0])} | {key: float64(self._layer.params[key]) for key in self._params}
-        self.optional: set[str] = set()
 
     def forward(self, values: Values) -> tuple[Array, Any]:
         for key in self._params:
