@@ -39,9 +39,9 @@ class Verdict:
 
     @property
     def worst(self) -> float:
-        """The largest error where it is smooth, relative to `scale`."""
+        """The largest error where it is smooth, relative to `scale`, or to the tolerance where that is larger."""
         errors = np.where(self.kink, 0, np.abs(self.analytic - self.numeric))
-        return float(np.max(errors, initial=0)) / (self.scale or 1.0)
+        return float(np.max(errors, initial=0)) / (max(self.scale, float(np.max(self.tolerance, initial=0))) or 1.0)
 
 
 class Comparison:
@@ -121,7 +121,7 @@ class Comparison:
                         continue  # a kink so close that differences cannot step between
                     size = float(np.sum(np.abs(other.right) + np.abs(other.left)))
                     apart = one.middle - other.middle, float(np.sum(one.right - other.right)) * other.kink
-                    if max(map(abs, apart)) > 10 * other.error + 1e-7 * size:
+                    if max(map(abs, apart)) > 10 * other.error + 1e-7 * size + self.noise[name] * values[name].size:
                         return [
                             f"differences: the complex step disagrees with them along {name}, so the forward is not "
                             "analytic in complex numbers (abs, real and conj are not)"

@@ -78,7 +78,9 @@ def differences(f: Callable[[float], np.ndarray], dy: np.ndarray, y: np.ndarray,
             left, error_left = extrapolated(down, 1)
             jump = float(np.sum(np.abs(right - left)))
             error_sides = error_right + error_left + 4 * rounding
-            total = error + rounding + jump / 2
+            # The middle is the better number where f is smooth; where its second derivative jumps the sides are
+            apart = abs(float(np.sum(middle - (right + left) / 2)))
+            total = error + rounding + jump / 2 + apart
             if total <= goal:
                 return Slope(float(np.sum(middle)), total, right, left, kink=False)
             if jump <= 8 * error_sides:

@@ -1,0 +1,129 @@
+"""Every backward in one file of tests that is quick and sharp: what the mutation run asks for every mutant.
+
+The derivatives at a dense and at a tied point, the library's rule for ties, and what a backward says to a dy that does
+not match. What is asked here at one point others ask at many.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from npattn import gradcheck
+from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, Case, Draw
+from npattn.ops import conv2d, linear, pooling
+
+PAIRS = (*OPS, *BLOCKS)
+
+
+def drawn(case: Case, size=(2, 3, 5, 4), seed=0, k=3):
+    return case.draw(Draw(np.random.default_rng(seed), size, k=k))
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+def test_derivative(case: Case):
+    assert gradcheck((case.forward, case.backward), *drawn(case))
+
+
+@pytest.mark.parametrize("case", [case for case in PAIRS if case.name != "cross-entropy"], ids=lambda case: case.name)
+def test_derivative_at_ties(case: Case):
+    _, *rest = drawn(case)
+    x = np.random.default_rng(2).integers(0, 3, (2, 3, 5, 4)).astype(float)
+    assert gradcheck((case.forward, case.backward), x, *rest)
+
+
+@pytest.mark.parametrize("case", [case for case in PAIRS if case.name != "cross-entropy"], ids=lambda case: case.name)
+def test_derivative_for_one_image_of_one_channel(case: Case):
+    assert gradcheck((case.forward, case.backward), *drawn(case, (1, 1, 3, 2), k=1))
+
+
+@pytest.mark.parametrize("make", LAYERS, ids=lambda make: repr(make(False)))
+@pytest.mark.parametrize("fused", [False, True], ids=["textbook", "fused"])
+def test_derivative_of_the_layer(make, fused):
+    assert gradcheck(make(fused), np.random.default_rng(3).standard_normal((2, 8, 4, 3)))
+
+
+def test_no_bias_no_gradient():
+    rng = np.random.default_rng(4)
+    for module, w in ((linear, rng.standard_normal((3, 4))), (conv2d, rng.standard_normal((3, 2, 3, 3)))):
+        x = rng.standard_normal((2, 2, 3, 4))
+        y, cache = module.forward(x, module.Params(w))
+        assert module.backward(y, cache)[1].b is None
+        assert gradcheck(module, x, module.Params(w, None))
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+def test_dy_that_does_not_match(case: Case):
+    """A TypeError or ValueError that names dy, what was expected, and what came."""
+    y, cache = case.forward(*drawn(case))
+    y = np.asarray(y)
+    name = {"cross-entropy": "dloss", "channel attention": "dg", "spatial attention": "dg"}.get(case.name, "dy")
+    what = {"cross-entropy": "the loss", "channel attention": "the output gate", "spatial attention": "the output gate"}
+    what = what.get(case.name, "the output y")
+    expected = rf"^{name}: expected shape {shape(y)}, that of {what}, got {shape(y, 2)}$"
+    with pytest.raises(ValueError, match=expected):
+        case.backward(np.zeros((*y.shape, 2)), cache)
+    with pytest.raises(TypeError, match=rf"^{name}: expected dtype float32 or float64, got int64$"):
+        case.backward(np.zeros(y.shape, dtype=np.int64), cache)
+    with pytest.raises(TypeError, match=rf"^{name}: expected an array .*, got (list|float)$"):
+        case.backward(y.tolist(), cache)
+
+
+def shape(y: np.ndarray, *more: int) -> str:
+    return str((*y.shape, *more)).replace("(", r"\(").replace(")", r"\)")
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+def test_dy_of_another_float_dtype(case: Case):
+    """Where the cache holds numbers, a dy of another dtype is refused; a maximum's cache holds places only."""
+    y, cache = case.forward(*drawn(case))
+    dy = np.asarray(y, dtype=np.float32)
+    holds_numbers = ("linear", "conv2d", "batch norm", "sigmoid", "gate", "cross-entropy", "SE", "attention", "CBAM")
+    if any(word in case.name for word in holds_numbers):
+        with pytest.raises(TypeError, match="expected dtype float"):
+            case.backward(dy, cache)
+    else:
+        assert case.backward(dy, cache).dtype == np.float32
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+def test_float32_stays_float32(case: Case):
+    single = [
+        type(tree)(*(leaf if leaf is None or isinstance(leaf, tuple) else leaf.astype(np.float32) for leaf in tree))
+        if isinstance(tree, tuple) and not any(isinstance(leaf, tuple) for leaf in tree)
+        else tree
+        for tree in drawn(case)
+    ]
+    if case.name == "CBAM":
+        ca, sa = single[1]
+        single[1] = type(single[1])(*(type(part)(*(w.astype(np.float32) for w in part)) for part in (ca, sa)))
+    single[0] = single[0].astype(np.float32)
+    single = [tree.astype(np.float32) if getattr(tree, "dtype", None) == np.float64 else tree for tree in single]
+    y, cache = case.forward(*single)
+    gradients = case.backward(np.asarray(y), cache)
+    flat = [gradients] if isinstance(gradients, np.ndarray) else list(gradients)
+    while flat:
+        gradient = flat.pop()
+        if isinstance(gradient, tuple):
+            flat += gradient
+        elif gradient is not None:
+            assert gradient.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "winners"),
+    [
+        (pooling.global_max_pool_forward, pooling.global_max_pool_backward, (slice(None), slice(None), 0, 0)),
+        (pooling.channel_max_forward, pooling.channel_max_backward, (slice(None), 0)),
+        (pooling.max_pool_2x2_forward, pooling.max_pool_2x2_backward,
+         (slice(None), slice(None), slice(0, 4, 2), slice(0, 4, 2))),
+    ],
+)  # fmt: skip
+def test_the_first_maximum_of_a_tie_gets_it_all(forward, backward, winners):
+    """A gradient check accepts any way to share at a tie. This is ours, and PyTorch's."""
+    x = np.full((2, 3, 4, 5), 7.0)
+    y, cache = forward(x)
+    dy = np.random.default_rng(5).standard_normal(y.shape)
+    expected = np.zeros_like(x)
+    expected[winners] = dy[:, 0] if dy.shape[1] == 1 else dy
+    np.testing.assert_array_equal(backward(dy, cache), expected)
