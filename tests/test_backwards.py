@@ -10,29 +10,42 @@ import numpy as np
 import pytest
 
 from npattn import gradcheck
+from npattn.backend import to_numpy
 from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, Case, Draw
 from npattn.ops import conv2d, linear, pooling
 
 PAIRS = (*OPS, *BLOCKS)
 
 
+def ident(case: Case) -> str:
+    return case.name.replace("×", "x")  # a test's name in ASCII: not every tool gets others right
+
+
 def drawn(case: Case, size=(2, 3, 5, 4), seed=0, k=3):
     return case.draw(Draw(np.random.default_rng(seed), size, k=k))
 
 
-@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
 def test_derivative(case: Case):
     assert gradcheck((case.forward, case.backward), *drawn(case))
 
 
-@pytest.mark.parametrize("case", [case for case in PAIRS if case.name != "cross-entropy"], ids=lambda case: case.name)
+IMAGES = [case for case in PAIRS if case.name != "cross-entropy"]
+
+
+@pytest.mark.parametrize("case", IMAGES, ids=ident)
 def test_derivative_at_ties(case: Case):
     _, *rest = drawn(case)
     x = np.random.default_rng(2).integers(0, 3, (2, 3, 5, 4)).astype(float)
     assert gradcheck((case.forward, case.backward), x, *rest)
 
 
-@pytest.mark.parametrize("case", [case for case in PAIRS if case.name != "cross-entropy"], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", IMAGES, ids=ident)
+def test_derivative_with_a_large_kernel(case: Case):
+    assert gradcheck((case.forward, case.backward), *drawn(case, (1, 2, 3, 4), k=5))
+
+
+@pytest.mark.parametrize("case", IMAGES, ids=ident)
 def test_derivative_for_one_image_of_one_channel(case: Case):
     assert gradcheck((case.forward, case.backward), *drawn(case, (1, 1, 3, 2), k=1))
 
@@ -52,7 +65,7 @@ def test_no_bias_no_gradient():
         assert gradcheck(module, x, module.Params(w, None))
 
 
-@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
 def test_dy_that_does_not_match(case: Case):
     """A TypeError or ValueError that names dy, what was expected, and what came."""
     y, cache = case.forward(*drawn(case))
@@ -73,7 +86,7 @@ def shape(y: np.ndarray, *more: int) -> str:
     return str((*y.shape, *more)).replace("(", r"\(").replace(")", r"\)")
 
 
-@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
 def test_dy_of_another_float_dtype(case: Case):
     """Where the cache holds numbers, a dy of another dtype is refused; a maximum's cache holds places only."""
     y, cache = case.forward(*drawn(case))
@@ -86,28 +99,62 @@ def test_dy_of_another_float_dtype(case: Case):
         assert case.backward(dy, cache).dtype == np.float32
 
 
-@pytest.mark.parametrize("case", PAIRS, ids=lambda case: case.name)
+def mapped(function, tree):
+    """The tree with the function applied to its float arrays."""
+    if isinstance(tree, tuple):
+        parts = [mapped(function, part) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return function(tree) if getattr(tree, "dtype", None) == np.float64 else tree
+
+
+def arrays(tree):
+    if isinstance(tree, tuple):
+        return [array for part in tree for array in arrays(part)]
+    return [] if tree is None else [tree]
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
 def test_float32_stays_float32(case: Case):
-    single = [
-        type(tree)(*(leaf if leaf is None or isinstance(leaf, tuple) else leaf.astype(np.float32) for leaf in tree))
-        if isinstance(tree, tuple) and not any(isinstance(leaf, tuple) for leaf in tree)
-        else tree
-        for tree in drawn(case)
-    ]
-    if case.name == "CBAM":
-        ca, sa = single[1]
-        single[1] = type(single[1])(*(type(part)(*(w.astype(np.float32) for w in part)) for part in (ca, sa)))
-    single[0] = single[0].astype(np.float32)
-    single = [tree.astype(np.float32) if getattr(tree, "dtype", None) == np.float64 else tree for tree in single]
+    single = mapped(lambda array: array.astype(np.float32), drawn(case))
     y, cache = case.forward(*single)
-    gradients = case.backward(np.asarray(y), cache)
-    flat = [gradients] if isinstance(gradients, np.ndarray) else list(gradients)
-    while flat:
-        gradient = flat.pop()
-        if isinstance(gradient, tuple):
-            flat += gradient
-        elif gradient is not None:
-            assert gradient.dtype == np.float32
+    assert {gradient.dtype for gradient in arrays(case.backward(np.asarray(y), cache))} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
+def test_on_another_device(case: Case):
+    """array-api-strict's second device, where what is made for another one cannot be mixed in."""
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    inputs = drawn(case)
+    y, cache = case.forward(*inputs)
+    expected = arrays(case.backward(np.asarray(y), cache))
+
+    def moved(tree):
+        if isinstance(tree, tuple):
+            parts = [moved(part) for part in tree]
+            return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+        return strict.asarray(tree, device=device) if isinstance(tree, np.ndarray) else tree
+
+    y, cache = case.forward(*moved(inputs))
+    found = arrays(case.backward(y, cache))
+    for one, other in zip(found, expected, strict=True):
+        assert one.device == device
+        np.testing.assert_allclose(to_numpy(one), other, rtol=1e-12, atol=1e-12)
+
+
+NO_BIAS = (
+    lambda fused: conv2d.Conv2d(8, 3, bias=False, rng=0, fused=fused),
+    lambda fused: linear.Linear(3, 2, bias=False, rng=0, fused=fused),
+    lambda fused: linear.Linear(3, 2, rng=0, fused=fused),
+)
+
+
+@pytest.mark.parametrize("make", [*LAYERS, *NO_BIAS], ids=lambda make: repr(make(False)))
+def test_a_layer_has_a_gradient_for_each_parameter_and_no_other(make):
+    layer = make(True)
+    layer.backward(layer.forward(np.ones((2, 8, 4, 3), dtype=np.float32)))
+    assert list(layer.grads) == list(layer.params)
+    assert all(layer.grads[key].shape == value.shape for key, value in layer.params.items())
 
 
 @pytest.mark.parametrize(

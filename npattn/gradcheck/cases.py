@@ -75,7 +75,7 @@ OPS = (
     Case("batch norm, train", batch_norm.train_forward, batch_norm.train_backward, lambda d: (d.x(), d.norm())),
     Case("batch norm, eval", batch_norm.eval_forward, eval_backward, lambda d: (d.x(), d.norm(), d.running())),
     Case("cross-entropy", loss.forward, loss.backward,
-         lambda d: (d.w(d.size[0] + 1, d.size[1]), d.rng.integers(0, d.size[1], d.size[0] + 1))),
+         lambda d: (d.w(d.size[0] + 3, d.size[1]), d.rng.integers(0, d.size[1], d.size[0] + 3))),
     Case("gate", gate.forward, gate.backward, lambda d: (d.x(), d.w(*d.size[:2], 1, 1))),
 )  # fmt: skip
 

@@ -130,7 +130,8 @@ def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[Found, li
     if verdict.wrong.any():
         wrong, cause = told(on, name, chosen, verdict)
     elif kinks + meeting > 1:
-        wrong, cause = together(on, name, chosen[verdict.kink])
+        complete = len(chosen) == on.start.values[name].size
+        wrong, cause = together(on, name, chosen[verdict.kink] if complete else None)
     if kinks:
         notes.append(f"{name}: {kinks} entries at a kink, skipped but for their one-sided derivatives, which hold")
     if meeting:
@@ -138,17 +139,20 @@ def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[Found, li
     return Found(verdict.worst, kinks, meeting, wrong, cause), notes
 
 
-def together(on: Comparison, name: str, at_kink: np.ndarray) -> tuple[str, str]:
-    """All entries at kinks moved by the same: a tied maximum is smooth along that, whoever wins [4]."""
+def together(on: Comparison, name: str, at_kink: np.ndarray | None) -> tuple[str, str]:
+    """All entries at kinks moved by the same: a tied maximum is smooth along that, whoever wins [4].
+
+    Where not all of them are known, None, the whole tensor is moved.
+    """
     v = np.zeros(on.start.values[name].shape)
-    v.reshape(-1)[at_kink] = 1
+    v.reshape(-1)[slice(None) if at_kink is None else at_kink] = 1
     verdict = on.compare(name, [v])
     if not verdict.wrong.any():
         return "", ""
     a, n = verdict.analytic[0], verdict.numeric[0]
+    which = "all entries" if at_kink is None else f"the {len(at_kink)} entries at kinks"
     return (
-        f"with the {len(at_kink)} entries at kinks moved together, analytic {a:.9g}, numeric {n:.9g}, error "
-        f"{abs(a - n):.3g}",
+        f"with {which} moved together, analytic {a:.9g}, numeric {n:.9g}, error {abs(a - n):.3g}",
         "a gradient on all ties, where one of them should get it",
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from npattn.backend import to_numpy
 from npattn.gradcheck.numeric import EPS
-from npattn.gradcheck.target import Target
+from npattn.gradcheck.target import GradientCountError, Target
 
 Arrays = dict[str, np.ndarray]
 
@@ -69,6 +69,11 @@ def signed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.asarray(rng.uniform(0.5, 1.5, shape) * rng.choice([-1.0, 1.0], shape))
 
 
+def raised(error: Exception) -> str:
+    """What to say of a backward that raised."""
+    return str(error) if isinstance(error, GradientCountError) else f"backward: raised {type(error).__name__}: {error}"
+
+
 def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[Start | None, list[str]]:
     """Run forward and backward a few times, and say what they do that they must not [5]."""
     problems: list[str] = []
@@ -97,7 +102,7 @@ def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[
             old = form.backward(dy.copy(), old_cache)
         earlier = {name: np.array(g) for name, g in old.items() if g is not None}
     except Exception as error:
-        return None, [f"backward: raised {type(error).__name__}: {error}"]
+        return None, [raised(error)]
 
     y, cache, given = forward(values)
     if y.dtype != np.float64:
@@ -151,12 +156,15 @@ def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[
                 complain(f"gradient of {name}: overwritten by a later backward")
         zero = backward(np.zeros_like(dy))
         consistent = not problems
+        floor = 1e-12 * float(
+            np.linalg.norm(dy * y)
+        )  # a gradient that is 0 but for rounding is not linear, and need not
         for name, g in kept.items():
             if name not in usable or name not in second_gradients or g is None:
                 continue
             expected = 1.25 * g - 0.75 * second_gradients[name]
             size = float(np.max(np.abs(g), initial=0) + np.max(np.abs(second_gradients[name]), initial=0))
-            off = mixed[name] is None or np.max(np.abs(mixed[name] - expected), initial=0) > 1e-9 * size + 1e-300
+            off = mixed[name] is None or np.max(np.abs(mixed[name] - expected), initial=0) > 1e-9 * size + floor
             if consistent and off:
                 complain(f"gradient of {name}: not linear in dy")
             if zero[name] is None or np.any(zero[name]) or not np.all(np.isfinite(zero[name])):
@@ -176,7 +184,7 @@ def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[
         if not equal(later_y, old_y) or not equal(forward(values)[0], first_y):
             return None, [*problems, "forward: another y for the same input, so no derivative can be measured"]
     except Exception as error:
-        return None, [*problems, f"backward: raised {type(error).__name__}: {error}"]
+        return None, [*problems, raised(error)]
     mutates = any("mutated by forward" in problem for problem in problems)
     gradients = {name: np.asarray(kept[name], dtype=np.float64) for name in usable}
     start = Start(form, copies(values), first_y, dy, mutates, gradients, earlier, faults)

@@ -7,14 +7,17 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 
-import array_api_compat
 import numpy as np
 
-from npattn.backend import Array, to_numpy
+from npattn.backend import Array, array_module, to_numpy
 from npattn.layer import Layer
 
 Values = Mapping[str, Array]
 """The arrays that have a gradient, by name."""
+
+
+class GradientCountError(ValueError):
+    """A backward gives more or fewer gradients than there are inputs."""
 
 
 class Target(Protocol):
@@ -32,9 +35,18 @@ class Target(Protocol):
         ...
 
 
+def is_array(tree: Any) -> bool:
+    """Whether it is an array of a known library. A NumPy scalar is none."""
+    try:
+        array_module(tree)
+    except TypeError:
+        return False
+    return True
+
+
 def leaves(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
     """The float arrays of an input, by dotted name. None, numbers and integer arrays have no gradient."""
-    if array_api_compat.is_array_api_obj(tree) and not isinstance(tree, np.generic):
+    if is_array(tree):
         array = to_numpy(tree)
         if array.dtype.kind == "c":
             raise TypeError(f"{name}: expected a real array, got dtype {array.dtype}")
@@ -97,7 +109,7 @@ def by_input(names: list[str], inputs: tuple[Any, ...], gradients: Any) -> dict[
         aligned = {with_arrays[0]: gradients}
     else:
         got = f"{len(gradients)} gradients" if plain else "one gradient"
-        raise ValueError(
+        raise GradientCountError(
             f"backward: expected a gradient for each of the {len(inputs)} inputs ({', '.join(names)}), None where "
             f"there is none, got {got}"
         )
