@@ -103,12 +103,14 @@ class Comparison:
     def choose_method(self) -> list[str]:
         """Use the complex step if it can be trusted: where it and differences can both speak, they agree [1]."""
         form, values = self.start.form, self.start.values
+        path = form.path
         if "complex128" not in form.dtypes:
             return ["differences: the target holds real parameters"]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", np.exceptions.ComplexWarning)
                 y = self.forward({name: value.astype(complex) for name, value in values.items()})
+            other_path = form.path
             if y.dtype.kind != "c":
                 return ["differences: the forward makes real numbers of complex ones"]
             if not np.allclose(y.real, self.start.y, rtol=1e-9, atol=1e-12 * float(np.max(np.abs(y.real), initial=0))):
@@ -129,6 +131,8 @@ class Comparison:
         except Exception as error:  # whatever a forward says to complex numbers, it does not take them
             return [f"differences: the forward takes no complex numbers ({type(error).__name__})"]
         self.complex = True
+        if other_path != path:
+            return [f"the complex step took the {other_path} forward; its y and its slopes are those of the {path} one"]
         return []
 
     def gaussian(self, shape: tuple[int, ...], count: int) -> list[np.ndarray]:

@@ -28,6 +28,11 @@ class Target(Protocol):
     stateful: bool  # whether backward belongs to the last forward, as a layer's does
     dtypes: tuple[str, ...]  # what forward can be asked to run in, beside float64
 
+    @property
+    def path(self) -> str | None:
+        """Which of several implementations the last forward took, where there are several."""
+        ...
+
     def forward(self, values: Values) -> tuple[Array, Any]: ...
 
     def backward(self, dy: Array, cache: Any) -> dict[str, Array]:
@@ -131,6 +136,7 @@ class Pair:
 
     stateful = False
     dtypes: tuple[str, ...] = ("float32", "complex128")
+    path: str | None = None
 
     def __init__(self, name: str, forward: Callable[..., Any], backward: Callable[..., Any], *inputs: Any) -> None:
         self.name, self._forward, self._backward, self._inputs = name, forward, backward, inputs
@@ -154,6 +160,7 @@ class Module:
 
     stateful = True
     dtypes: tuple[str, ...] = ()
+    path: str | None = None
 
     def __init__(self, module: Any, *inputs: Any) -> None:
         self.name = type(module).__name__
@@ -201,6 +208,10 @@ class OurLayer:
         self._params = list(self._layer.params)
         self.values = {"x": float64(inputs[0])} | {key: float64(self._layer.params[key]) for key in self._params}
 
+    @property
+    def path(self) -> str | None:
+        return self._layer.path
+
     def forward(self, values: Values) -> tuple[Array, Any]:
         for key in self._params:
             self._layer.params[key] = values[key]
@@ -225,7 +236,8 @@ def as_target(target: Any, inputs: tuple[Any, ...]) -> Target:
     if isinstance(target, Layer):
         found = OurLayer(target, *inputs)
     elif isinstance(target, tuple) and len(target) == 2 and all(map(callable, target)):
-        name = f"{getattr(target[0], '__module__', '')}.{getattr(target[0], '__qualname__', target[0])}"
+        module, name = getattr(target[0], "__module__", None), getattr(target[0], "__qualname__", repr(target[0]))
+        name = name if module in (None, "__main__") else f"{module}.{name}"
         found = Pair(name, *target, *inputs)
     elif callable(getattr(target, "forward", None)) and callable(getattr(target, "backward", None)):
         if hasattr(target, "params"):
