@@ -16,11 +16,11 @@ from npattn import gradcheck
 from npattn.gradcheck.cases import BLOCKS, Case, Draw
 
 
-def random_point(case: Case, seed: int, largest: int = 5) -> tuple[Any, ...]:
+def random_point(case: Case, seed: int) -> tuple[Any, ...]:
     """Inputs for the case, all drawn from the seed."""
     rng = np.random.default_rng(seed)
     N, C = rng.integers(1, 3), rng.integers(1, 7)
-    H, W = rng.integers(1, largest, 2)
+    H, W = rng.integers(1, 5, 2)
     draw = Draw(
         rng,
         (int(N), int(C), int(H), int(W)),

@@ -11,10 +11,12 @@ import pytest
 
 from npattn import gradcheck
 from npattn.backend import to_numpy
-from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, Case, Draw
+from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, Case, Draw, fused_twins
 from npattn.ops import conv2d, linear, pooling
 
-PAIRS = (*OPS, *BLOCKS)
+FUSED = fused_twins()
+PAIRS = (*OPS, *BLOCKS, *FUSED)
+TEXTBOOK = {case.name: case for case in (*OPS, *BLOCKS)}
 
 
 def ident(case: Case) -> str:
@@ -70,9 +72,10 @@ def test_dy_that_does_not_match(case: Case):
     """A TypeError or ValueError that names dy, what was expected, and what came."""
     y, cache = case.forward(*drawn(case))
     y = np.asarray(y)
-    name = {"cross-entropy": "dloss", "channel attention": "dg", "spatial attention": "dg"}.get(case.name, "dy")
-    what = {"cross-entropy": "the loss", "channel attention": "the output gate", "spatial attention": "the output gate"}
-    what = what.get(case.name, "the output y")
+    textbook = case.name.removesuffix(", fused")
+    gate = textbook in ("channel attention", "spatial attention")
+    name = "dloss" if textbook == "cross-entropy" else "dg" if gate else "dy"
+    what = "the loss" if textbook == "cross-entropy" else "the output gate" if gate else "the output y"
     expected = rf"^{name}: expected shape {shape(y)}, that of {what}, got {shape(y, 2)}$"
     with pytest.raises(ValueError, match=expected):
         case.backward(np.zeros((*y.shape, 2)), cache)
@@ -120,7 +123,7 @@ def test_float32_stays_float32(case: Case):
     assert {gradient.dtype for gradient in arrays(case.backward(np.asarray(y), cache))} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("case", PAIRS, ids=ident)
+@pytest.mark.parametrize("case", [*OPS, *BLOCKS], ids=ident)
 def test_on_another_device(case: Case):
     """array-api-strict's second device, where what is made for another one cannot be mixed in."""
     strict = pytest.importorskip("array_api_strict")
@@ -140,6 +143,25 @@ def test_on_another_device(case: Case):
     for one, other in zip(found, expected, strict=True):
         assert one.device == device
         np.testing.assert_allclose(to_numpy(one), other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["dense", "ties", "zeros", "one pixel"])
+@pytest.mark.parametrize("case", FUSED, ids=ident)
+def test_fused_is_textbook(case: Case, kind: str):
+    """The same numbers, and the same winners of ties, which a gradient check would leave open."""
+    twin = TEXTBOOK[case.name.removesuffix(", fused")]
+    x, *rest = drawn(case, (2, 3, 1, 1) if kind == "one pixel" and "2×2" not in case.name else (2, 3, 5, 4))
+    if kind == "ties":
+        x = np.random.default_rng(6).integers(0, 3, x.shape).astype(float)
+    if kind == "zeros":
+        x = np.zeros_like(x)
+    y, cache = case.forward(x, *rest)
+    expected_y, textbook_cache = twin.forward(x, *rest)
+    np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-12)
+    dy = np.random.default_rng(7).standard_normal(y.shape)
+    found, expected = arrays(case.backward(dy, cache)), arrays(twin.backward(dy, textbook_cache))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
 
 
 NO_BIAS = (

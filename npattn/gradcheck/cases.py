@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -54,9 +56,12 @@ class Case(NamedTuple):
     draw: Callable[[Draw], tuple[Any, ...]]
 
 
-def eval_backward(dy: Any, cache: batch_norm.Cache) -> tuple[Any, ...]:
-    """Batch norm's, with a None for the running statistics, which are constants."""
-    return (*batch_norm.eval_backward(dy, cache), None)
+def with_none(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Batch norm's backward in eval mode, with a None for the running statistics, which are constants."""
+    return functools.wraps(backward)(lambda dy, cache: (*backward(dy, cache), None))
+
+
+eval_backward = with_none(batch_norm.eval_backward)
 
 
 OPS = (
@@ -85,6 +90,26 @@ BLOCKS = (
     Case("spatial attention", spatial.forward, spatial.backward, lambda d: (d.x(), d.spatial())),
     Case("CBAM", cbam.forward, cbam.backward, lambda d: (d.x(), cbam.Params(d.channel(), d.spatial()))),
 )
+
+
+def fused_twins() -> list[Case]:
+    """The pairs of npattn.fused: those cases whose module and functions are there under the same names."""
+    twins = []
+    for case in (*OPS, *BLOCKS):
+        name = case.forward.__module__.rpartition(".")[2]
+        try:
+            module = importlib.import_module(f"npattn.fused.{name}")
+        except ModuleNotFoundError:
+            continue
+        forward = getattr(module, case.forward.__name__, None)
+        backward = getattr(module, case.backward.__name__, None)
+        if forward is None or backward is None:
+            continue
+        if case.backward is eval_backward:
+            backward = with_none(backward)
+        twins.append(case._replace(name=f"{case.name}, fused", forward=forward, backward=backward))
+    return twins
+
 
 LAYERS: tuple[Callable[[bool], Layer], ...] = (
     lambda fused: se.SELayer(8, reduction=4, rng=0, fused=fused),
