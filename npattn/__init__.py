@@ -9,6 +9,7 @@ a layer is a thin object around a pair.
     npattn.attention.cbam      both, one after the other             CBAM
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
     npattn.layer               Layer, Sequential, no_grad
+    npattn.gradcheck            is a backward the derivative of its forward? Ours, or one of your own
     npattn.models, data, train the tiny demo on MNIST
 """
 
@@ -18,6 +19,7 @@ from npattn.attention.gate import Gated
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
 from npattn.backend import array_module
+from npattn.gradcheck import GradcheckError, GradcheckReport, gradcheck
 from npattn.layer import Layer, Sequential, no_grad
 from npattn.ops.activation import ReLU, Sigmoid
 from npattn.ops.batch_norm import BatchNorm2d
@@ -37,6 +39,8 @@ __all__ = [
     "Gated",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "GradcheckError",
+    "GradcheckReport",
     "Layer",
     "Linear",
     "MaxPool2x2",
@@ -48,6 +52,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "array_module",
+    "gradcheck",
     "load_model",
     "no_grad",
     "train",

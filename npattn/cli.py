@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from npattn import __version__
+from npattn import __version__, commands_gradcheck
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
 from npattn.models import ATTENTIONS
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"npattn {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_train(commands)
+    commands_gradcheck.add_parser(commands)
     return top
 
 
