@@ -8,9 +8,11 @@ a layer is a thin object around a pair.
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
+    npattn.fused               the same pairs again, for speed
     npattn.layer               Layer, Sequential, no_grad
-    npattn.gradcheck            is a backward the derivative of its forward? Ours, or one of your own
+    npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
     npattn.models, data, train the tiny demo on MNIST
+    npattn.explain             seeing what a network does
 """
 
 from npattn.attention.cbam import CBAM

@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from npattn import __version__, commands_gradcheck
+from npattn import __version__
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
+from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS
 from npattn.train import TrainConfig, TrainingError, train
 
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"npattn {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_train(commands)
-    commands_gradcheck.add_parser(commands)
+    gradcheck_command.add_parser(commands)
     return top
 
 
