@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from npattn import __version__
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
+from npattn.explain import trace
 from npattn.models import ATTENTIONS
 from npattn.train import TrainConfig, TrainingError, train
 
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"npattn {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_train(commands)
+    trace.add_parser(commands)
     return top
 
 

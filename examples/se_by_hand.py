@@ -1,0 +1,5 @@
+# %% [markdown]
+# # SE by hand
+
+# %%
+print(1)
