@@ -118,7 +118,7 @@ def tagged_lines(module: ModuleType) -> dict[int, Line]:
 def trace(
     block: str,
     shape: Sequence[int] | None = None,
-    seed: int = 0,
+    seed: int = 10,
     *,
     ratio: int = 1,
     kernel_size: int = 3,
@@ -167,7 +167,7 @@ def trace(
             break
     else:
         raise ValueError(f"seed: expected one that gives an example away from every kink, got {seed}")
-    dy = rng.choice([-1.0, -0.5, 0.5, 1.0], y.shape)
+    dy = rng.permutation(np.resize([1.0, -0.5, 0.75, -1.0, 0.5, -0.25, 0.25, 0.5], y.size)).reshape(y.shape)
     (dx, grads), back = watched(module.backward, dy, cache)
 
     inputs = {"x": x} | dict(flat(params))
@@ -312,7 +312,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     sub.add_argument("block", choices=list(BLOCKS), help="the block")
     sub.add_argument("--shape", type=int, nargs=4, metavar=("N", "C", "H", "W"), help="of x (1 2 2 2, or 1 2 3 3)")
-    sub.add_argument("--seed", type=int, default=0, metavar="S", help="of the numbers (%(default)s)")
+    sub.add_argument("--seed", type=int, default=10, metavar="S", help="of the numbers (%(default)s)")
     sub.add_argument("--ratio", type=int, default=1, metavar="R", help="the hidden width is C // R (%(default)s)")
     sub.add_argument("--kernel-size", type=int, default=3, metavar="K", help="of the spatial attention (%(default)s)")
     sub.set_defaults(run=run)
