@@ -137,7 +137,7 @@ class Worked(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         from npattn.explain.trace import BLOCKS, trace
 
-        block, seed = self.arguments[0], self.options.get("seed", 10)
+        block, seed = self.arguments[0], self.options.get("seed")
         found = trace(block, seed=seed)
         part = self.options.get("part")
         output = BLOCKS[block].output

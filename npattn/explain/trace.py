@@ -83,18 +83,19 @@ class Trace(NamedTuple):
 
 
 class Block(NamedTuple):
-    """What can be traced: a pair, the shape of its usual example, and what its output is called."""
+    """What can be traced: a pair, what its output is called, and the example that the docs work through."""
 
     module: ModuleType
-    shape: tuple[int, int, int, int]
     output: str
+    shape: tuple[int, int, int, int]
+    seed: int  # one that leaves a hidden unit open and one shut, so that both can be seen
 
 
 BLOCKS = {
-    "se": Block(se, (1, 2, 2, 2), "y"),
-    "channel": Block(channel, (1, 2, 2, 2), "g"),
-    "spatial": Block(spatial, (1, 2, 3, 3), "g"),
-    "cbam": Block(cbam, (1, 2, 3, 3), "y"),
+    "se": Block(se, "y", (1, 2, 2, 2), seed=10),
+    "channel": Block(channel, "g", (1, 2, 2, 2), seed=1),
+    "spatial": Block(spatial, "g", (1, 2, 3, 3), seed=10),
+    "cbam": Block(cbam, "y", (1, 2, 3, 3), seed=10),
 }
 
 
@@ -118,7 +119,7 @@ def tagged_lines(module: ModuleType) -> dict[int, Line]:
 def trace(
     block: str,
     shape: Sequence[int] | None = None,
-    seed: int = 10,
+    seed: int | None = None,
     *,
     ratio: int = 1,
     kernel_size: int = 3,
@@ -135,7 +136,7 @@ def trace(
     shape
         (N, C, H, W) of x, at most 4,096 numbers; None takes (1, 2, 2, 2), or (1, 2, 3, 3) where there is a kernel.
     seed
-        Of the numbers, at least 0.
+        Of the numbers, at least 0; None takes the one of the docs' example.
     ratio
         r: the hidden width is C // r.
     kernel_size
@@ -152,13 +153,13 @@ def trace(
     """
     if block not in BLOCKS:
         raise ValueError(f"block: expected one of {', '.join(BLOCKS)}, got {block!r}")
-    module, usual, output = BLOCKS[block]
+    module, _, usual, usual_seed = BLOCKS[block]
     size = tuple(whole_number("shape", n) for n in (usual if shape is None else shape))
     if len(size) != 4:
         raise ValueError(f"shape: expected four numbers N C H W, got {size}")
     if math.prod(size) > LARGEST:
         raise ValueError(f"shape: expected at most {LARGEST} numbers, got {size}: each is moved to check its gradient")
-    rng = np.random.default_rng(whole_number("seed", seed, least=0))
+    rng = np.random.default_rng(usual_seed if seed is None else whole_number("seed", seed, least=0))
 
     for _ in range(1000):
         x, params = example(module, size, rng, ratio, kernel_size)
@@ -214,7 +215,7 @@ def clear_of_kinks(x: np.ndarray, steps: list[Step]) -> bool:
 
 def watched(function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[Step]]:
     """Call the function and read each tagged line's variables, also in the blocks that it calls, as it runs."""
-    by_file = {inspect.getfile(module): tagged_lines(module) for module, _, _ in BLOCKS.values()}
+    by_file = {inspect.getfile(module): tagged_lines(module) for module, *_ in BLOCKS.values()}
     open_frames: list[list[Step]] = [[]]
     returned: list[Step] = []
 
@@ -312,7 +313,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     sub.add_argument("block", choices=list(BLOCKS), help="the block")
     sub.add_argument("--shape", type=int, nargs=4, metavar=("N", "C", "H", "W"), help="of x (1 2 2 2, or 1 2 3 3)")
-    sub.add_argument("--seed", type=int, default=10, metavar="S", help="of the numbers (%(default)s)")
+    sub.add_argument("--seed", type=int, metavar="S", help="of the numbers (that of the docs)")
     sub.add_argument("--ratio", type=int, default=1, metavar="R", help="the hidden width is C // R (%(default)s)")
     sub.add_argument("--kernel-size", type=int, default=3, metavar="K", help="of the spatial attention (%(default)s)")
     sub.set_defaults(run=run)
@@ -357,7 +358,8 @@ def rows(steps: list[Step], depth: int = 0) -> Iterator[str]:
 def shown(name: str, value: np.ndarray, margin: str = "  ") -> str:
     """One array with its name and shape; leading axes of length 1 are left out of the brackets."""
     core = value.reshape(value.shape[next((i for i, n in enumerate(value.shape[:-1]) if n > 1), value.ndim - 1) :])
-    numbers = np.array2string(core, separator=" ", formatter={"float_kind": number}, max_line_width=110)
+    style: Any = {"float_kind": number}
+    numbers = np.array2string(core, separator=" ", formatter=style, max_line_width=110)
     head = f"{margin}{name} {value.shape} = "
     lines = numbers.splitlines()
     return "\n".join([head + lines[0], *(f"{' ' * len(head)}{line}".rstrip() for line in lines[1:])])
