@@ -24,9 +24,8 @@ class Drawing:
         self.parts.append(f'<text x="{x:g}" y="{y:g}" class="{kind}" text-anchor="{anchor}">{escape(words)}</text>')
 
     def box(self, cx: float, cy: float, title: str, tag: str = "", width: float = 150, height: float = 42) -> None:
-        self.parts.append(
-            f'<rect class="box" x="{cx - width / 2:g}" y="{cy - height / 2:g}" width="{width:g}" height="{height:g}" rx="6"/>'
-        )
+        x, y = cx - width / 2, cy - height / 2
+        self.parts.append(f'<rect class="box" x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6"/>')
         self.text(cx, cy - 2 if tag else cy + 5, title)
         if tag:
             self.text(cx, cy + 14, tag, "small")
@@ -103,7 +102,7 @@ def se() -> str:
 
 
 def channel() -> str:
-    d = Drawing(506, "Channel attention: two poolings, one shared MLP, a sum, a sigmoid")
+    d = Drawing(412, "Channel attention: two poolings, one shared MLP, a sum, a sigmoid")
     left, right, middle = 105, 295, 200
     d.text(middle, 18, "x  (N, C, H, W)")
     d.text(middle, 38, "dx = dx_max + dx_avg", "bwd")
@@ -130,7 +129,7 @@ def channel() -> str:
 
 
 def spatial() -> str:
-    d = Drawing(500, "Spatial attention: mean and maximum over the channels, a convolution, a sigmoid")
+    d = Drawing(414, "Spatial attention: mean and maximum over the channels, a convolution, a sigmoid")
     left, right, middle = 105, 295, 200
     d.text(middle, 18, "x  (N, C, H, W)")
     d.text(middle, 38, "dx = dx_max + dx_avg", "bwd")
@@ -176,7 +175,7 @@ def product(
 
 
 def cbam() -> str:
-    d = Drawing(456, "CBAM: x times its channel gate is u, and u times its spatial gate is y; four ways for the gradient")
+    d = Drawing(456, "CBAM: x times its channel gate is u, u times its spatial gate is y")
     left, right = 110, 300
     d.text(left, 20, "x  (N, C, H, W)")
     d.text(left + 66, 20, "dx = dx_direct + dx_gate", "bwd", "start")
@@ -217,7 +216,10 @@ def used_twice() -> str:
 
 def flip() -> str:
     """One row of pixels, a kernel of three: what an output reads, and who reads an input."""
-    d = Drawing(330, "A kernel of three on a row: forward, output p reads x at p−1, p, p+1; backward, x at p is read by outputs p−1, p, p+1, with the kernel flipped")
+    d = Drawing(
+        330,
+        "A kernel of three on a row: output p reads p−1, p and p+1; backward the weights stand in reverse",
+    )
     step, first, top = 56, 60, 60
 
     def row(y: float, names: list[str], kind: str) -> None:

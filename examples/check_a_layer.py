@@ -92,7 +92,7 @@ assert error > 1e-3
 # The same check judges any pair. Here the library's CBAM, with its parameters held still:
 
 # %%
-from npattn.attention import cbam, channel, spatial  # noqa: E402
+from npattn.attention import cbam, channel, spatial
 
 R, C, k = 2, 3, 3
 params = cbam.Params(

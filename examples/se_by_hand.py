@@ -92,7 +92,7 @@ print(f"the gate's path is {share:.1%} of the length of dx")
 # ## The library says the same
 
 # %%
-from npattn.attention import se  # noqa: E402
+from npattn.attention import se
 
 y_library, cache = se.forward(x, se.Params(w1, w2))
 dx_library, grads = se.backward(dy, cache)

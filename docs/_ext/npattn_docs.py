@@ -1,12 +1,12 @@
 """What the pages need beside Markdown: equations numbered by tag, worked examples, drawings, folded answers, the API.
 
-    :::{forward} SE.1          an equation of the forward, numbered SE.1
-    :::{backward} SE.1         the equation that undoes it
-    {tag}`SE.1`                a link to the equation; {tag}`←SE.1` to its backward
-    :::{worked} se             a worked example, computed now by npattn.explain.trace
-    :::{drawing} se            a picture of docs/_figures.py, with a caption
-    :::{answer}                an exercise's answer, folded away
-    :::{api}                   the public names, from their docstrings
+:::{forward} SE.1          an equation of the forward, numbered SE.1
+:::{backward} SE.1         the equation that undoes it
+{tag}`SE.1`                a link to the equation; {tag}`←SE.1` to its backward
+:::{worked} se             a worked example, computed now by npattn.explain.trace
+:::{drawing} se            a picture of docs/_figures.py, with a caption
+:::{answer}                an exercise's answer, folded away
+:::{api}                   the public names, from their docstrings
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ class Answer(SphinxDirective):
 
 
 class Api(SphinxDirective):
-    """Every name of `npattn.__all__` from its docstring, and the pairs behind the blocks. New names appear by themselves."""
+    """Every name of `npattn.__all__` from its docstring, or every pair. New ones appear by themselves."""
 
     option_spec: ClassVar[dict[str, Any]] = {"pairs": directives.flag}
 
@@ -232,7 +232,7 @@ class Api(SphinxDirective):
         if "pairs" in self.options:
             lines = self.pairs()
         else:
-            attention = [name for name in ("SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated")]
+            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated"]
             names = attention + [name for name in sorted(npattn.__all__) if name not in attention]
             for name in names:
                 thing = getattr(npattn, name)
@@ -241,7 +241,8 @@ class Api(SphinxDirective):
                 if name in ("Layer",):
                     lines[-1:] = ["   :members:", ""]
         box = nodes.container()
-        self.state.nested_parse(StringList(lines, "api"), 0, box)
+        # autodoc speaks reStructuredText
+        self.state.nested_parse(StringList(["```{eval-rst}", *lines, "```"], "api"), 0, box)
         return [box]
 
     def pairs(self) -> list[str]:

@@ -186,7 +186,8 @@ def example(
     """Round numbers: x of entries that all differ, weights in steps of a half and none of them 0."""
     count = math.prod(size)
     step = 2.0 ** round(math.log2(4 / count))
-    x = step * (rng.permutation(count) - count // 2).reshape(size)
+    middle = count // 2 or -1  # a single number must not be 0: its ReLU would sit at the kink
+    x = step * (rng.permutation(count) - middle).reshape(size)
     C = size[1]
     R = hidden_width("C", C, "ratio", ratio)
     k = odd("kernel_size", kernel_size)
