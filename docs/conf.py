@@ -24,7 +24,6 @@ version = release = npattn.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.katex", "npattn_docs"]
 exclude_patterns = ["_build", "_ext", "_static"]
-suppress_warnings = ["toc.empty_glob"]  # a chapter that is not there is not listed
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
@@ -34,6 +33,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say it in words, with shapes
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # an attribute that is a property too is described once
 
 # Mathematics is rendered here, once; a page carries the result. The CSS and fonts are KaTeX 0.16.22's, the version that
 # the extension bundles: the markup of one version and the CSS of another do not fit.
