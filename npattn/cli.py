@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from npattn import __version__
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
+from npattn.explain import trace
 from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS
 from npattn.train import TrainConfig, TrainingError, train
@@ -39,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_train(commands)
     gradcheck_command.add_parser(commands)
+    trace.add_parser(commands)
     return top
 
 

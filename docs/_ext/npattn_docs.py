@@ -1,0 +1,276 @@
+"""What the pages need beside Markdown: equations numbered by tag, worked examples, drawings, folded answers, the API.
+
+:::{forward} SE.1          an equation of the forward, numbered SE.1
+:::{backward} SE.1         the equation that undoes it
+{tag}`SE.1`                a link to the equation; {tag}`←SE.1` to its backward
+:::{worked} se             a worked example, computed now by npattn.explain.trace
+:::{drawing} se            a picture of docs/_figures.py, with a caption
+:::{answer}                an exercise's answer, folded away
+:::{api}                   the public names, from their docstrings
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from docutils import nodes
+from docutils.parsers.rst import directives
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+logger = logging.getLogger(__name__)
+EQUATION = re.compile(r"^[:`]{3,}\{(forward|backward)\} (.+)$", re.MULTILINE)
+
+
+def anchor(direction: str, tag: str) -> str:
+    """The id of a tag's equation: "SE.1", or "SE.1-back" for its backward."""
+    return tag if direction == "forward" else f"{tag}-back"
+
+
+def places(docs: Path) -> dict[str, str]:
+    """The page on which each equation stands, by anchor."""
+    found = {}
+    for page in sorted(docs.rglob("*.md")):
+        for direction, tags in EQUATION.findall(page.read_text(encoding="utf-8")):
+            for tag in tags.split(", "):
+                found[anchor(direction, tag)] = page.relative_to(docs).with_suffix("").as_posix()
+    return found
+
+
+def formula(latex: str) -> nodes.math_block:
+    """A displayed formula without a number of Sphinx's."""
+    return nodes.math_block(latex, latex, nowrap=True, number=None, label=None, **{"no-wrap": True})
+
+
+def raw(markup: str) -> nodes.raw:
+    return nodes.raw("", markup, format="html")
+
+
+class Equation(SphinxDirective):
+    """An equation with its tag beside it; a wide one scrolls in itself."""
+
+    has_content = True
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        direction = self.name
+        tags = self.arguments[0].split(", ")
+        box = nodes.container(classes=["equation", direction], ids=[anchor(direction, tag) for tag in tags])
+        box += nodes.container("", formula("\n".join(self.content)), classes=["equation-math"])
+        arrow = "" if direction == "forward" else "←&nbsp;"
+        label = html.escape(", ".join(tags))
+        box += raw(f'<a class="equation-tag" href="#{anchor(direction, tags[0])}">{arrow}{label}</a>')
+        return [box]
+
+
+class TagRole(SphinxRole):
+    """A link to an equation."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        back = self.text.startswith("←")
+        tag = self.text.removeprefix("←").strip()
+        target = anchor("backward" if back else "forward", tag)
+        page = places_of(self.env).get(target)
+        if page is None:
+            logger.warning("no equation is numbered %s", self.text, location=self.get_location())
+            return [nodes.literal(self.text, self.text)], []
+        uri = self.env.app.builder.get_relative_uri(self.env.docname, page) + f"#{target}"
+        return [nodes.reference(self.text, self.text, refuri=uri, internal=True, classes=["tag"])], []
+
+
+def places_of(env: Any) -> dict[str, str]:
+    """`places`, read once a build."""
+    if not hasattr(env, "npattn_places"):
+        env.npattn_places = places(Path(env.srcdir))
+    return env.npattn_places
+
+
+# Worked examples
+
+
+def number(value: float) -> str:
+    """Four places, without zeros at the end."""
+    short = f"{value:.4f}".rstrip("0").rstrip(".")
+    return "0" if short == "-0" else short
+
+
+def matrix(value: np.ndarray) -> str:
+    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, side by side for the rest."""
+    lead = next((i for i, n in enumerate(value.shape[:-1]) if n > 1), max(value.ndim - 1, 0))
+    core = value.reshape(value.shape[lead:])
+    if core.ndim <= 2:
+        rows = r" \\ ".join(" & ".join(number(v) for v in row) for row in np.atleast_2d(core))
+        return rf"\begin{{bmatrix}} {rows} \end{{bmatrix}}"
+    return r"\; ".join(matrix(part) for part in core)
+
+
+def letter(name: str) -> str:
+    """A variable's name as LaTeX's typewriter letters."""
+    return r"\code{" + name.replace("_", r"\_") + "}"
+
+
+def shape_text(value: np.ndarray) -> str:
+    return "(" + ", ".join(map(str, value.shape)) + ("," if value.ndim == 1 else "") + ")"
+
+
+def assigned(name: str, value: np.ndarray) -> nodes.container:
+    """name = numbers, and the shape."""
+    box = nodes.container(classes=["assigned"])
+    box += nodes.container("", formula(f"{letter(name)} = {matrix(value)}"), classes=["equation-math"])
+    box += raw(f'<span class="shape">{shape_text(value)}</span>')
+    return box
+
+
+class Worked(SphinxDirective):
+    """A block's worked example: `npattn trace`, with the numbers set as matrices."""
+
+    required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {"seed": directives.nonnegative_int, "part": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        from npattn.explain.trace import BLOCKS, trace
+
+        block, seed = self.arguments[0], self.options.get("seed")
+        found = trace(block, seed=seed)
+        part = self.options.get("part")
+        output = BLOCKS[block].output
+        made: list[nodes.Node] = []
+        if part in (None, "given"):
+            made += [assigned(name, value) for name, value in ({"x": found.x} | found.params).items()]
+            made.append(assigned(f"d{output}", found.dy))
+        if part in (None, "forward"):
+            made += self.steps(found.forward)
+        if part in (None, "backward"):
+            made += self.steps(found.backward)
+        if part in (None, "check"):
+            made += self.checks(found.checks)
+        return [nodes.container("", *made, classes=["worked"])]
+
+    def steps(self, steps: list[Any], depth: int = 0) -> list[nodes.Node]:
+        boxes: list[nodes.Node] = []
+        for step in steps:
+            box = nodes.container(classes=["step", f"depth{depth}"])
+            tag, code = html.escape(step.line.tag), html.escape(step.line.code)
+            box += raw(f'<p class="line"><span class="step-tag">{tag}</span> <code>{code}</code></p>')
+            box += self.steps(step.inside, depth + 1)
+            for name, value in step.values.items():
+                box += assigned(name, value)
+            for note in step.notes:
+                box += nodes.paragraph("", note, classes=["note"])
+            boxes.append(box)
+        return boxes
+
+    def checks(self, checks: list[Any]) -> list[nodes.Node]:
+        rows = []
+        for check in checks:
+            for index in np.ndindex(check.analytic.shape):
+                entry = html.escape(f"{check.name}[{', '.join(map(str, index))}]")
+                analytic, numeric = check.analytic[index], check.numeric[index]
+                rows.append(
+                    f"<tr><td><code>{entry}</code></td><td>{analytic:.9f}</td><td>{numeric:.9f}</td>"
+                    f"<td>{abs(analytic - numeric):.0e}</td></tr>"
+                )
+            rows.append(
+                f'<tr class="largest"><td colspan="3">largest difference in <code>{check.name}</code></td>'
+                f"<td>{check.difference:.0e}</td></tr>"
+            )
+        head = "<tr><th>entry</th><th>by hand</th><th>by differences</th><th>apart</th></tr>"
+        return [raw(f'<div class="check"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>')]
+
+
+# Drawings, answers, the API
+
+
+class Drawing(SphinxDirective):
+    """An SVG of docs/_figures.py in the page itself, so that it takes the page's colours."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        import _figures
+
+        self.env.note_dependency(_figures.__file__)
+        figure = nodes.container(classes=["drawing"])
+        figure += raw(_figures.FIGURES[self.arguments[0]]())
+        if self.content:
+            caption = nodes.container(classes=["caption"])
+            self.state.nested_parse(self.content, self.content_offset, caption)
+            figure += caption
+        return [figure]
+
+
+class Answer(SphinxDirective):
+    """An answer behind its title, a <details> of HTML."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        inner = nodes.container(classes=["answer"])
+        self.state.nested_parse(self.content, self.content_offset, inner)
+        return [raw('<details class="fold"><summary>Answer</summary>'), inner, raw("</details>")]
+
+
+class Api(SphinxDirective):
+    """Every name of `npattn.__all__` from its docstring, or every pair. New ones appear by themselves."""
+
+    option_spec: ClassVar[dict[str, Any]] = {"pairs": directives.flag}
+
+    def run(self) -> list[nodes.Node]:
+        import inspect
+
+        import npattn
+
+        lines = []
+        if "pairs" in self.options:
+            lines = self.pairs()
+        else:
+            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated"]
+            names = attention + [name for name in sorted(npattn.__all__) if name not in attention]
+            for name in names:
+                thing = getattr(npattn, name)
+                kind = "class" if inspect.isclass(thing) else "function"
+                lines += [f".. auto{kind}:: npattn.{name}", ""]
+                if name in ("Layer",):
+                    lines[-1:] = ["   :members:", ""]
+        box = nodes.container()
+        # autodoc speaks reStructuredText
+        self.state.nested_parse(StringList(["```{eval-rst}", *lines, "```"], "api"), 0, box)
+        return [box]
+
+    def pairs(self) -> list[str]:
+        import importlib
+        import inspect
+        import pkgutil
+
+        lines = []
+        for package in ("npattn.attention", "npattn.ops"):
+            for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                module = importlib.import_module(f"{package}.{found.name}")
+                for name, thing in vars(module).items():
+                    if (
+                        inspect.isfunction(thing)
+                        and thing.__module__ == module.__name__
+                        and name.endswith(("forward", "backward"))
+                    ):
+                        lines += [f".. autofunction:: {module.__name__}.{name}", ""]
+        return lines
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_directive("forward", Equation)
+    app.add_directive("backward", Equation)
+    app.add_role("tag", TagRole())
+    app.add_directive("worked", Worked)
+    app.add_directive("drawing", Drawing)
+    app.add_directive("answer", Answer)
+    app.add_directive("api", Api)
+    app.connect("env-before-read-docs", lambda app, env, names: setattr(env, "npattn_places", places(Path(env.srcdir))))
+    return {"version": "1", "parallel_read_safe": True}

@@ -1,0 +1,75 @@
+"""Sphinx's settings. Build with `sphinx-build -W docs docs/_build/html` from the root of the repository."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import sphinxcontrib.katex as katex
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+sys.path[:0] = [str(ROOT), str(DOCS / "_ext"), str(DOCS)]
+# the notebooks run in a process of their own, on this tree's npattn
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+import npattn  # noqa: E402
+
+project = "npattn"
+author = "the npattn contributors"
+copyright = "the npattn contributors; MIT license"
+version = release = npattn.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.katex", "npattn_docs"]
+exclude_patterns = ["_build", "_ext", "_static"]
+
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+default_role = "code"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings say it in words, with shapes
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True  # an attribute that is a property too is described once
+
+# Mathematics is rendered here, once; a page carries the result. The CSS and fonts are KaTeX 0.16.22's, the version that
+# the extension bundles: the markup of one version and the CSS of another do not fit.
+katex_prerender = True
+katex_css_path = "katex/katex.min.css"
+katex.KATEX_DEFAULT_OPTIONS |= {
+    "throwOnError": True,  # a formula that cannot be read ends the build
+    "macros": {
+        r"\d": r"\mathrm{d}",  # \d x is the gradient of the loss with respect to x
+        r"\wone": r"w^{(1)}",
+        r"\wtwo": r"w^{(2)}",
+        r"\relu": r"\operatorname{relu}",
+        r"\mlp": r"\operatorname{mlp}",
+        r"\pd": r"\frac{\partial #1}{\partial #2}",
+        r"\code": r"\texttt{#1}",
+    },
+}
+
+html_theme = "furo"
+html_title = "npattn"
+html_static_path = ["_static"]
+html_css_files = ["npattn.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {"sidebar_hide_name": False}
+pygments_style = "tango"
+pygments_dark_style = "github-dark"
+
+# The notebooks of examples/ are Python files, cells marked with # %%. They are run while the site is built.
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_execution_excludepatterns = ["conf.py"]
+nb_merge_streams = True
+exclude_patterns += ["conf.py", "_figures.py"]
+
+shutil.rmtree(DOCS / "examples", ignore_errors=True)  # copied in at every build, since Sphinx reads below docs/ only
+shutil.copytree(ROOT / "examples", DOCS / "examples", ignore=shutil.ignore_patterns("__pycache__"))
