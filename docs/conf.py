@@ -72,4 +72,7 @@ nb_merge_streams = True
 exclude_patterns += ["conf.py", "_figures.py"]
 
 shutil.rmtree(DOCS / "examples", ignore_errors=True)  # copied in at every build, since Sphinx reads below docs/ only
-shutil.copytree(ROOT / "examples", DOCS / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+(DOCS / "examples").mkdir()
+for notebook in (ROOT / "examples").glob("*.py"):
+    if "# %%" in notebook.read_text(encoding="utf-8"):  # the others are plain scripts
+        shutil.copy(notebook, DOCS / "examples")
