@@ -8,7 +8,9 @@ a layer is a thin object around a pair.
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
+    npattn.fused               the same pairs in fewer passes over memory; set_num_threads
     npattn.layer               Layer, Sequential, no_grad
+    npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, train the tiny demo on MNIST
 """
 
@@ -17,6 +19,7 @@ from npattn.attention.channel import ChannelAttention
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
 from npattn.backend import array_module
+from npattn.fused.threads import get_num_threads, set_num_threads
 from npattn.layer import Layer, Sequential, no_grad
 from npattn.ops.activation import ReLU, Sigmoid
 from npattn.ops.batch_norm import BatchNorm2d
@@ -43,5 +46,7 @@ __all__ = [
     "Sigmoid",
     "SpatialAttention",
     "array_module",
+    "get_num_threads",
     "no_grad",
+    "set_num_threads",
 ]
