@@ -8,9 +8,10 @@ a layer is a thin object around a pair.
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
-    npattn.fused               the same pairs again, for speed
+    npattn.fused               the same pairs in fewer passes over memory; set_num_threads
     npattn.layer               Layer, Sequential, no_grad
     npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
+    npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, train the tiny demo on MNIST
     npattn.explain             seeing what a network does
 """
@@ -21,6 +22,7 @@ from npattn.attention.gate import Gated
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
 from npattn.backend import array_module
+from npattn.fused.threads import get_num_threads, set_num_threads
 from npattn.gradcheck import GradcheckError, GradcheckReport, gradcheck
 from npattn.layer import Layer, Sequential, no_grad
 from npattn.ops.activation import ReLU, Sigmoid
@@ -54,8 +56,10 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "array_module",
+    "get_num_threads",
     "gradcheck",
     "load_model",
     "no_grad",
+    "set_num_threads",
     "train",
 ]

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from npattn import __version__
+from npattn import __version__, bench
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
 from npattn.explain import trace
@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add_train(commands)
     gradcheck_command.add_parser(commands)
     trace.add_parser(commands)
+    bench.add_parser(commands)
     return top
 
 

@@ -89,7 +89,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         threads.spread(scale, len(columns))
         return ca
 
-    caches = threads.spread(group, len(groups), one_by_one=tiles.large(C * P * x.itemsize))
+    caches = threads.spread(group, len(groups))
     cache = Cache(x, g_c[:, :, None, None], g_s.reshape(N, 1, H, W), m.reshape(N, 2, H, W), i, w, caches)
     return Y.reshape(N, C, H, W), cache
 
@@ -144,5 +144,5 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         maps.add_at_pixel(dX[n], caches[index].i, ds_max)  # CBAM.1
         return dca.w1, dca.w2, dw
 
-    dw1, dw2, dw = add_up(threads.spread(group, len(groups), one_by_one=tiles.large(C * P * x.itemsize)))
+    dw1, dw2, dw = add_up(threads.spread(group, len(groups)))
     return dX.reshape(N, C, H, W), Params(channel.Params(dw1, dw2), spatial.Params(dw))

@@ -15,13 +15,14 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import threadpoolctl
 
 from npattn.checks import whole_number
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Result = TypeVar("Result")
 
@@ -111,6 +112,8 @@ def blas_held() -> Iterator[None]:
     here = state
     with here.lock:
         if here.blas is None:
+            import threadpoolctl  # at first use, as the pool: npattn imports as fast as NumPy
+
             here.blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
         if here.holders == 0:
             here.found = [library.num_threads for library in here.blas]
@@ -131,6 +134,8 @@ def blas_held() -> Iterator[None]:
 
 def _pool(size: int) -> ThreadPoolExecutor:
     """The helpers beside the calling thread, at least `size` of them. They wait when there is nothing to do."""
+    from concurrent.futures import ThreadPoolExecutor
+
     with state.lock:
         if state.pool is None or state.pool_size < size:
             # a smaller pool before it ends by itself, once nobody holds it
@@ -157,18 +162,18 @@ def add_up(parts: Sequence[Sequence[Any]]) -> list[Any]:
     return [functools.reduce(operator.add, entries) for entries in zip(*parts, strict=True)]
 
 
-def spread(task: Callable[[int], Result], count: int, one_by_one: bool = False) -> list[Result]:
+def spread(task: Callable[[int], Result], count: int) -> list[Result]:
     """Return [task(0), …, task(count − 1)], worked on by up to `get_num_threads()` threads, the caller one of them.
 
     Each thread takes the next task when it is done with one. An exception of a task is raised here, after all threads
     have stopped. A spread within a task of another one runs on the thread it is called from, except where the outer
-    one has a single task or goes `one_by_one`.
+    one has a single task.
     """
     if getattr(inside, "task", False):
         return [task(i) for i in range(count)]
     with blas_held():
-        threads = 1 if one_by_one else min(get_num_threads(), count)
-        if threads <= 1:  # then a task may spread its own parts
+        threads = min(get_num_threads(), count)
+        if threads <= 1:  # a lone task may spread its own parts
             return [task(i) for i in range(count)]
         results: list[Any] = [None] * count
         left, turn = iter(range(count)), threading.Lock()

@@ -67,8 +67,3 @@ def pixels(P: int, column_bytes: int) -> list[slice]:
 def rows(count: int, row_bytes: int) -> list[slice]:
     """Blocks of whole rows: the channels of an image, for what is summed over its pixels."""
     return even(count, tile_bytes() // row_bytes)
-
-
-def large(image_bytes: int) -> bool:
-    """Whether several images of that size would drive each other out of L3: then all threads work on one."""
-    return False
