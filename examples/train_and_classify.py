@@ -9,7 +9,7 @@ import numpy as np
 
 import npattn
 from npattn import data
-from npattn.train import prepared
+from npattn.training import prepared
 
 # 3 epochs on the 10,000 digits that come with the package; TrainConfig() alone is the full demo
 config = npattn.TrainConfig(attention="cbam", epochs=3, seed=0, out=sys.argv[1] if len(sys.argv) > 1 else None)

@@ -12,9 +12,11 @@ a layer is a thin object around a pair.
     npattn.layer               Layer, Sequential, no_grad
     npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
     npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
-    npattn.models, data, train the tiny demo on MNIST
+    npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
     npattn.explain             seeing what a network does
 """
+
+from typing import TYPE_CHECKING, Any
 
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
@@ -30,7 +32,9 @@ from npattn.ops.batch_norm import BatchNorm2d
 from npattn.ops.conv2d import Conv2d
 from npattn.ops.linear import Linear
 from npattn.ops.pooling import AvgPool2x2, GlobalAvgPool, GlobalMaxPool, MaxPool2x2
-from npattn.train import TrainConfig, TrainResult, load_model, train
+
+if TYPE_CHECKING:
+    from npattn.training import TrainConfig, TrainResult, load_model, train
 
 __version__ = "0.1.0"
 
@@ -63,3 +67,12 @@ __all__ = [
     "set_num_threads",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the training when it is asked for: checkpoints and data files need modules that nothing else does."""
+    if name in ("TrainConfig", "TrainResult", "load_model", "train"):
+        from npattn import training
+
+        return getattr(training, name)
+    raise AttributeError(f"module 'npattn' has no attribute {name!r}")

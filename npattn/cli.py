@@ -12,7 +12,7 @@ from npattn.data import DataError
 from npattn.explain import trace
 from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS
-from npattn.train import TrainConfig, TrainingError, train
+from npattn.training import TrainConfig, TrainingError, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:

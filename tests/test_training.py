@@ -14,9 +14,8 @@ import pytest
 
 import npattn
 from npattn import cli, data, models
-from npattn import train as train_function
 from npattn.checkpoint import CheckpointError
-from npattn.train import Run, TrainConfig, TrainingError, evaluate, jittered, load_model, prepared
+from npattn.training import Run, TrainConfig, TrainingError, evaluate, jittered, load_model, prepared
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +111,12 @@ def test_resuming_ends_in_the_same_bits(tiny, no_figures, tmp_path, monkeypatch,
     assert not first.finished
     assert len(done) == after
     assert json.loads((first.out / "metrics.json").read_text())["finished"] is False
-    second = train_function(resume=first.out, progress=False)
+    second = npattn.train(resume=first.out, progress=False)
     assert second.finished
     assert len(done) == 14
     assert same(second.model, whole.model)
     assert [row["loss"] for row in second.history] == [row["loss"] for row in whole.history]
-    third = train_function(resume=first.out, progress=False)  # nothing left to do
+    third = npattn.train(resume=first.out, progress=False)  # nothing left to do
     assert len(done) == 14
     assert same(third.model, whole.model)
 
