@@ -29,7 +29,76 @@ What it cannot see: an error smaller than that tolerance, one that shows at othe
 among them), and a forward that is not the function you meant. A golden vector sees the last.
 """
 
-from npattn.gradcheck.check import gradcheck
+from __future__ import annotations
+
+from typing import Any
+
 from npattn.gradcheck.report import GradcheckError, GradcheckReport, Row
 
 __all__ = ["GradcheckError", "GradcheckReport", "Row", "gradcheck"]
+
+
+def gradcheck(
+    target: Any,
+    *inputs: Any,
+    seed: int = 0,
+    rtol: float = 1e-9,
+    atol: float = 0.0,
+    raise_exception: bool = True,
+    entries: int = 2000,
+    directions: int = 8,
+    allow_sharing: bool = False,
+) -> GradcheckReport:
+    """Check a backward against its forward, in float64.
+
+    Parameters
+    ----------
+    target
+        An `npattn.Layer`; an object with `forward(*inputs) -> y`, `backward(dy) -> dx`, and dicts `params` and `grads`;
+        or a pair of functions `(forward, backward)`, or a module that has the two: `forward(*inputs) -> (y, cache)`,
+        and `backward(dy, cache)` giving one gradient, or a tuple aligned with the inputs (None where there is none).
+        Layers and objects are copied: the caller's stay as they are.
+    *inputs
+        Arrays, or NamedTuples, dicts and tuples of arrays. Float arrays are converted to float64 and get a gradient;
+        integers, numbers and None are passed on as they are.
+    seed
+        Of the random dy and directions.
+    rtol, atol
+        What an entry may be off by, relative to its tensor's largest numeric entry, and absolutely; above what
+        rounding and the numeric derivative's own error already account for.
+    raise_exception
+        Whether a failure raises.
+    entries
+        Tensors of more numbers than this are checked along random directions.
+    directions
+        How many of them.
+    allow_sharing
+        Accept an output or a gradient that shares memory, as a reshape's does.
+
+    Returns
+    -------
+    GradcheckReport
+        True if everything is right; `print` shows a table.
+
+    Raises
+    ------
+    GradcheckError
+        If something is wrong. It names the tensor, the worst index, both values, and where it can tell the cause.
+    TypeError, ValueError
+        If target or inputs are not of this form.
+    """
+    from npattn.gradcheck.check import report_on  # when it is used: npattn imports about as fast as NumPy
+
+    report = report_on(
+        target,
+        inputs,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        entries=entries,
+        directions=directions,
+        allow_sharing=allow_sharing,
+    )
+    if raise_exception and not report:
+        raise GradcheckError(report)
+    return report
