@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.fused import tiles
+from npattn.fused import memory, tiles
 from npattn.fused.threads import available_threads, get_num_threads, set_num_threads, spread
 from npattn.layer import no_grad
 
@@ -244,6 +244,7 @@ def peak_memory(call: Callable[[], Any]) -> float | None:
     """How far one call drives the process's memory up, in bytes; None where the system does not tell (not Linux)."""
     call()
     gc.collect()
+    memory.drop()  # what is kept for the next output counts as well
     try:
         Path("/proc/self/clear_refs").write_text("5")  # forget the highest mark so far
     except OSError:
@@ -587,6 +588,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--data", choices=["dense", "relu", "zero"], default="dense", help="normal numbers, half of them 0, or all 0"
     )
     sub.add_argument("--threads", type=count, metavar="N", help="of every side (as many as the process may use)")
+    sub.add_argument("--no-textbook", action="store_true", help="leave the textbook out, which takes longest")
     sub.add_argument("--runs", type=count, default=7, metavar="N", help="timed runs a side (7)")
     sub.add_argument("--json", metavar="FILE", help="write everything that was measured, every run included")
     sub.set_defaults(run=run)
@@ -609,10 +611,11 @@ def run(arguments: argparse.Namespace) -> int:
             results.append(bench_train_step(runs=arguments.runs))
             print(report(results[-1]), flush=True)
         else:
+            only = {"fused", "eager", "compiled"} if arguments.no_textbook else None
             rows = TABLE if arguments.table else [(arguments.block, arguments.shape)]
             for kind, shape in rows:
                 results.append(
-                    bench_block(kind, shape, runs=arguments.runs, dtype=arguments.dtype, data=arguments.data)
+                    bench_block(kind, shape, runs=arguments.runs, dtype=arguments.dtype, data=arguments.data, only=only)
                 )
                 print(report(results[-1]), flush=True)
     if arguments.json:
