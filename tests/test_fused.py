@@ -16,7 +16,7 @@ import threadpoolctl
 
 import npattn
 from npattn.attention import cbam, channel, se, spatial
-from npattn.fused import maps, takes, threads, tiles
+from npattn.fused import maps, memory, takes, threads, tiles
 from npattn.ops import batch_norm, conv2d
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -295,6 +295,32 @@ def test_writing_into_outputs_does_not_reach_the_cache():
         y[...] = np.nan
         for got, before in zip(leaves(fused.backward(dy, cache)), want, strict=True):
             np.testing.assert_array_equal(got, before)
+
+
+def test_large_outputs_take_memory_that_nobody_holds():
+    memory.drop()
+    shape = (memory.LEAST // 8, 2)
+    first = memory.output(shape, np.float32)
+    second = memory.output(shape, np.float32)
+    assert not np.shares_memory(first, second)
+    assert first.shape == shape
+    assert first.dtype == np.float32
+    assert first.flags.writeable
+    first[...] = 1
+    view, place = first[5:9, 1], first.ctypes.data
+    del first
+    third = memory.output(shape, np.float32)  # a view still holds the memory of the first
+    third[...] = 3
+    assert (view == 1).all()
+    del view
+    fourth = memory.output(shape, np.float32)
+    assert fourth.ctypes.data == place
+    assert not any(np.shares_memory(fourth, other) for other in (second, third))
+    del second, third, fourth
+    assert len(memory.kept) == 2
+    assert memory.output((memory.LEAST, 1), np.float64).shape == (memory.LEAST, 1)  # of another size
+    memory.drop()
+    assert not memory.kept
 
 
 # The path

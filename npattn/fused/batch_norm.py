@@ -25,6 +25,7 @@ import numpy as np
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
 from npattn.fused import contiguous, maps, taken, threads, tiles
+from npattn.fused.memory import output
 from npattn.ops.batch_norm import Params, Running
 
 __all__ = [
@@ -74,7 +75,7 @@ def moments(x: Array) -> tuple[Array, Array]:
 def normalise(x: Array, cache: Cache, beta: Array) -> Array:
     """BN.3 and BN.4."""
     X, groups = cut(x)
-    y = np.empty_like(X)
+    y = output(X.shape, X.dtype)
     scale = (cache.gamma * cache.rho)[:, None]
 
     def group(index: int) -> None:
@@ -136,7 +137,7 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     dy, grads = sums(dy, cache)  # BN.4
     X, groups = cut(x)
     dY, _ = cut(dy)
-    dx = np.empty_like(X)
+    dx = output(X.shape, X.dtype)
     q = X.shape[0] * X.shape[2]
     slope = (-rho * grads.gamma / q)[:, None]
     level = (grads.beta / q)[:, None]

@@ -34,6 +34,7 @@ from npattn.attention.cbam import Params
 from npattn.backend import Array
 from npattn.checks import floating, odd, same_shape, shaped
 from npattn.fused import channel, contiguous, maps, spatial, taken, threads, tiles
+from npattn.fused.memory import output
 from npattn.fused.threads import add_up
 from npattn.ops.pooling import some_pixels
 
@@ -62,7 +63,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     taken(x=x)
 
     P = H * W
-    X, Y = x.reshape(N, C, P), np.empty((N, C, P), dtype=x.dtype)
+    X, Y = x.reshape(N, C, P), output((N, C, P), x.dtype)
     g_c, g_s = np.empty((N, C), dtype=x.dtype), np.empty((N, P), dtype=x.dtype)
     m, i = np.empty((N, 2, P), dtype=x.dtype), np.empty((N, P), dtype=np.intp)
     groups, columns = tiles.images(N, C * P * x.itemsize), tiles.pixels(P, C * x.itemsize)
@@ -102,7 +103,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     N, C, H, W = x.shape
     P = H * W
-    X, dY, dX = x.reshape(N, C, P), contiguous(dy).reshape(N, C, P), np.empty((N, C, P), dtype=x.dtype)
+    X, dY, dX = x.reshape(N, C, P), contiguous(dy).reshape(N, C, P), output((N, C, P), x.dtype)
     G_c, G_s = g_c.reshape(N, C), g_s.reshape(N, P)
     groups, columns = tiles.images(N, C * P * x.itemsize), tiles.pixels(P, C * x.itemsize)
 

@@ -21,6 +21,7 @@ from npattn.attention.channel import MlpCache, Params, mlp_backward, mlp_forward
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
 from npattn.fused import maps, taken, threads, tiles
+from npattn.fused.memory import output
 from npattn.fused.threads import add_up
 from npattn.ops.activation import SigmoidCache, sigmoid_backward
 from npattn.ops.pooling import some_pixels
@@ -85,7 +86,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
 
     P = H * W
     dG = dg.reshape(N, C)
-    dx = np.empty((N, C, P), dtype=dg.dtype)
+    dx = output((N, C, P), dg.dtype)
     groups = tiles.images(N, C * P * dx.itemsize)
 
     def group(index: int) -> Params:

@@ -25,6 +25,7 @@ import numpy as np
 from npattn.backend import Array
 from npattn.checks import floating, odd, same_shape, shaped
 from npattn.fused import contiguous, taken, threads, tiles
+from npattn.fused.memory import output
 from npattn.ops.conv2d import Params
 
 __all__ = ["Cache", "Params", "backward", "forward"]
@@ -77,7 +78,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     taken(x=x)
 
     V = W + k // 2
-    y = np.empty((N, M, H, W), dtype=x.dtype)
+    y = output((N, M, H, W), x.dtype)
     groups, blocks = cut(x.shape, k, x.itemsize)
     w_rows = w.reshape(M, C * k * k)
 
@@ -106,7 +107,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     dy = contiguous(dy)
     p, V = k // 2, W + k // 2
-    dx = np.empty_like(x)
+    dx = output(x.shape, x.dtype)
     groups, blocks = cut(x.shape, k, x.itemsize)
     w_rows = w.reshape(M, C * k * k)
 

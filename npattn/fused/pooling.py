@@ -54,15 +54,6 @@ def global_avg_pool_forward(x: Array) -> tuple[Array, MeanCache]:
     return y, MeanCache((N, C, H, W))
 
 
-def hits(x: Array, y: Array) -> Array:
-    """For rows x (…, 2w) and the windows' maxima y (…, w): for each pair of pixels LEFT, RIGHT, both, or 0."""
-    wide = np.repeat(y, 2, axis=-1)
-    hit = np.equal(x, wide)
-    if np.isnan(y).any():  # NaN equals nothing, itself included, and counts as largest
-        hit |= np.isnan(x)
-    return hit.view(np.uint16)
-
-
 def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
     """Maximum over 2×2 windows, as `npattn.ops.pooling.max_pool_2x2_forward` does, and with its errors."""
     floating(x=x)
@@ -80,8 +71,13 @@ def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
         upper, lower = x[n, :, 0 : 2 * h : 2, : 2 * v], x[n, :, 1 : 2 * h : 2, : 2 * v]  # WIN.1
         larger = np.maximum(upper, lower)
         np.maximum(larger[..., 0::2], larger[..., 1::2], out=y[n])  # MAX2.2
+        wide = np.repeat(y[n], 2, axis=3)
+        nan = bool(np.isnan(y[n]).any())
         for row, pixels in enumerate((upper, lower)):
-            hit = hits(pixels, y[n])
+            equal = np.equal(pixels, wide)
+            if nan:  # NaN equals nothing, itself included, and counts as largest
+                equal |= np.isnan(pixels)
+            hit = equal.view(np.uint16)
             hit -= (hit == LEFT + RIGHT) * np.uint16(RIGHT)  # MAX2.1: left before right
             if row == 1:
                 hit *= blocked[n, :, :, 0] == LEFT + RIGHT  # MAX2.1: the upper row before the lower

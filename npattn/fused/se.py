@@ -25,6 +25,7 @@ from npattn.attention.se import Params
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
 from npattn.fused import contiguous, maps, taken, threads, tiles
+from npattn.fused.memory import output
 from npattn.fused.threads import add_up
 from npattn.ops import linear
 from npattn.ops.activation import ReluCache, SigmoidCache, relu_backward, relu_forward, sigmoid_backward
@@ -56,7 +57,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     taken(x=x)
 
     P = H * W
-    X, y, g = x.reshape(N, C, P), np.empty((N, C, P), dtype=x.dtype), np.empty((N, C), dtype=x.dtype)
+    X, y, g = x.reshape(N, C, P), output((N, C, P), x.dtype), np.empty((N, C), dtype=x.dtype)
     groups = tiles.images(N, C * P * x.itemsize)
 
     def group(index: int) -> Group:
@@ -92,7 +93,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     N, C, H, W = x.shape
     P = H * W
-    X, dY, dx = x.reshape(N, C, P), contiguous(dy).reshape(N, C, P), np.empty((N, C, P), dtype=x.dtype)
+    X, dY, dx = x.reshape(N, C, P), contiguous(dy).reshape(N, C, P), output((N, C, P), x.dtype)
     groups = tiles.images(N, C * P * x.itemsize)
 
     def group(index: int) -> Params:

@@ -31,6 +31,7 @@ from npattn.attention.spatial import Params
 from npattn.backend import Array
 from npattn.checks import floating, odd, same_shape, shaped
 from npattn.fused import contiguous, maps, taken, threads, tiles
+from npattn.fused.memory import output
 from npattn.ops.activation import SigmoidCache
 from npattn.ops.pooling import some_pixels
 
@@ -157,7 +158,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
 
     P = H * W
     dG, G = contiguous(dg).reshape(N, P), g.reshape(N, P)
-    dx = np.empty((N, C, P), dtype=dg.dtype)
+    dx = output((N, C, P), dg.dtype)
     groups = tiles.images(N, C * P * dx.itemsize)
     columns = tiles.pixels(P, C * dx.itemsize)
 
