@@ -18,6 +18,7 @@ from tests.false_alarms import random_point
 @pytest.mark.parametrize("case", BLOCKS, ids=lambda case: case.name)
 @given(seed=st.integers(0, 2**32 - 1))
 @example(seed=0)
+@example(seed=560)  # gates so alike that channels are tied all but for the seventh digit
 @example(seed=129)  # a second derivative that jumps, which differences once took for none
 def test_no_false_alarm(case: Case, seed: int):
     assert gradcheck((case.forward, case.backward), *random_point(case, seed), seed=seed)
