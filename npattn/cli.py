@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (DataError, CheckpointError, TrainingError, OSError, ValueError) as error:
+    except (DataError, CheckpointError, TrainingError, bench.BenchError, OSError, ValueError) as error:
         print(f"npattn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
