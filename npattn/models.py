@@ -4,7 +4,8 @@
 ending in global average pooling and one linear layer. That ending is what class activation maps are made from.
 
     stage    maps         what
-    stage1   16 × 28×28   conv 3×3 – BN – ReLU, 2×2 max pooling: no attention, a stroke's edge says little about a digit
+    stage1   16 × 28×28   conv 3×3, 2×2 max pooling – BN – ReLU: pooled at once, so that the rest has a quarter to do;
+                          no attention, since a stroke's edge says little about a digit
     stage2   32 × 14×14   conv 3×3 – BN – ReLU – attention, 2×2 max pooling
     stage3   64 × 7×7     conv 3×3 – BN – ReLU – attention
     stage4   64 × 7×7     conv 3×3 – BN – ReLU – attention
@@ -43,10 +44,20 @@ ATTENTIONS: dict[str, Callable[..., Layer] | None] = {
 CLASSES = 10
 
 
+def stem(outputs: int, **options: Unpack[Options]) -> Sequential:
+    """The first stage, on one channel: convolution, pooling, batch normalisation, ReLU."""
+    return Sequential(
+        conv=Conv2d(1, outputs, 3, bias=False, **options),  # no bias: batch norm has one
+        pool=MaxPool2x2(**options),
+        bn=BatchNorm2d(outputs, **options),
+        relu=ReLU(**options),
+    )
+
+
 def stage(inputs: int, outputs: int, attention: str, pool: bool, **options: Unpack[Options]) -> Sequential:
     """Convolution, batch normalisation, ReLU, and, if asked for, attention and pooling."""
     layers: dict[str, Layer] = {
-        "conv": Conv2d(inputs, outputs, 3, bias=False, **options),  # no bias: batch norm has one
+        "conv": Conv2d(inputs, outputs, 3, bias=False, **options),
         "bn": BatchNorm2d(outputs, **options),
         "relu": ReLU(**options),
     }
@@ -77,7 +88,7 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
         raise ValueError(f"attention: expected one of {', '.join(ATTENTIONS)}, got {attention!r}")
     options["rng"] = np.random.default_rng(options.get("rng"))  # one stream for all layers: no two start alike
     return Sequential(
-        stage1=stage(1, 16, "none", pool=True, **options),
+        stage1=stem(16, **options),
         stage2=stage(16, 32, attention, pool=True, **options),
         stage3=stage(32, 64, attention, pool=False, **options),
         stage4=stage(64, 64, attention, pool=False, **options),

@@ -58,14 +58,14 @@ class AdamW:
             self.params[key] = p - rate * direction
 
 
-def one_cycle(step: int, steps: int, peak: float, warmup: float = 0.25, floor: float = 1e-3) -> float:
-    """The learning rate at `step` of `steps`: up to `peak` in the first quarter, then down to peak · floor, by cosines.
+def one_cycle(step: int, steps: int, peak: float, warmup: float = 0.2, floor: float = 1e-3) -> float:
+    """The learning rate at `step` of `steps`: up to `peak` in the first fifth, then down to peak · floor, by cosines.
 
     Smith, A disciplined approach to neural network hyper-parameters, 2018, section 4.2.
     """
     top = max(1.0, warmup * steps)
     if step < top:
-        start, end, share = peak / 25, peak, step / top
+        start, end, share = peak / 10, peak, step / top
     else:
         start, end, share = peak, peak * floor, (step - top) / max(1.0, steps - top)
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
