@@ -62,9 +62,10 @@ class Lines(Silent):
         self.epochs = epochs
 
     def epoch_done(self, row: dict[str, float]) -> None:
+        tested = f"  test {row['test_accuracy']:.2%}" if "test_accuracy" in row else ""
         self.say(
-            f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  loss {row['loss']:.4f}  "
-            f"accuracy {row['accuracy']:.2%}  test {row['test_accuracy']:.2%}  {row['seconds']:.1f} s"
+            f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  {row['seconds']:5.1f} s  "
+            f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}{tested}"
         )
 
     def end(self, out: Path, accuracy: float, seconds: float, finished: bool) -> None:
@@ -99,7 +100,8 @@ class Bars(Lines):
     def epoch_done(self, row: dict[str, float]) -> None:
         self.inner.close()
         super().epoch_done(row)
-        self.outer.set_postfix_str(f"test {row['test_accuracy']:.2%}", refresh=False)
+        if "test_accuracy" in row:
+            self.outer.set_postfix_str(f"test {row['test_accuracy']:.2%}", refresh=False)
         self.outer.update()
 
     def end(self, out: Path, accuracy: float, seconds: float, finished: bool) -> None:

@@ -90,6 +90,7 @@ def test_the_same_seed_gives_the_same_bits(tiny, no_figures, tmp_path):
     other = npattn.train(config(tmp_path, out=str(tmp_path / "other"), seed=1), progress=False)
     assert same(one.model, two.model)
     assert not same(one.model, other.model)
+    assert ["test_loss" in row for row in one.history] == [False, True]
     timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in run.history] for run in (one, two)]
     assert timeless[0] == timeless[1]
 

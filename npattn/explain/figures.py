@@ -36,24 +36,26 @@ def plain(axes: Any) -> None:
 
 
 def curves(history: list[dict[str, float]], path: Path) -> None:
-    """Loss and error rate, training and test, by epoch."""
+    """Loss and error rate by epoch: training, and test where it was tested."""
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     left.plot(epochs, [row["loss"] for row in history], color=QUIET, marker="o", ms=3, label="training, moved digits")
-    left.plot(epochs, [row["test_loss"] for row in history], color=ACCENT, marker="o", ms=3, label="test")
+    tested = [row for row in history if "test_loss" in row]
+    at = [row["epoch"] for row in tested]
+    left.plot(at, [row["test_loss"] for row in tested], color=ACCENT, marker="o", ms=3, label="test")
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="Loss")
     right.plot(epochs, [100 * (1 - row["accuracy"]) for row in history], color=QUIET, marker="o", ms=3)
-    right.plot(epochs, [100 * (1 - row["test_accuracy"]) for row in history], color=ACCENT, marker="o", ms=3)
-    last = history[-1]
-    right.annotate(
-        f"{last['test_accuracy']:.2%} right",
-        (last["epoch"], 100 * (1 - last["test_accuracy"])),
-        xytext=(0, 10),
-        textcoords="offset points",
-        ha="right",
-        color=ACCENT,
-    )
+    right.plot(at, [100 * (1 - row["test_accuracy"]) for row in tested], color=ACCENT, marker="o", ms=3)
+    for last in tested[-1:]:
+        right.annotate(
+            f"{last['test_accuracy']:.2%} right",
+            (last["epoch"], 100 * (1 - last["test_accuracy"])),
+            xytext=(0, 10),
+            textcoords="offset points",
+            ha="right",
+            color=ACCENT,
+        )
     right.set(xlabel="epoch", ylabel="digits that are wrong (%)", yscale="log", title="Error")
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for axes in (left, right):
