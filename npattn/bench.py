@@ -405,7 +405,10 @@ def torch_train_side(name: str, attention: str, state: dict[str, np.ndarray], x:
     def stage(prefix: str, pool: bool) -> Any:
         weight = state[f"{prefix}.conv.weight"]
         M, C, k, _ = weight.shape
-        layers = {"conv": nn.Conv2d(C, M, k, padding=k // 2, bias=False), "bn": nn.BatchNorm2d(M), "relu": nn.ReLU()}
+        layers = {"conv": nn.Conv2d(C, M, k, padding=k // 2, bias=False)}
+        if prefix == "stage1":  # pools at once
+            layers["pool"] = nn.MaxPool2d(2)
+        layers |= {"bn": nn.BatchNorm2d(M), "relu": nn.ReLU()}
         if f"{prefix}.attention.sa.conv1.weight" in state:
             start = f"{prefix}.attention."
             own = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
@@ -420,7 +423,7 @@ def torch_train_side(name: str, attention: str, state: dict[str, np.ndarray], x:
         return OrderedDict(layers)
 
     head = nn.Linear(*reversed(state["head.weight"].shape))
-    parts = {f"stage{i}": stage(f"stage{i}", pool=i <= 2) for i in (1, 2, 3, 4)}
+    parts = {f"stage{i}": stage(f"stage{i}", pool=i == 2) for i in (1, 2, 3, 4)}
     parts |= {"pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten(), "head": head}
     model = nn.Sequential(layers_in_order(parts))
     missing, unknown = model.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=False)

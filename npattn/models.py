@@ -1,14 +1,15 @@
 """The tiny networks that the demo trains.
 
-`digits` is the default: four stages of convolution, batch normalisation and ReLU, the last three with attention,
-ending in global average pooling and one linear layer. That ending is what class activation maps are made from.
+`digits` is the default: four stages of convolution, batch normalisation and ReLU, two of them with attention, ending
+in global average pooling and one linear layer. That ending is what class activation maps are made from.
 
     stage    maps         what
     stage1   16 × 28×28   conv 3×3, 2×2 max pooling – BN – ReLU: pooled at once, so that the rest has a quarter to do;
                           no attention, since a stroke's edge says little about a digit
     stage2   32 × 14×14   conv 3×3 – BN – ReLU – attention, 2×2 max pooling
     stage3   64 × 7×7     conv 3×3 – BN – ReLU – attention
-    stage4   64 × 7×7     conv 3×3 – BN – ReLU – attention
+    stage4   64 × 7×7     conv 3×3 – BN – ReLU: no attention, since no layer after it would take out a common factor, and
+                          gates that can raise all scores at once learn to stay open, at 1
     head     64 → 10      global average pooling, linear
 """
 
@@ -91,7 +92,7 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
         stage1=stem(16, **options),
         stage2=stage(16, 32, attention, pool=True, **options),
         stage3=stage(32, 64, attention, pool=False, **options),
-        stage4=stage(64, 64, attention, pool=False, **options),
+        stage4=stage(64, 64, "none", pool=False, **options),
         pool=GlobalAvgPool(**options),
         head=Linear(64, CLASSES, **options),
     )
