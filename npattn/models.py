@@ -8,8 +8,8 @@ in global average pooling and one linear layer. That ending is what class activa
                           no attention, since a stroke's edge says little about a digit
     stage2   32 × 14×14   conv 3×3 – BN – ReLU – attention, 2×2 max pooling
     stage3   64 × 7×7     conv 3×3 – BN – ReLU – attention
-    stage4   64 × 7×7     conv 3×3 – BN – ReLU: no attention, since no layer after it would take out a common factor, and
-                          gates that can raise all scores at once learn to stay open, at 1
+    stage4   64 × 7×7     conv 3×3 – BN – ReLU: no attention, since no layer after it would take out a common factor,
+                          and gates that can raise all scores at once learn to stay open, at 1
     head     64 → 10      global average pooling, linear
 """
 
