@@ -71,5 +71,9 @@ nb_execution_excludepatterns = ["conf.py"]
 nb_merge_streams = True
 exclude_patterns += ["conf.py", "_figures.py"]
 
-shutil.rmtree(DOCS / "examples", ignore_errors=True)  # copied in at every build, since Sphinx reads below docs/ only
-shutil.copytree(ROOT / "examples", DOCS / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+# Copied in at every build, since Sphinx reads below docs/ only. Examples without cells are programs, not pages.
+shutil.rmtree(DOCS / "examples", ignore_errors=True)
+(DOCS / "examples").mkdir()
+for example in sorted((ROOT / "examples").glob("*.py")):
+    if example.read_text(encoding="utf-8").startswith("# %%"):
+        shutil.copy(example, DOCS / "examples")
