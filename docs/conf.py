@@ -71,9 +71,8 @@ nb_execution_excludepatterns = ["conf.py"]
 nb_merge_streams = True
 exclude_patterns += ["conf.py", "_figures.py"]
 
-# Copied in at every build, since Sphinx reads below docs/ only. Examples without cells are programs, not pages.
-shutil.rmtree(DOCS / "examples", ignore_errors=True)
+shutil.rmtree(DOCS / "examples", ignore_errors=True)  # copied in at every build, since Sphinx reads below docs/ only
 (DOCS / "examples").mkdir()
-for example in sorted((ROOT / "examples").glob("*.py")):
-    if example.read_text(encoding="utf-8").startswith("# %%"):
-        shutil.copy(example, DOCS / "examples")
+for notebook in (ROOT / "examples").glob("*.py"):
+    if "# %%" in notebook.read_text(encoding="utf-8"):  # the others are plain scripts
+        shutil.copy(notebook, DOCS / "examples")

@@ -11,7 +11,7 @@ import numpy as np
 from npattn import data, models, no_grad
 from npattn.ops import loss
 from npattn.optimizer import AdamW, one_cycle
-from npattn.train import prepared
+from npattn.training import prepared
 
 digits = data.load()
 model = models.digits("cbam", rng=0)

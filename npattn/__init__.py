@@ -8,9 +8,15 @@ a layer is a thin object around a pair.
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
+    npattn.fused               the same pairs in fewer passes over memory; set_num_threads
     npattn.layer               Layer, Sequential, no_grad
-    npattn.models, data, train the tiny demo on MNIST
+    npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
+    npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
+    npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
+    npattn.explain             seeing what a network does
 """
+
+from typing import TYPE_CHECKING, Any
 
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
@@ -18,12 +24,17 @@ from npattn.attention.gate import Gated
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
 from npattn.backend import array_module
+from npattn.fused.threads import get_num_threads, set_num_threads
+from npattn.gradcheck import GradcheckError, GradcheckReport, gradcheck
 from npattn.layer import Layer, Sequential, no_grad
 from npattn.ops.activation import ReLU, Sigmoid
 from npattn.ops.batch_norm import BatchNorm2d
 from npattn.ops.conv2d import Conv2d
 from npattn.ops.linear import Linear
 from npattn.ops.pooling import AvgPool2x2, GlobalAvgPool, GlobalMaxPool, MaxPool2x2
+
+if TYPE_CHECKING:
+    from npattn.training import TrainConfig, TrainResult, load_model, train
 
 __version__ = "0.1.0"
 
@@ -36,6 +47,8 @@ __all__ = [
     "Gated",
     "GlobalAvgPool",
     "GlobalMaxPool",
+    "GradcheckError",
+    "GradcheckReport",
     "Layer",
     "Linear",
     "MaxPool2x2",
@@ -44,6 +57,22 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "SpatialAttention",
+    "TrainConfig",
+    "TrainResult",
     "array_module",
+    "get_num_threads",
+    "gradcheck",
+    "load_model",
     "no_grad",
+    "set_num_threads",
+    "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the training when it is asked for: checkpoints and data files need modules that nothing else does."""
+    if name in ("TrainConfig", "TrainResult", "load_model", "train"):
+        from npattn import training
+
+        return getattr(training, name)
+    raise AttributeError(f"module 'npattn' has no attribute {name!r}")

@@ -6,12 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from npattn import __version__
+from npattn import __version__, bench
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
 from npattn.explain import trace
+from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS
-from npattn.train import TrainConfig, TrainingError, train
+from npattn.training import TrainConfig, TrainingError, train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"npattn {__version__}")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_train(commands)
+    gradcheck_command.add_parser(commands)
     trace.add_parser(commands)
+    bench.add_parser(commands)
     return top
 
 

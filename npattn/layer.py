@@ -1,7 +1,8 @@
 """Layers: thin objects that own parameters, run a pair of functions and keep the cache of the last forward.
 
 There is no mathematics here. A layer is made from a pair by two methods: `run(x) -> (y, cache)` calls the pair's
-forward with the layer's parameters, `undo(dy, cache) -> (dx, grads)` calls its backward and names the gradients.
+forward with the layer's parameters, `undo(dy, cache) -> (dx, grads)` calls its backward and names the gradients. A
+pair comes in two forms, textbook and fused; `self.pair` is the module of the one that the last forward took.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class Layer:
 
     input_axes: str | None = None  # the axes that x must have, "N C H W" say; None leaves it to the pair
     channels: int | None = None  # the length that the axis C of x must have; None takes any
+    room: str | None = None  # the module of the pair, "attention.cbam" say, if it has a twin, "fused.cbam"
 
     def __init__(
         self,
@@ -107,6 +109,7 @@ class Layer:
         self.grads: MutableMapping[str, Array] = {}
         self.buffers: MutableMapping[str, Array] = {}
         self.path: str | None = None
+        self._pair = ""
         self._gates: dict[str, Array] = {}
         self._cache: Any = None
         self._y: tuple[ModuleType, Any, tuple[int, ...]] | None = None
@@ -149,8 +152,8 @@ class Layer:
             shaped("x", x, self.input_axes, **({} if self.channels is None else {"C": self.channels}))
         self._cache = None
         self._no_cache = "backward after a forward that failed: call the layer on an input first"
+        self._choose(x)
         y, cache = self.run(x)
-        self.path = "textbook"
         if _keep_cache.get():
             self._cache = cache
             self._y = (array_module(y), y.dtype, tuple(y.shape))
@@ -159,6 +162,24 @@ class Layer:
                 "backward after a forward under npattn.no_grad(), which keeps no cache: run forward outside of it"
             )
         return y
+
+    def _choose(self, x: Array) -> None:
+        """Set `pair` and `path`: the fused form of the pair where it may be used and can take x, else the textbook."""
+        self.path = "textbook"
+        if self.room is None:
+            return
+        room = self.room
+        if self.fused:
+            fused = importlib.import_module("npattn.fused")  # not before it is used: npattn imports as fast as NumPy
+            if fused.takes(x, *self.params.values()):
+                self.path = "fused"
+                room = "fused." + room.rpartition(".")[2]
+        self._pair = f"npattn.{room}"  # by name: a layer can be copied and pickled, a module cannot
+
+    @property
+    def pair(self) -> Any:
+        """The module of the pair that the last forward took."""
+        return importlib.import_module(self._pair)
 
     def backward(self, dy: Array) -> Array:
         """Return dx for the cotangent dy of the last forward's y, and set `grads`. Called again, it gives the same.

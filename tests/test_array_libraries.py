@@ -113,7 +113,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-LEVELS = ["backend", "checks", "layer", "ops", "attention", "models", "train", "cli"]
+LEVELS = ["backend", "checks", "layer", "ops", "attention", "models", "training", "cli"]
 """From the ground up: a file imports from its own level and those before it."""
 
 

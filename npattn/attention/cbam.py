@@ -14,7 +14,7 @@ Woo et al., CBAM, ECCV 2018, equation 1. Derivation: docs/blocks/cbam.md
 
 from __future__ import annotations
 
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from npattn.attention import channel, spatial
 from npattn.backend import Array
@@ -99,6 +99,7 @@ class CBAM(Layer):
     """
 
     input_axes = "N C H W"
+    room = "attention.cbam"
 
     def __init__(self, in_planes: int, ratio: int = 16, kernel_size: int = 7, **options: Unpack[Options]) -> None:
         super().__init__(**options)
@@ -110,14 +111,14 @@ class CBAM(Layer):
         self.params["ca.fc2.weight"] = self.own(uniform(self.rng, (C, R, 1, 1), fan_in=R))
         self.params["sa.conv1.weight"] = self.own(uniform(self.rng, (1, 2, k, k), fan_in=2 * k * k))
 
-    def run(self, x: Array) -> tuple[Array, Cache]:
+    def run(self, x: Array) -> tuple[Array, Any]:
         w1, w2, w = self.params.values()
-        y, cache = forward(x, Params(channel.Params(w1[:, :, 0, 0], w2[:, :, 0, 0]), spatial.Params(w)))
+        y, cache = self.pair.forward(x, Params(channel.Params(w1[:, :, 0, 0], w2[:, :, 0, 0]), spatial.Params(w)))
         self._gates = {"channel": cache.g_c, "spatial": cache.g_s}
         return y, cache
 
-    def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
-        dx, (dca, dsa) = backward(dy, cache)
+    def undo(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        dx, (dca, dsa) = self.pair.backward(dy, cache)
         return dx, {
             "ca.fc1.weight": dca.w1[:, :, None, None],
             "ca.fc2.weight": dca.w2[:, :, None, None],

@@ -20,7 +20,7 @@ It returns the gate alone; CBAM multiplies. Woo et al., CBAM, ECCV 2018, equatio
 
 from __future__ import annotations
 
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.checks import floating, hidden_width, same_shape, shaped
@@ -154,6 +154,7 @@ class ChannelAttention(Layer):
     """
 
     input_axes = "N C H W"
+    room = "attention.channel"
 
     def __init__(self, in_planes: int, ratio: int = 16, **options: Unpack[Options]) -> None:
         super().__init__(**options)
@@ -163,12 +164,12 @@ class ChannelAttention(Layer):
         self.params["fc1.weight"] = self.own(uniform(self.rng, (R, C, 1, 1), fan_in=C))
         self.params["fc2.weight"] = self.own(uniform(self.rng, (C, R, 1, 1), fan_in=R))
 
-    def run(self, x: Array) -> tuple[Array, Cache]:
+    def run(self, x: Array) -> tuple[Array, Any]:
         w1, w2 = (w[:, :, 0, 0] for w in self.params.values())  # a 1×1 kernel is an FC's matrix
-        g, cache = forward(x, Params(w1, w2))
+        g, cache = self.pair.forward(x, Params(w1, w2))
         self._gates = {"channel": cache.sigmoid.y[:, :, None, None]}
         return g, cache
 
-    def undo(self, dg: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
-        dx, grads = backward(dg, cache)
+    def undo(self, dg: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        dx, grads = self.pair.backward(dg, cache)
         return dx, {"fc1.weight": grads.w1[:, :, None, None], "fc2.weight": grads.w2[:, :, None, None]}

@@ -15,7 +15,7 @@ Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, equations 2 to 4. Derivat
 
 from __future__ import annotations
 
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.checks import floating, hidden_width, same_shape, shaped
@@ -119,6 +119,7 @@ class SELayer(Layer):
     """
 
     input_axes = "N C H W"
+    room = "attention.se"
 
     def __init__(self, channel: int, reduction: int = 16, **options: Unpack[Options]) -> None:
         super().__init__(**options)
@@ -128,11 +129,11 @@ class SELayer(Layer):
         self.params["fc.0.weight"] = self.own(uniform(self.rng, (R, C), fan_in=C))
         self.params["fc.2.weight"] = self.own(uniform(self.rng, (C, R), fan_in=R))
 
-    def run(self, x: Array) -> tuple[Array, Cache]:
-        y, cache = forward(x, Params(self.params["fc.0.weight"], self.params["fc.2.weight"]))
+    def run(self, x: Array) -> tuple[Array, Any]:
+        y, cache = self.pair.forward(x, Params(self.params["fc.0.weight"], self.params["fc.2.weight"]))
         self._gates = {"channel": cache.g[:, :, None, None]}
         return y, cache
 
-    def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
-        dx, grads = backward(dy, cache)
+    def undo(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        dx, grads = self.pair.backward(dy, cache)
         return dx, {"fc.0.weight": grads.w1, "fc.2.weight": grads.w2}

@@ -14,7 +14,7 @@ It returns the gate alone; CBAM multiplies. Woo et al., CBAM, ECCV 2018, equatio
 
 from __future__ import annotations
 
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.checks import floating, odd, same_shape, shaped
@@ -102,6 +102,7 @@ class SpatialAttention(Layer):
     """
 
     input_axes = "N C H W"
+    room = "attention.spatial"
 
     def __init__(self, kernel_size: int = 7, **options: Unpack[Options]) -> None:
         super().__init__(**options)
@@ -109,11 +110,11 @@ class SpatialAttention(Layer):
         self.signature = f"kernel_size={k}"
         self.params["conv1.weight"] = self.own(uniform(self.rng, (1, 2, k, k), fan_in=2 * k * k))
 
-    def run(self, x: Array) -> tuple[Array, Cache]:
-        g, cache = forward(x, Params(self.params["conv1.weight"]))
+    def run(self, x: Array) -> tuple[Array, Any]:
+        g, cache = self.pair.forward(x, Params(self.params["conv1.weight"]))
         self._gates = {"spatial": cache.sigmoid.y}
         return g, cache
 
-    def undo(self, dg: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
-        dx, grads = backward(dg, cache)
+    def undo(self, dg: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        dx, grads = self.pair.backward(dg, cache)
         return dx, {"conv1.weight": grads.w}

@@ -40,7 +40,7 @@ def curves(history: list[dict[str, float]], path: Path) -> None:
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
-    left.plot(epochs, [row["loss"] for row in history], color=QUIET, marker="o", ms=3, label="training, shifted digits")
+    left.plot(epochs, [row["loss"] for row in history], color=QUIET, marker="o", ms=3, label="training, moved digits")
     left.plot(epochs, [row["test_loss"] for row in history], color=ACCENT, marker="o", ms=3, label="test")
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="Loss")
     right.plot(epochs, [100 * (1 - row["accuracy"]) for row in history], color=QUIET, marker="o", ms=3)
@@ -140,9 +140,9 @@ def attention(
                 axes.set_title(title(name), fontsize=9)
         for axes, (name, gate) in zip(grid[row, 1 + len(spatial) :], channel.items(), strict=False):
             usual = gate.mean(axis=0)
-            axes.bar(range(gate.shape[1]), gate[row], width=1.0, color=INK)
-            axes.step(range(gate.shape[1]), usual, where="mid", color=ACCENT, linewidth=0.8)
-            axes.set(ylim=(0, 1), xlim=(-0.5, gate.shape[1] - 0.5))
+            axes.stairs(gate[row], fill=True, color=INK)
+            axes.stairs(usual, color=ACCENT, linewidth=0.8, baseline=None)
+            axes.set(ylim=(0, 1), xlim=(0, gate.shape[1]))
             if row == 0:
                 axes.set_title(title(name), fontsize=9)
     for axes in grid[:, : 1 + len(spatial)].flat:

@@ -11,7 +11,7 @@ Derivation: docs/ops/activation.md
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from npattn.backend import Array, copied
 from npattn.checks import floating, same_shape
@@ -75,11 +75,14 @@ def sigmoid_backward(dy: Array, cache: SigmoidCache) -> Array:
 class ReLU(Layer):
     """`relu_forward` and `relu_backward` as a layer. Input and output: any shape."""
 
-    def run(self, x: Array) -> tuple[Array, ReluCache]:
-        return relu_forward(x)
+    room = "ops.activation"
 
-    def undo(self, dy: Array, cache: ReluCache) -> tuple[Array, dict[str, Array]]:
-        return relu_backward(dy, cache), {}
+    def run(self, x: Array) -> tuple[Array, Any]:
+        y, cache = self.pair.relu_forward(x)
+        return y, cache
+
+    def undo(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        return self.pair.relu_backward(dy, cache), {}
 
 
 class Sigmoid(Layer):

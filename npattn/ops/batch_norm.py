@@ -15,7 +15,7 @@ Ioffe & Szegedy, Batch Normalization, ICML 2015, algorithm 1. Derivation: docs/o
 
 from __future__ import annotations
 
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.checks import floating, real_number, same_shape, shaped, whole_number
@@ -162,6 +162,7 @@ class BatchNorm2d(Layer):
     """
 
     input_axes = "N C H W"
+    room = "ops.batch_norm"
 
     def __init__(
         self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1, **options: Unpack[Options]
@@ -176,17 +177,19 @@ class BatchNorm2d(Layer):
         self.buffers["running_mean"] = self.own([0.0] * C)
         self.buffers["running_var"] = self.own([1.0] * C)
 
-    def run(self, x: Array) -> tuple[Array, tuple[bool, Cache]]:
+    def run(self, x: Array) -> tuple[Array, tuple[bool, Any]]:
         params = Params(self.params["weight"], self.params["bias"])
         running = Running(self.buffers["running_mean"], self.buffers["running_var"])
         if not self.training:
-            y, cache = eval_forward(x, params, running, self.eps)
+            y, cache = self.pair.eval_forward(x, params, running, self.eps)
         else:
-            y, cache = train_forward(x, params, self.eps)
-            self.buffers["running_mean"], self.buffers["running_var"] = updated(running, cache, self.momentum, self.eps)
+            y, cache = self.pair.train_forward(x, params, self.eps)
+            moved = self.pair.updated(running, cache, self.momentum, self.eps)
+            self.buffers["running_mean"], self.buffers["running_var"] = moved
         return y, (self.training, cache)
 
-    def undo(self, dy: Array, cache: tuple[bool, Cache]) -> tuple[Array, dict[str, Array]]:
+    def undo(self, dy: Array, cache: tuple[bool, Any]) -> tuple[Array, dict[str, Array]]:
         in_training, pair_cache = cache
-        dx, grads = (train_backward if in_training else eval_backward)(dy, pair_cache)
+        undo = self.pair.train_backward if in_training else self.pair.eval_backward
+        dx, grads = undo(dy, pair_cache)
         return dx, {"weight": grads.gamma, "bias": grads.beta}

@@ -14,7 +14,7 @@ gradient of x is a convolution with the kernel flipped. Derivation: docs/ops/con
 
 from __future__ import annotations
 
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array, copied, device
 from npattn.checks import floating, odd, same_shape, shaped, whole_number
@@ -108,6 +108,7 @@ class Conv2d(Layer):
     """
 
     input_axes = "N C H W"
+    room = "ops.conv2d"
 
     def __init__(
         self,
@@ -127,9 +128,10 @@ class Conv2d(Layer):
         if bias:
             self.params["bias"] = self.own(uniform(self.rng, (M,), fan_in=C * k * k))
 
-    def run(self, x: Array) -> tuple[Array, Cache]:
-        return forward(x, Params(self.params["weight"], self.params.get("bias")))
+    def run(self, x: Array) -> tuple[Array, Any]:
+        y, cache = self.pair.forward(x, Params(self.params["weight"], self.params.get("bias")))
+        return y, cache
 
-    def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
-        dx, grads = backward(dy, cache)
+    def undo(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        dx, grads = self.pair.backward(dy, cache)
         return dx, {"weight": grads.w} | ({} if grads.b is None else {"bias": grads.b})

@@ -19,7 +19,7 @@ its inputs, not a blend of them. A NaN counts as largest. Derivation: docs/ops/p
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from npattn.backend import Array, device
 from npattn.checks import floating, same_shape, shaped
@@ -228,12 +228,14 @@ class GlobalAvgPool(Layer):
     """Global average pooling as a layer: (N, C, H, W) to (N, C)."""
 
     input_axes = "N C H W"
+    room = "ops.pooling"
 
-    def run(self, x: Array) -> tuple[Array, MeanCache]:
-        return global_avg_pool_forward(x)
+    def run(self, x: Array) -> tuple[Array, Any]:
+        y, cache = self.pair.global_avg_pool_forward(x)
+        return y, cache
 
-    def undo(self, dy: Array, cache: MeanCache) -> tuple[Array, dict[str, Array]]:
-        return global_avg_pool_backward(dy, cache), {}
+    def undo(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        return self.pair.global_avg_pool_backward(dy, cache), {}
 
 
 class GlobalMaxPool(Layer):
@@ -264,9 +266,11 @@ class MaxPool2x2(Layer):
     """Maximum over 2×2 windows as a layer: (N, C, H, W) to (N, C, H//2, W//2). The first maximum gets the gradient."""
 
     input_axes = "N C H W"
+    room = "ops.pooling"
 
-    def run(self, x: Array) -> tuple[Array, MaxCache]:
-        return max_pool_2x2_forward(x)
+    def run(self, x: Array) -> tuple[Array, Any]:
+        y, cache = self.pair.max_pool_2x2_forward(x)
+        return y, cache
 
-    def undo(self, dy: Array, cache: MaxCache) -> tuple[Array, dict[str, Array]]:
-        return max_pool_2x2_backward(dy, cache), {}
+    def undo(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
+        return self.pair.max_pool_2x2_backward(dy, cache), {}

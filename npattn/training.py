@@ -1,6 +1,6 @@
 """The demo's training: configuration, loop, checkpoints, metrics. From Python `npattn.train(TrainConfig())`.
 
-Nothing random is kept: the order of an epoch and the shifts of a batch are drawn from (seed, epoch, step) alone. So a
+Nothing random is kept: the order of an epoch and how a batch is moved are drawn from (seed, epoch, step) alone. So a
 run that goes on from a checkpoint draws what it would have drawn, and ends in the same weights, bit for bit.
 """
 
@@ -54,10 +54,11 @@ class TrainConfig:
         The peak of the one-cycle learning rate, above 0.
     decay
         AdamW's weight decay, at least 0.
-    shift
-        Training digits are shifted by up to this many pixels each way, 0 to 14.
+    shift, turn, zoom
+        Training digits are shifted by up to `shift` pixels (0 to 14), turned by up to `turn` degrees (0 to 180) and
+        scaled by up to 1 ± `zoom` (0 to below 1), each by its own random amounts.
     seed
-        Of the initial weights, the order and the shifts; at least 0.
+        Of the initial weights, the order and these amounts; at least 0.
     data_dir, download
         Where the digits come from: see `npattn.data.load`.
     out
@@ -76,7 +77,9 @@ class TrainConfig:
     batch_size: int = 128
     lr: float = 0.01
     decay: float = 0.02
-    shift: int = 2
+    shift: float = 2
+    turn: float = 10
+    zoom: float = 0.1
     seed: int = 0
     data_dir: str | None = None
     download: bool = False
@@ -89,8 +92,9 @@ class TrainConfig:
         whole_number("epochs", self.epochs)
         whole_number("batch_size", self.batch_size, least=2)
         whole_number("seed", self.seed, least=0)
-        if whole_number("shift", self.shift, least=0) > 14:
-            raise ValueError(f"shift: expected at most 14 pixels, half an image, got {self.shift}")
+        real_number("shift", self.shift, least=0, below=14.5)
+        real_number("turn", self.turn, least=0, below=180.5)
+        real_number("zoom", self.zoom, least=0, below=1)
         if real_number("lr", self.lr, least=0) == 0:
             raise ValueError("lr: expected a learning rate above 0, got 0")
         real_number("decay", self.decay, least=0)
@@ -246,7 +250,7 @@ class Run:
         state, config = self.state, self.config
         chosen = order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
         rng = np.random.default_rng((config.seed, state.epoch, state.step))
-        x = prepared(shifted(self.digits.train_images[chosen], config.shift, rng))
+        x = prepared(jittered(self.digits.train_images[chosen], config.shift, config.turn, config.zoom, rng))
         t = self.digits.train_labels[chosen].astype(np.int64)
 
         scores = self.model.train()(x)
@@ -317,20 +321,30 @@ class Run:
 
 
 def prepared(images: np.ndarray) -> np.ndarray:
-    """Digits (N, 28, 28), uint8, as the network's input: (N, 1, 28, 28), float32, of mean 0 and spread 1 over MNIST."""
+    """Digits (N, 28, 28), 0 to 255, as the network's input: (N, 1, 28, 28), float32, of mean 0 and spread 1."""
     scale = np.float32(1 / (255 * SPREAD))
     return (images.astype(np.float32) * scale - np.float32(MEAN / SPREAD))[:, None]
 
 
-def shifted(images: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Each image moved by its own whole number of pixels, −most to most along both axes; 0 comes in at the edges."""
-    if most == 0:
-        return images
+def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np.random.Generator) -> np.ndarray:
+    """Each image (N, H, W) turned, scaled and shifted a little, by its own random amounts; paper comes in at the edges.
+
+    Parameters: shift in pixels, turn in degrees, each −most to most; zoom as a share, 0.1 for 0.9 to 1.1 times.
+    Returns (N, H, W), float32, interpolated between pixels.
+    """
+    from scipy import ndimage
+
     N, H, W = images.shape
-    padded = np.pad(images, ((0, 0), (most, most), (most, most)))
-    places = np.lib.stride_tricks.sliding_window_view(padded, (H, W), axis=(1, 2))
-    down, right = rng.integers(0, 2 * most + 1, (2, N))
-    return np.asarray(places[np.arange(N), down, right])
+    angle = rng.uniform(-np.pi, np.pi, (N,)) * (turn / 180)
+    scale = rng.uniform(1 - zoom, 1 + zoom, (N,))
+    shifts = rng.uniform(-shift, shift, (N, 2))
+    middle = np.array([(H - 1) / 2, (W - 1) / 2])
+    moved = np.empty(images.shape, np.float32)
+    for n in range(N):
+        c, s = np.cos(angle[n]) / scale[n], np.sin(angle[n]) / scale[n]
+        back = np.array([[c, -s], [s, c]])  # from a pixel of the new image to where it was
+        ndimage.affine_transform(images[n], back, middle - back @ (middle + shifts[n]), output=moved[n], order=1)
+    return moved
 
 
 def evaluate(

@@ -1,0 +1,40 @@
+"""The pairs of attention/ and ops/ once more, for NumPy arrays, derived so that memory is passed over few times.
+
+The same signatures, the same parameters, the same numbers, ties included; caches of their own. A layer uses them by
+itself (`layer.path` says so) where `takes(x)` says yes. Derivations and measurements: docs/fused.md
+
+    threads     how many, and BLAS held to one meanwhile
+    tiles       how a batch is cut
+    maps        the reductions that the blocks share: over pixels, over channels
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # in the machine's own byte order
+
+
+def takes(*arrays: Any) -> bool:
+    """Whether the fused pairs can work on all of these: NumPy arrays, float32 or float64, contiguous, not empty."""
+    return all(
+        type(x) is np.ndarray and x.dtype in DTYPES and x.flags.c_contiguous and x.flags.aligned and x.size > 0
+        for x in arrays
+    )
+
+
+def taken(**arrays: Any) -> None:
+    """Raise TypeError for an array that the fused pairs cannot work on, by its name. None stands for an absent one."""
+    for name, x in arrays.items():
+        if x is not None and not takes(x):
+            raise TypeError(
+                f"{name}: expected a contiguous NumPy array of float32 or float64 that is not empty "
+                "(the textbook pair takes the others)"
+            )
+
+
+def contiguous(dy: Any) -> Any:
+    """dy, or a copy of it whose elements lie in order."""
+    return np.require(dy, requirements=["C", "A"])

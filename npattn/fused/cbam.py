@@ -1,0 +1,148 @@
+"""CBAM in three passes over x, and two over x and dy back.
+
+    X (n, C, P)   Y, U, dY, dX as X   g_c (n, C)   g_s (n, P)        P = H·W, a group of n images
+    a tile: some pixels of all channels; what is formed of a tile stays in the cache
+
+    forward                                                                           reads       writes
+      rows   CBAM.1          g_c, from the means and maxima over the pixels           x
+      tile   CBAM.2          U = X · g_c
+             CBAM.3 (SA.1–2) m_avg, m_max and its first channel i                     x           two maps
+      maps   CBAM.3 (SA.4–5) g_s, through the convolution                             maps        a map
+      tile   CBAM.2, CBAM.4  Y = X · g_c · g_s                                        x           y
+
+    backward
+      tile   CBAM.4          dg_s = Σ_c g_c · (X · dY), and the part of dg_c that needs no dU_gate:
+             CBAM.4, CBAM.2  dg_c = Σ_pixels g_s · (X · dY)                           x, dy
+      maps   CBAM.3 (SA.5–4) dm_avg, dm_max, dw, through the convolution              maps        maps
+      rows   CBAM.3, CBAM.2  dg_c += Σ_pixels X · dm_avg / C, plus dm_max · x at i    x
+             CBAM.1 (CA.6–3) ds_avg, ds_max, dw1, dw2, through the MLP                (n, C)
+      tile   CBAM.4, CBAM.3  dU = dY · g_s + dm_avg / C, plus dm_max at channel i
+             CBAM.2, CBAM.1  dX = dU · g_c + ds_avg / P                               dy          dx
+             CBAM.1 (CA.2)   plus ds_max at the largest pixel of each channel
+
+Neither U nor any product of two tensors is ever stored whole, and y and dx are written once. That is why dg_c is taken
+apart: dX needs the sum of X · dU over all pixels, through the MLP, before its first pixel can be written.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npattn.attention.cbam import Params
+from npattn.backend import Array
+from npattn.checks import floating, odd, same_shape, shaped
+from npattn.fused import channel, contiguous, maps, spatial, taken, threads, tiles
+from npattn.fused.threads import add_up
+from npattn.ops.pooling import some_pixels
+
+__all__ = ["Cache", "Params", "backward", "forward"]
+
+
+class Cache(NamedTuple):
+    x: Array  # (N, C, H, W)
+    g_c: Array  # (N, C, 1, 1)
+    g_s: Array  # (N, 1, H, W)
+    m: Array  # (N, 2, H, W), the maps of u
+    i: Array  # (N, P), the first channel of u that is largest
+    w: Array  # (1, 2, k, k)
+    ca: list[channel.Group]
+
+
+def forward(x: Array, params: Params) -> tuple[Array, Cache]:
+    """Scale x by its two gates, as `npattn.attention.cbam.forward` does, and with its errors."""
+    (w1, w2), (w,) = params
+    floating(x=x, w1=w1, w2=w2, w=w)
+    R, C = shaped("w1", w1, "R C")
+    shaped("w2", w2, "C R", C=C, R=R)
+    shaped("x", x, "N C H W", C=C)
+    N, C, H, W = some_pixels(x)
+    shaped("w", w, "1 2 k k", **{"1": 1, "2": 2, "k": odd("w (its last axis)", w.shape[-1])})
+    taken(x=x)
+
+    P = H * W
+    X, Y = x.reshape(N, C, P), np.empty((N, C, P), dtype=x.dtype)
+    g_c, g_s = np.empty((N, C), dtype=x.dtype), np.empty((N, P), dtype=x.dtype)
+    m, i = np.empty((N, 2, P), dtype=x.dtype), np.empty((N, P), dtype=np.intp)
+    groups, columns = tiles.images(N, C * P * x.itemsize), tiles.pixels(P, C * x.itemsize)
+
+    def group(index: int) -> channel.Group:
+        n = groups[index]
+        ca = channel.gate_forward(X[n], params.ca)  # CBAM.1
+        g_c[n] = ca.g
+
+        def attend(t: int) -> None:
+            q = columns[t]
+            U = threads.scratch("tile", X[n, :, q].shape, x.dtype)
+            np.multiply(X[n, :, q], g_c[n, :, None], out=U)  # CBAM.2
+            maps.channel_mean_max(U, m[n, 0, q], m[n, 1, q], i[n, q])  # CBAM.3
+
+        threads.spread(attend, len(columns))
+        g_s[n] = spatial.gate_forward(m[n].reshape(-1, 2, H, W), w)  # CBAM.3
+
+        def scale(t: int) -> None:
+            q = columns[-1 - t]  # backwards: what was read last is still in the cache
+            np.multiply(X[n, :, q], g_c[n, :, None], out=Y[n, :, q])  # CBAM.2
+            Y[n, :, q] *= g_s[n, None, q]  # CBAM.4
+
+        threads.spread(scale, len(columns))
+        return ca
+
+    caches = threads.spread(group, len(groups))
+    cache = Cache(x, g_c[:, :, None, None], g_s.reshape(N, 1, H, W), m.reshape(N, 2, H, W), i, w, caches)
+    return Y.reshape(N, C, H, W), cache
+
+
+def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradients (dca, dsa), as `npattn.attention.cbam.backward` does, and with its errors."""
+    x, g_c, g_s, m, i, w, caches = cache
+    floating(dy=dy, x=x)
+    same_shape("dy", dy, x.shape, "the output y")
+
+    N, C, H, W = x.shape
+    P = H * W
+    X, dY, dX = x.reshape(N, C, P), contiguous(dy).reshape(N, C, P), np.empty((N, C, P), dtype=x.dtype)
+    G_c, G_s = g_c.reshape(N, C), g_s.reshape(N, P)
+    groups, columns = tiles.images(N, C * P * x.itemsize), tiles.pixels(P, C * x.itemsize)
+
+    def group(index: int) -> tuple[Array, Array, Array]:
+        n = groups[index]
+        dg_s, x_max = np.empty_like(G_s[n]), np.empty_like(G_s[n])
+
+        # CBAM.4 was y = u · g_s and CBAM.2 u = x · g_c: each gate receives dy · x, times the other gate
+        def gates(t: int) -> Array:
+            q = columns[t]
+            XdY = threads.scratch("tile", X[n, :, q].shape, x.dtype)
+            np.multiply(X[n, :, q], dY[n, :, q], out=XdY)
+            np.matmul(G_c[n, None, :], XdY, out=dg_s[:, None, q])  # CBAM.4
+            np.take(X[n].reshape(-1), maps.places(i[n, q], C, P, q.start), out=x_max[:, q], mode="clip")
+            return (XdY @ G_s[n, q, None])[:, :, 0]  # CBAM.2, direct
+
+        dg_c = sum(threads.spread(gates, len(columns)))
+
+        # CBAM.3 made g_s from u: the second way on which u, and so g_c, reached y
+        dm, dw = spatial.gate_backward(dg_s, G_s[n], m[n], w)  # CBAM.3
+        dm[:, 0] /= C
+        dg_c += maps.pixel_dot(X[n], dm[:, 0])  # CBAM.2, through the mean
+        dg_c += maps.sum_at_channel(i[n], dm[:, 1] * x_max, C)  # CBAM.2, through the maximum
+
+        # CBAM.1 made g_c from x, the second way on which x reached u
+        ds_avg, ds_max, dca = channel.gate_backward(dg_c, caches[index])  # CBAM.1
+        share = ds_avg / P
+
+        def tile(t: int) -> None:
+            q = columns[t]
+            dU = threads.scratch("tile", dY[n, :, q].shape, x.dtype)
+            np.multiply(dY[n, :, q], G_s[n, None, q], out=dU)  # CBAM.4
+            dU += dm[:, 0:1, q]  # CBAM.3
+            maps.add_at_channel(dU, i[n, q], dm[:, 1, q])  # CBAM.3
+            dU *= G_c[n, :, None]  # CBAM.2
+            np.add(dU, share[:, :, None], out=dX[n, :, q])  # CBAM.1
+
+        threads.spread(tile, len(columns))
+        maps.add_at_pixel(dX[n], caches[index].i, ds_max)  # CBAM.1
+        return dca.w1, dca.w2, dw
+
+    dw1, dw2, dw = add_up(threads.spread(group, len(groups)))
+    return dX.reshape(N, C, H, W), Params(channel.Params(dw1, dw2), spatial.Params(dw))

@@ -1,0 +1,99 @@
+"""Channel attention: x is read once, and dx written once.
+
+X (n, C, P)   w1 (R, C)   w2 (C, R)        P = H·W, a group of n images
+
+forward                                                                            reads      writes
+  CA.1, CA.2   s_avg = (1/P) Σ_pixels X, s_max and its first pixel i               x
+  CA.3–CA.6    g, through the shared MLP                                           (n, C)
+
+backward
+  CA.6–CA.3    ds_avg, ds_max, dw1, dw2                                            (n, C)
+  CA.1, CA.2   dX = ds_avg / P everywhere, plus ds_max at pixel i                             dx
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npattn.attention.channel import MlpCache, Params, mlp_backward, mlp_forward
+from npattn.backend import Array
+from npattn.checks import floating, same_shape, shaped
+from npattn.fused import maps, taken, threads, tiles
+from npattn.fused.threads import add_up
+from npattn.ops.activation import SigmoidCache, sigmoid_backward
+from npattn.ops.pooling import some_pixels
+
+__all__ = ["Cache", "Params", "backward", "forward"]
+
+
+class Group(NamedTuple):
+    i: Array  # (n, C), the first pixel that is largest
+    avg_mlp: MlpCache
+    max_mlp: MlpCache
+    g: Array  # (n, C)
+
+
+class Cache(NamedTuple):
+    groups: list[Group]
+    sigmoid: SigmoidCache  # the gate (N, C)
+    shape: tuple[int, int, int, int]  # of x
+
+
+def gate_forward(X: Array, params: Params) -> Group:
+    """CA.1 to CA.6 for a group X (n, C, P)."""
+    s_avg, s_max, i = maps.pixel_mean_max(X)  # CA.1, CA.2
+    a_avg, avg_mlp = mlp_forward(s_avg, params)  # CA.3
+    a_max, max_mlp = mlp_forward(s_max, params)  # CA.4
+    g = maps.sigmoid(a_avg + a_max)  # CA.5, CA.6
+    return Group(i, avg_mlp, max_mlp, g)
+
+
+def gate_backward(dg: Array, group: Group) -> tuple[Array, Array, Params]:
+    """ds_avg (n, C), ds_max (n, C) and the gradients (dw1, dw2) for dg (n, C)."""
+    # CA.6 was g = sigmoid(a), CA.5 a sum: each term receives all of da
+    da = sigmoid_backward(dg, SigmoidCache(group.g))  # CA.6, CA.5
+    # CA.4 and CA.3 used the same w1 and w2: a gradient from each use
+    ds_max, from_max = mlp_backward(da, group.max_mlp)  # CA.4
+    ds_avg, from_avg = mlp_backward(da, group.avg_mlp)  # CA.3
+    return ds_avg, ds_max, Params(from_max.w1 + from_avg.w1, from_max.w2 + from_avg.w2)
+
+
+def forward(x: Array, params: Params) -> tuple[Array, Cache]:
+    """The channel gate of x, as `npattn.attention.channel.forward` gives it, and with its errors."""
+    w1, w2 = params
+    floating(x=x, w1=w1, w2=w2)
+    R, C = shaped("w1", w1, "R C")
+    shaped("w2", w2, "C R", C=C, R=R)
+    shaped("x", x, "N C H W", C=C)
+    N, C, H, W = some_pixels(x)
+    taken(x=x)
+
+    X = x.reshape(N, C, H * W)
+    groups = tiles.images(N, C * H * W * x.itemsize)
+    caches = threads.spread(lambda index: gate_forward(X[groups[index]], params), len(groups))
+    g = np.concatenate([group.g for group in caches])
+    return g[:, :, None, None], Cache(caches, SigmoidCache(g.copy()), (N, C, H, W))
+
+
+def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradients (dw1, dw2), as `npattn.attention.channel.backward` does, and with its errors."""
+    caches, (g,), (N, C, H, W) = cache
+    floating(dg=dg, g=g)
+    same_shape("dg", dg, (N, C, 1, 1), "the output gate")
+
+    P = H * W
+    dG = dg.reshape(N, C)
+    dx = np.empty((N, C, P), dtype=dg.dtype)
+    groups = tiles.images(N, C * P * dx.itemsize)
+
+    def group(index: int) -> Params:
+        n = groups[index]
+        ds_avg, ds_max, grads = gate_backward(dG[n], caches[index])  # CA.6 to CA.3
+        dx[n] = ds_avg[:, :, None] / P  # CA.1: all pixels receive the same share
+        maps.add_at_pixel(dx[n], caches[index].i, ds_max)  # CA.2: one pixel receives everything
+        return grads
+
+    dw1, dw2 = add_up(threads.spread(group, len(groups)))
+    return dx.reshape(N, C, H, W), Params(dw1, dw2)

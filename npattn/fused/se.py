@@ -1,0 +1,124 @@
+"""Squeeze-and-excitation in two passes over x, and two more back.
+
+    X (n, C, P)   dY, dX as X   w1 (R, C)   w2 (C, R)        P = H·W, a group of n images
+
+    forward                                                                     reads      writes
+      SE.1         s = (1/P) Σ_pixels X, by BLAS                                x
+      SE.2–SE.5    g, through the two FC                                        (n, C)
+      SE.6         Y = X · g                                                    x          y
+
+    backward
+      SE.6         dg = Σ_pixels dY · X, row by row, by BLAS                    x, dy
+      SE.5–SE.2    ds, dw1, dw2                                                 (n, C)
+      SE.6, SE.1   dX = dY · g + ds / P: both paths in one pass                 dy         dx
+
+The second pass over an image follows the first at once, so that it finds the image in L3.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from npattn.attention.se import Params
+from npattn.backend import Array
+from npattn.checks import floating, same_shape, shaped
+from npattn.fused import contiguous, maps, taken, threads, tiles
+from npattn.fused.threads import add_up
+from npattn.ops import linear
+from npattn.ops.activation import ReluCache, SigmoidCache, relu_backward, relu_forward, sigmoid_backward
+from npattn.ops.pooling import some_pixels
+
+__all__ = ["Cache", "Params", "backward", "forward"]
+
+
+class Group(NamedTuple):
+    fc1: linear.Cache
+    relu: ReluCache
+    fc2: linear.Cache
+
+
+class Cache(NamedTuple):
+    x: Array  # (N, C, H, W)
+    g: Array  # (N, C)
+    groups: list[Group]
+
+
+def forward(x: Array, params: Params) -> tuple[Array, Cache]:
+    """Scale every channel of x by its gate, as `npattn.attention.se.forward` does, and with its errors."""
+    w1, w2 = params
+    floating(x=x, w1=w1, w2=w2)
+    R, C = shaped("w1", w1, "R C")
+    shaped("w2", w2, "C R", C=C, R=R)
+    N, C, H, W = shaped("x", x, "N C H W", C=C)
+    some_pixels(x)
+    taken(x=x)
+
+    P = H * W
+    X, y, g = x.reshape(N, C, P), np.empty((N, C, P), dtype=x.dtype), np.empty((N, C), dtype=x.dtype)
+    groups = tiles.images(N, C * P * x.itemsize)
+
+    def group(index: int) -> Group:
+        n = groups[index]
+        blocks = tiles.rows(C, X[n, 0].nbytes)
+        s = np.empty_like(g[n])
+
+        def squeeze(b: int) -> None:
+            s[:, blocks[b]] = maps.pixel_mean(X[n, blocks[b]])  # SE.1
+
+        threads.spread(squeeze, len(blocks))
+        z, fc1 = linear.forward(s, linear.Params(w1))  # SE.2
+        h, relu = relu_forward(z)  # SE.3
+        a, fc2 = linear.forward(h, linear.Params(w2))  # SE.4
+        g[n] = maps.sigmoid(a)  # SE.5
+
+        def scale(b: int) -> None:
+            c = blocks[-1 - b]  # backwards: the last block read is still in the cache
+            np.multiply(X[n, c], g[n, c, None], out=y[n, c])  # SE.6
+
+        threads.spread(scale, len(blocks))
+        return Group(fc1, relu, fc2)
+
+    caches = threads.spread(group, len(groups))
+    return y.reshape(N, C, H, W), Cache(x, g, caches)
+
+
+def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradients (dw1, dw2), as `npattn.attention.se.backward` does, and with its errors."""
+    x, g, caches = cache
+    floating(dy=dy, x=x)
+    same_shape("dy", dy, x.shape, "the output y")
+
+    N, C, H, W = x.shape
+    P = H * W
+    X, dY, dx = x.reshape(N, C, P), contiguous(dy).reshape(N, C, P), np.empty((N, C, P), dtype=x.dtype)
+    groups = tiles.images(N, C * P * x.itemsize)
+
+    def group(index: int) -> Params:
+        n = groups[index]
+        fc1, relu, fc2 = caches[index]
+        blocks = tiles.rows(C, X[n, 0].nbytes)
+        dg = np.empty_like(g[n])
+
+        def gate(b: int) -> None:
+            dg[:, blocks[b]] = np.vecdot(dY[n, blocks[b]], X[n, blocks[b]])  # SE.6
+
+        threads.spread(gate, len(blocks))
+        da = sigmoid_backward(dg, SigmoidCache(g[n]))  # SE.5
+        dh, (dw2, _) = linear.backward(da, fc2)  # SE.4
+        dz = relu_backward(dh, relu)  # SE.3
+        ds, (dw1, _) = linear.backward(dz, fc1)  # SE.2
+        share = ds / P
+
+        def both(b: int) -> None:
+            c = blocks[-1 - b]
+            direct = threads.scratch("tile", dY[n, c].shape, x.dtype)
+            np.multiply(dY[n, c], g[n, c, None], out=direct)  # SE.6
+            np.add(direct, share[:, c, None], out=dx[n, c])  # SE.1
+
+        threads.spread(both, len(blocks))
+        return Params(dw1, dw2)
+
+    dw1, dw2 = add_up(threads.spread(group, len(groups)))
+    return dx.reshape(N, C, H, W), Params(dw1, dw2)

@@ -1,0 +1,205 @@
+"""Threads for the fused pairs: how many, how work is spread over them, and BLAS held to one thread meanwhile.
+
+The work is cut into tasks by shape alone (tiles.py), and partial sums are added in the tasks' order, so a result does
+not depend on the number of threads. NumPy and BLAS release the interpreter's lock while they compute: plain Python
+threads are enough. BLAS must not start threads of its own inside ours; its setting is one for the whole process, so it
+is lowered when the first task enters and put back, as it was found, when the last one leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import operator
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from npattn.checks import whole_number
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+Result = TypeVar("Result")
+
+VARIABLE = "NPATTN_NUM_THREADS"
+
+
+def available_threads() -> int:
+    """The number of processors that this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
+
+
+class State:
+    """What the threads of a process share: their number, the pool, and what BLAS was set to."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.chosen: int | None = None
+        self.pool: ThreadPoolExecutor | None = None
+        self.pool_size = 0
+        self.blas: list[Any] | None = None  # looked up once: searching the loaded libraries takes milliseconds
+        self.found: list[int] = []
+        self.holders = 0
+
+
+state = State()
+inside = threading.local()  # a thread's own: .task, whether it works on a task of a spread; .buffers, its scratch
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads, and its locks may be held by a thread that is not there."""
+    global state, inside
+    before, state, inside = state, State(), threading.local()
+    state.chosen, state.blas = before.chosen, before.blas
+    if before.holders and state.blas is not None:
+        for library, threads in zip(state.blas, before.found, strict=True):
+            library.set_num_threads(threads)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set how many threads the fused pairs use, in the whole process.
+
+    Parameters
+    ----------
+    n
+        At least 1. None goes back to the default: the environment variable NPATTN_NUM_THREADS where it is set, else
+        the number of processors that the process may use.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If n is no whole number of at least 1.
+    """
+    state.chosen = None if n is None else whole_number("n", n)
+
+
+def get_num_threads() -> int:
+    """How many threads the fused pairs use.
+
+    Raises
+    ------
+    ValueError
+        If NPATTN_NUM_THREADS decides and is no whole number of at least 1.
+    """
+    if state.chosen is not None:
+        return state.chosen
+    text = os.environ.get(VARIABLE, "").strip()
+    if not text:
+        return available_threads()
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"{VARIABLE}: expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+@contextlib.contextmanager
+def blas_held() -> Iterator[None]:
+    """Within, BLAS uses one thread. Its setting is put back on leaving, also when an exception passes.
+
+    The setting belongs to the process: other threads that call BLAS meanwhile get one thread as well, and what they
+    set in that time is undone.
+    """
+    here = state
+    with here.lock:
+        if here.blas is None:
+            import threadpoolctl  # at first use, as the pool: npattn imports as fast as NumPy
+
+            here.blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+        if here.holders == 0:
+            here.found = [library.num_threads for library in here.blas]
+            for library, threads in zip(here.blas, here.found, strict=True):
+                if threads != 1:
+                    library.set_num_threads(1)
+        here.holders += 1
+    try:
+        yield
+    finally:
+        with here.lock:
+            here.holders -= 1
+            if here.holders == 0:
+                for library, threads in zip(here.blas, here.found, strict=True):
+                    if threads != 1:
+                        library.set_num_threads(threads)
+
+
+def _pool(size: int) -> ThreadPoolExecutor:
+    """The helpers beside the calling thread, at least `size` of them. They wait when there is nothing to do."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with state.lock:
+        if state.pool is None or state.pool_size < size:
+            # a smaller pool before it ends by itself, once nobody holds it
+            state.pool = ThreadPoolExecutor(size, thread_name_prefix="npattn")
+            state.pool_size = size
+        return state.pool
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array of this thread's own to work in, with anything in it; the next one of that name takes its place.
+
+    Fresh memory costs more than the arithmetic done in it: the system must find it and clear it. Never part of a
+    result or a cache.
+    """
+    buffers = inside.__dict__.setdefault("buffers", {})
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if name not in buffers or buffers[name].size < size:
+        buffers[name] = np.empty(size, dtype=np.uint8)
+    return buffers[name][:size].view(dtype).reshape(shape)
+
+
+def add_up(parts: Sequence[Sequence[Any]]) -> list[Any]:
+    """The sums of the parts' first, second, … entries, added in the order of the parts."""
+    return [functools.reduce(operator.add, entries) for entries in zip(*parts, strict=True)]
+
+
+def spread(task: Callable[[int], Result], count: int) -> list[Result]:
+    """Return [task(0), …, task(count − 1)], worked on by up to `get_num_threads()` threads, the caller one of them.
+
+    Each thread takes the next task when it is done with one. An exception of a task is raised here, after all threads
+    have stopped. A spread within a task of another one runs on the thread it is called from, except where the outer
+    one has a single task.
+    """
+    if getattr(inside, "task", False):
+        return [task(i) for i in range(count)]
+    with blas_held():
+        threads = min(get_num_threads(), count)
+        if threads <= 1:  # a lone task may spread its own parts
+            return [task(i) for i in range(count)]
+        results: list[Any] = [None] * count
+        left, turn = iter(range(count)), threading.Lock()
+        failed = threading.Event()
+
+        def work() -> None:
+            inside.task = True
+            try:
+                while not failed.is_set():
+                    with turn:
+                        i = next(left, None)
+                    if i is None:
+                        return
+                    results[i] = task(i)
+            except BaseException:
+                failed.set()
+                raise
+            finally:
+                inside.task = False
+
+        helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+        try:
+            work()
+        finally:
+            errors = [helper.exception() for helper in helpers if not helper.cancel()]
+        for error in errors:
+            if error is not None:
+                raise error
+        return results

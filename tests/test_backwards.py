@@ -1,0 +1,198 @@
+"""Every backward in one file of tests that is quick and sharp: what the mutation run asks for every mutant.
+
+The derivatives at a dense and at a tied point, the library's rule for ties, and what a backward says to a dy that does
+not match. What is asked here at one point others ask at many.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from npattn import gradcheck
+from npattn.backend import to_numpy
+from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, Case, Draw, fused_twins
+from npattn.ops import conv2d, linear, pooling
+
+FUSED = fused_twins()
+PAIRS = (*OPS, *BLOCKS, *FUSED)
+TEXTBOOK = {case.name: case for case in (*OPS, *BLOCKS)}
+
+
+def ident(case: Case) -> str:
+    return case.name.replace("×", "x")  # a test's name in ASCII: not every tool gets others right
+
+
+def drawn(case: Case, size=(2, 3, 5, 4), seed=0, k=3):
+    return case.draw(Draw(np.random.default_rng(seed), size, k=k))
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
+def test_derivative(case: Case):
+    assert gradcheck((case.forward, case.backward), *drawn(case))
+
+
+IMAGES = [case for case in PAIRS if case.name != "cross-entropy"]
+
+
+@pytest.mark.parametrize("case", IMAGES, ids=ident)
+def test_derivative_at_ties(case: Case):
+    _, *rest = drawn(case)
+    x = np.random.default_rng(2).integers(0, 3, (2, 3, 5, 4)).astype(float)
+    assert gradcheck((case.forward, case.backward), x, *rest)
+
+
+@pytest.mark.parametrize("case", IMAGES, ids=ident)
+def test_derivative_with_a_large_kernel(case: Case):
+    assert gradcheck((case.forward, case.backward), *drawn(case, (1, 2, 3, 4), k=5))
+
+
+@pytest.mark.parametrize("case", IMAGES, ids=ident)
+def test_derivative_for_one_image_of_one_channel(case: Case):
+    assert gradcheck((case.forward, case.backward), *drawn(case, (1, 1, 3, 2), k=1))
+
+
+@pytest.mark.parametrize("make", LAYERS, ids=lambda make: repr(make(False)))
+@pytest.mark.parametrize("fused", [False, True], ids=["textbook", "fused"])
+def test_derivative_of_the_layer(make, fused):
+    assert gradcheck(make(fused), np.random.default_rng(3).standard_normal((2, 8, 4, 3)))
+
+
+def test_no_bias_no_gradient():
+    rng = np.random.default_rng(4)
+    for module, w in ((linear, rng.standard_normal((3, 4))), (conv2d, rng.standard_normal((3, 2, 3, 3)))):
+        x = rng.standard_normal((2, 2, 3, 4))
+        y, cache = module.forward(x, module.Params(w))
+        assert module.backward(y, cache)[1].b is None
+        assert gradcheck(module, x, module.Params(w, None))
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
+def test_dy_that_does_not_match(case: Case):
+    """A TypeError or ValueError that names dy, what was expected, and what came."""
+    y, cache = case.forward(*drawn(case))
+    y = np.asarray(y)
+    textbook = case.name.removesuffix(", fused")
+    gate = textbook in ("channel attention", "spatial attention")
+    name = "dloss" if textbook == "cross-entropy" else "dg" if gate else "dy"
+    what = "the loss" if textbook == "cross-entropy" else "the output gate" if gate else "the output y"
+    expected = rf"^{name}: expected shape {shape(y)}, that of {what}, got {shape(y, 2)}$"
+    with pytest.raises(ValueError, match=expected):
+        case.backward(np.zeros((*y.shape, 2)), cache)
+    with pytest.raises(TypeError, match=rf"^{name}: expected dtype float32 or float64, got int64$"):
+        case.backward(np.zeros(y.shape, dtype=np.int64), cache)
+    with pytest.raises(TypeError, match=rf"^{name}: expected an array .*, got (list|float)$"):
+        case.backward(y.tolist(), cache)
+
+
+def shape(y: np.ndarray, *more: int) -> str:
+    return str((*y.shape, *more)).replace("(", r"\(").replace(")", r"\)")
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
+def test_dy_of_another_float_dtype(case: Case):
+    """Where the cache holds numbers, a dy of another dtype is refused; a maximum's cache holds places only."""
+    y, cache = case.forward(*drawn(case))
+    dy = np.asarray(y, dtype=np.float32)
+    holds_numbers = ("linear", "conv2d", "batch norm", "sigmoid", "gate", "cross-entropy", "SE", "attention", "CBAM")
+    if any(word in case.name for word in holds_numbers):
+        with pytest.raises(TypeError, match="expected dtype float"):
+            case.backward(dy, cache)
+    else:
+        assert case.backward(dy, cache).dtype == np.float32
+
+
+def mapped(function, tree):
+    """The tree with the function applied to its float arrays."""
+    if isinstance(tree, tuple):
+        parts = [mapped(function, part) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return function(tree) if getattr(tree, "dtype", None) == np.float64 else tree
+
+
+def arrays(tree):
+    if isinstance(tree, tuple):
+        return [array for part in tree for array in arrays(part)]
+    return [] if tree is None else [tree]
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
+def test_float32_stays_float32(case: Case):
+    single = mapped(lambda array: array.astype(np.float32), drawn(case))
+    y, cache = case.forward(*single)
+    assert {gradient.dtype for gradient in arrays(case.backward(np.asarray(y), cache))} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("case", [*OPS, *BLOCKS], ids=ident)
+def test_on_another_device(case: Case):
+    """array-api-strict's second device, where what is made for another one cannot be mixed in."""
+    strict = pytest.importorskip("array_api_strict")
+    device = strict.Device("device1")
+    inputs = drawn(case)
+    y, cache = case.forward(*inputs)
+    expected = arrays(case.backward(np.asarray(y), cache))
+
+    def moved(tree):
+        if isinstance(tree, tuple):
+            parts = [moved(part) for part in tree]
+            return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+        return strict.asarray(tree, device=device) if isinstance(tree, np.ndarray) else tree
+
+    y, cache = case.forward(*moved(inputs))
+    found = arrays(case.backward(y, cache))
+    for one, other in zip(found, expected, strict=True):
+        assert one.device == device
+        np.testing.assert_allclose(to_numpy(one), other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["dense", "ties", "zeros", "one pixel"])
+@pytest.mark.parametrize("case", FUSED, ids=ident)
+def test_fused_is_textbook(case: Case, kind: str):
+    """The same numbers, and the same winners of ties, which a gradient check would leave open."""
+    twin = TEXTBOOK[case.name.removesuffix(", fused")]
+    x, *rest = drawn(case, (2, 3, 1, 1) if kind == "one pixel" and "2×2" not in case.name else (2, 3, 5, 4))
+    if kind == "ties":
+        x = np.random.default_rng(6).integers(0, 3, x.shape).astype(float)
+    if kind == "zeros":
+        x = np.zeros_like(x)
+    y, cache = case.forward(x, *rest)
+    expected_y, textbook_cache = twin.forward(x, *rest)
+    np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-12)
+    dy = np.random.default_rng(7).standard_normal(y.shape)
+    found, expected = arrays(case.backward(dy, cache)), arrays(twin.backward(dy, textbook_cache))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
+
+
+NO_BIAS = (
+    lambda fused: conv2d.Conv2d(8, 3, bias=False, rng=0, fused=fused),
+    lambda fused: linear.Linear(3, 2, bias=False, rng=0, fused=fused),
+    lambda fused: linear.Linear(3, 2, rng=0, fused=fused),
+)
+
+
+@pytest.mark.parametrize("make", [*LAYERS, *NO_BIAS], ids=lambda make: repr(make(False)))
+def test_a_layer_has_a_gradient_for_each_parameter_and_no_other(make):
+    layer = make(True)
+    layer.backward(layer.forward(np.ones((2, 8, 4, 3), dtype=np.float32)))
+    assert list(layer.grads) == list(layer.params)
+    assert all(layer.grads[key].shape == value.shape for key, value in layer.params.items())
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "winners"),
+    [
+        (pooling.global_max_pool_forward, pooling.global_max_pool_backward, (slice(None), slice(None), 0, 0)),
+        (pooling.channel_max_forward, pooling.channel_max_backward, (slice(None), 0)),
+        (pooling.max_pool_2x2_forward, pooling.max_pool_2x2_backward,
+         (slice(None), slice(None), slice(0, 4, 2), slice(0, 4, 2))),
+    ],
+)  # fmt: skip
+def test_the_first_maximum_of_a_tie_gets_it_all(forward, backward, winners):
+    """A gradient check accepts any way to share at a tie. This is ours, and PyTorch's."""
+    x = np.full((2, 3, 4, 5), 7.0)
+    y, cache = forward(x)
+    dy = np.random.default_rng(5).standard_normal(y.shape)
+    expected = np.zeros_like(x)
+    expected[winners] = dy[:, 0] if dy.shape[1] == 1 else dy
+    np.testing.assert_array_equal(backward(dy, cache), expected)

@@ -1,0 +1,188 @@
+"""MNIST's files: what is right is read, and what is missing, truncated or altered is refused by name."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import struct
+import urllib.request
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from npattn import data
+from npattn.data import DataError
+
+
+@pytest.fixture(scope="module")
+def raw() -> dict[str, bytes]:
+    """Four tiny files, as MNIST's are made."""
+    rng = np.random.default_rng(50)
+    images = rng.integers(0, 256, (12, 28, 28), np.uint8)
+    labels = rng.integers(0, 10, 12, np.uint8)
+    files = {}
+    for name, array in (
+        ("train-images", images),
+        ("train-labels", labels),
+        ("t10k-images", images),
+        ("t10k-labels", labels),
+    ):
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        files[f"{name}-idx{array.ndim}-ubyte"] = header + array.tobytes()
+    return files
+
+
+@pytest.fixture
+def tiny(raw, monkeypatch) -> dict[str, bytes]:
+    """The tiny files take the place of the real four."""
+    monkeypatch.delenv("NPATTN_DATA", raising=False)
+    for constant in ("TRAIN_IMAGES", "TRAIN_LABELS", "TEST_IMAGES", "TEST_LABELS"):
+        name = getattr(data, constant).name
+        shape = (12, 28, 28) if "images" in name else (12,)
+        monkeypatch.setattr(data, constant, data.File(name, shape, hashlib.sha256(raw[name]).hexdigest()))
+    return raw
+
+
+def test_embedded_digits(monkeypatch):
+    monkeypatch.delenv("NPATTN_DATA", raising=False)
+    digits = data.load()
+    assert digits.source == "embedded 10,000"
+    assert digits.train_images.shape == digits.test_images.shape == (10000, 28, 28)
+    assert digits.train_images.dtype == digits.train_labels.dtype == np.uint8
+    assert digits.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # MNIST's well-known beginnings
+    assert digits.test_labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
+    assert set(digits.train_labels) == set(range(10))
+    assert 0.13 < digits.train_images.mean() / 255 < 0.132
+    digits.train_images[0] = 0  # the caller's own
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("dotted", [True, False])
+def test_a_folder_with_the_four_files(tiny, tmp_path, monkeypatch, zipped: bool, dotted: bool):
+    for name, content in tiny.items():
+        name = name.replace("-idx", ".idx") if dotted else name
+        (tmp_path / f"{name}.gz" if zipped else tmp_path / name).write_bytes(
+            gzip.compress(content) if zipped else content
+        )
+    digits = data.load(tmp_path)
+    assert digits.source == "full 60,000"
+    assert digits.train_images.shape == (12, 28, 28)
+    assert digits.train_images.tobytes() == tiny["train-images-idx3-ubyte"][16:]
+    monkeypatch.setenv("NPATTN_DATA", str(tmp_path))
+    np.testing.assert_array_equal(data.load().test_labels, digits.test_labels)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: None, "no such file"),
+        (lambda raw: raw[:-1], r"truncated: expected 9,424 bytes after decompression, got 9,423"),
+        (lambda raw: b"", r"truncated: expected 9,424 bytes after decompression, got 0"),
+        (lambda raw: raw + b"x", "altered: expected 9,424 bytes after decompression, got more"),
+        (lambda raw: raw[:999] + bytes([raw[999] ^ 1]) + raw[1000:], "altered: expected sha256 .* got [0-9a-f]{64}"),
+        (lambda raw: gzip.compress(raw)[:-100], "truncated: its gzip stream ends too early"),
+        (lambda raw: gzip.compress(raw)[:5], "truncated: its gzip stream ends too early"),
+        (lambda raw: b"\x1f\x8b" + bytes(100), "altered: its gzip stream is broken"),
+        (
+            lambda raw: gzip.compress(raw)[:200] + b"\xff" * 50 + gzip.compress(raw)[250:],
+            "altered: its gzip stream is broken",
+        ),
+        (lambda raw: gzip.compress(bytes(10**8)), "altered: expected 9,424 bytes after decompression, got more"),
+    ],
+    ids=["missing", "short", "empty", "long", "one bit", "gz short", "gz header", "gz nonsense", "gz broken", "bomb"],
+)
+def test_a_damaged_file(tiny, tmp_path, damage, message: str):
+    for name, content in tiny.items():
+        (tmp_path / name).write_bytes(content)
+    path = tmp_path / "t10k-images-idx3-ubyte"
+    broken = damage(path.read_bytes())
+    path.unlink() if broken is None else path.write_bytes(broken)
+    with pytest.raises(DataError, match=message) as caught:
+        data.load(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_folder_in_a_files_place(tiny, tmp_path):
+    (tmp_path / "train-images-idx3-ubyte").mkdir()
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: cannot be read: Is a directory"):
+        data.load(tmp_path)
+
+
+@given(st.binary(max_size=64))
+@example(b"\x00\x00\x08\x03" + b"\x7f\xff\xff\xff" * 3)  # claims 2**93 images
+@example(b"\x00\x00\x08\x01\x80\x00\x00\x00")  # claims 2**31 labels
+@example(b"\x00\x00\x08\x01\x00\x00\x00\x00")  # none at all, and right
+@example(b"\x00\x00\x08\x02\x00\x00\x00\x02\x00\x00\x00\x01ab")
+@example(b"\x00\x00\x08\x00")
+@example(b"\x00\x00\x0d\x01\x00\x00\x00\x00")
+def test_any_bytes_are_an_array_or_an_error(raw: bytes):
+    with contextlib.suppress(DataError):
+        array = data.parse_idx(raw, "a file")
+        assert raw.endswith(array.tobytes())
+        assert len(raw) == 4 + 4 * array.ndim + array.size
+
+
+class Answer(io.BytesIO):
+    """What urlopen gives."""
+
+    def __init__(self, content: bytes, url: str) -> None:
+        super().__init__(content)
+        self.url = url
+
+    def geturl(self) -> str:
+        return self.url
+
+
+def serve(monkeypatch, answers) -> list[str]:
+    """Let urlopen give what `answers(url)` gives, and note what was asked."""
+    asked = []
+
+    def urlopen(url, timeout):
+        asked.append(url)
+        answer = answers(url)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    return asked
+
+
+def test_download(tiny, tmp_path, monkeypatch):
+    def answers(url):
+        if "storage" not in url:
+            return OSError("mirror is away")
+        return Answer(gzip.compress(tiny[url.rpartition("/")[2].removesuffix(".gz")]), url)
+
+    asked = serve(monkeypatch, answers)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    digits = data.load(download=True)
+    assert digits.train_images.tobytes() == tiny["train-images-idx3-ubyte"][16:]
+    assert len(asked) == 8
+    assert all(url.startswith("https://") for url in asked)
+    assert len(list((tmp_path / "npattn" / "mnist").iterdir())) == 4
+    data.load(download=True)
+    assert len(asked) == 8, "what is there is not fetched again"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda raw, url: Answer(raw[:-1], url), "truncated"),
+        (lambda raw, url: Answer(raw[:-9] + b"123456789", url), "altered"),
+        (lambda raw, url: Answer(b"<html>no</html>", url), "truncated"),
+        (lambda raw, url: Answer(raw, "http://elsewhere.example/"), "not https"),
+        (lambda raw, url: Answer(bytes(data.LARGEST_DOWNLOAD + 5), url), "more than 16,777,216 bytes"),
+        (lambda raw, url: TimeoutError("timed out"), "timed out"),
+    ],
+    ids=["short", "altered", "page", "http", "huge", "timeout"],
+)
+def test_a_download_that_goes_wrong_leaves_nothing(tiny, tmp_path, monkeypatch, answer, message: str):
+    serve(monkeypatch, lambda url: answer(gzip.compress(tiny[url.rpartition("/")[2].removesuffix(".gz")]), url))
+    with pytest.raises(DataError, match=rf"(?s)could not be downloaded.*{message}"):
+        data.load(tmp_path / "new", download=True)
+    assert not list(tmp_path.rglob("*-ubyte*"))
