@@ -89,8 +89,8 @@ assert error > 1e-3
 # %% [markdown]
 # ## The same with npattn.gradcheck
 #
-# The library's checker does all of this, and more: complex steps where they are possible, kinks and ties treated as what
-# they are, every input, and a guess at the cause. It takes a pair of functions.
+# The library's checker does all of this, and more: complex steps where they are possible, kinks and ties treated as
+# what they are, every input, and a guess at the cause. It takes a pair of functions.
 
 # %%
 import npattn
