@@ -345,7 +345,7 @@ def test_sums_of_pooled_gradients():
 
 
 def test_parameters_of_se_in_resnet_50():
-    """Hu et al. 2018, section 6.1: 2.5 million parameters, 2,514,944 to the last one."""
+    """Hu et al. 2018: 2.5 million parameters more, and to the last one 2,514,944."""
     stages = [(256, 3), (512, 4), (1024, 6), (2048, 3)]
     built = sum(blocks * npattn.SELayer(C, reduction=16).count() for C, blocks in stages)
     assert built == sum(blocks * 2 * C * C // 16 for C, blocks in stages) == 2_514_944
