@@ -83,6 +83,7 @@ class Side:
     name: str
     forward: Callable[[], Any] | None
     both: Callable[[], dict[str, np.ndarray]]
+    release: Callable[[], Any] = lambda: None  # drops what is kept between two calls: caches and gradients
     forward_times: list[float] = field(default_factory=list)
     both_times: list[float] = field(default_factory=list)
     peak: float | None = None  # bytes
@@ -176,7 +177,7 @@ def our_side(name: str, layer: Any, x: np.ndarray, dy: np.ndarray) -> Side:
         dx = layer.backward(dy)
         return {"y": y, "dx": dx, **layer.grads}
 
-    return Side(name, forward, both)
+    return Side(name, forward, both, forward)  # a forward under no_grad leaves no cache
 
 
 def torch_side(name: str, module: Any, compiled: bool, x: np.ndarray, dy: np.ndarray) -> Side:
@@ -199,7 +200,10 @@ def torch_side(name: str, module: Any, compiled: bool, x: np.ndarray, dy: np.nda
         grads = {key: parameter.grad.numpy() for key, parameter in module.named_parameters()}
         return {"y": y.detach().numpy(), "dx": x_grad.grad.numpy(), **grads}
 
-    return Side(name, forward, both)
+    def release() -> None:
+        x_grad.grad = None
+
+    return Side(name, forward, both, release)
 
 
 # Measuring
@@ -240,9 +244,10 @@ def status(key: str) -> float | None:
     return None
 
 
-def peak_memory(call: Callable[[], Any]) -> float | None:
+def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: None) -> float | None:
     """How far one call drives the process's memory up, in bytes; None where the system does not tell (not Linux)."""
     call()
+    release()
     gc.collect()
     memory.drop()  # what is kept for the next output counts as well
     try:
@@ -259,7 +264,7 @@ def peak_memory(call: Callable[[], Any]) -> float | None:
 def measure(sides: list[Side], runs: int) -> None:
     """Time all sides in turns. Sets their times and peaks."""
     for side in sides:
-        side.peak = peak_memory(side.both)
+        side.peak = peak_memory(side.both, side.release)
     for kind in ("forward", "both"):
         for turn in range(runs):
             for side in sides:
