@@ -623,3 +623,14 @@ def test_cache_sizes_are_read_or_assumed(tmp_path, monkeypatch):
     assert tiles.cache_bytes(3, 7) == 7
     assert tiles.cache_bytes(1, 9) == 9
     tiles.cache_bytes.cache_clear()
+
+
+def test_the_callers_errstate_holds_in_all_threads():
+    """What NumPy is told to do about an overflow holds for the work that other threads do."""
+    layer = npattn.Conv2d(16, 16, rng=0)
+    x = np.full((64, 16, 28, 28), 3e38, np.float32)
+    with np.errstate(all="ignore"):
+        layer(x)
+    assert layer.path == "fused"
+    with np.errstate(over="raise", invalid="raise"), pytest.raises(FloatingPointError):
+        layer(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -148,7 +149,7 @@ def test_command_line(tiny, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "SELayer(32, reduction=8)" in shown
     assert "training on the embedded 10,000 digits, 1 epochs of batches of 100, seed 3" in shown
-    assert "epoch 1/1  loss" in shown
+    assert re.search(r"epoch 1/1 +\d+\.\d s  loss \d\.\d{4}  accuracy \d+\.\d\d%  test \d+\.\d\d%", shown)
     settings = json.loads((out / "metrics.json").read_text())["config"]
     assert (settings["attention"], settings["batch_size"], settings["lr"], settings["seed"]) == ("se", 100, 0.02, 3)
 

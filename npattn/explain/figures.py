@@ -47,16 +47,8 @@ def curves(history: list[dict[str, float]], path: Path) -> None:
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="Loss")
     right.plot(epochs, [100 * (1 - row["accuracy"]) for row in history], color=QUIET, marker="o", ms=3)
     right.plot(at, [100 * (1 - row["test_accuracy"]) for row in tested], color=ACCENT, marker="o", ms=3)
-    for last in tested[-1:]:
-        right.annotate(
-            f"{last['test_accuracy']:.2%} right",
-            (last["epoch"], 100 * (1 - last["test_accuracy"])),
-            xytext=(0, 10),
-            textcoords="offset points",
-            ha="right",
-            color=ACCENT,
-        )
-    right.set(xlabel="epoch", ylabel="digits that are wrong (%)", yscale="log", title="Error")
+    outcome = f"Error: {tested[-1]['test_accuracy']:.2%} right" if tested else "Error"
+    right.set(xlabel="epoch", ylabel="digits that are wrong (%)", yscale="log", title=outcome)
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for axes in (left, right):
         plain(axes)

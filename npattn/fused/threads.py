@@ -9,6 +9,7 @@ is lowered when the first task enters and put back, as it was found, when the la
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import math
 import operator
@@ -194,7 +195,8 @@ def spread(task: Callable[[int], Result], count: int) -> list[Result]:
             finally:
                 inside.task = False
 
-        helpers = [_pool(threads - 1).submit(work) for _ in range(threads - 1)]
+        # each in a copy of the caller's context: np.errstate holds there too
+        helpers = [_pool(threads - 1).submit(contextvars.copy_context().run, work) for _ in range(threads - 1)]
         try:
             work()
         finally:
