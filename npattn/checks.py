@@ -124,8 +124,8 @@ def odd(name: str, value: int) -> int:
     return number
 
 
-def real_number(name: str, value: float, least: float = -math.inf, below: float = math.inf) -> float:
-    """Return `value` as a float, after checking least <= value < below and that it is finite.
+def real_number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return `value` as a float, after checking least <= value <= most and that it is finite.
 
     Raises
     ------
@@ -138,8 +138,8 @@ def real_number(name: str, value: float, least: float = -math.inf, below: float 
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {value!r}") from None
-    if not math.isfinite(number) or not least <= number < below:
-        raise ValueError(f"{name}: expected a finite number in [{least:g}, {below:g}), got {number!r}")
+    if not math.isfinite(number) or not least <= number <= most:
+        raise ValueError(f"{name}: expected a finite number from {least:g} to {most:g}, got {number!r}")
     return number
 
 

@@ -56,7 +56,7 @@ class TrainConfig:
         AdamW's weight decay, at least 0.
     shift, turn, zoom
         Training digits are shifted by up to `shift` pixels (0 to 14), turned by up to `turn` degrees (0 to 180) and
-        scaled by up to 1 ± `zoom` (0 to below 1), each by its own random amounts.
+        scaled by up to 1 ± `zoom` (0 to 0.9), each by its own random amounts.
     seed
         Of the initial weights, the order and these amounts; at least 0.
     test_every
@@ -96,9 +96,9 @@ class TrainConfig:
         whole_number("batch_size", self.batch_size, least=2)
         whole_number("seed", self.seed, least=0)
         whole_number("test_every", self.test_every)
-        real_number("shift", self.shift, least=0, below=14.5)
-        real_number("turn", self.turn, least=0, below=180.5)
-        real_number("zoom", self.zoom, least=0, below=1)
+        real_number("shift", self.shift, least=0, most=14)
+        real_number("turn", self.turn, least=0, most=180)
+        real_number("zoom", self.zoom, least=0, most=0.9)
         if real_number("lr", self.lr, least=0) == 0:
             raise ValueError("lr: expected a learning rate above 0, got 0")
         real_number("decay", self.decay, least=0)

@@ -291,6 +291,11 @@ def test_bad_cotangents_of_pairs(case):
         (lambda: npattn.CBAM(32, xp=[]), TypeError, "xp: expected an array module"),
         (lambda: npattn.BatchNorm2d(4, eps=-1), ValueError, "eps: expected a finite number"),
         (lambda: npattn.BatchNorm2d(4, momentum="x"), TypeError, "momentum: expected a number"),
+        (
+            lambda: npattn.BatchNorm2d(4, momentum=1.00000005),
+            ValueError,
+            "momentum: expected a finite number from 0 to 1",
+        ),
         (lambda: npattn.Gated("x"), TypeError, "attention: expected a layer, got str"),
         (lambda: npattn.Sequential(), ValueError, "layers: expected at least one layer"),
         (lambda: npattn.Sequential(npattn.ReLU(), 3), TypeError, "1: expected a layer, got int"),

@@ -219,7 +219,8 @@ def test_resuming_asks_for_the_same_digits(tiny, no_figures, tmp_path, monkeypat
         ({"lr": 0}, ValueError, "lr: expected a learning rate above 0"),
         ({"lr": float("nan")}, ValueError, "lr: expected a finite number"),
         ({"seed": -1}, ValueError, "seed: expected a whole number of at least 0"),
-        ({"shift": 15}, ValueError, r"shift: expected a finite number in \[0, 14.5\), got 15.0"),
+        ({"shift": 14.5}, ValueError, "shift: expected a finite number from 0 to 14, got 14.5"),
+        ({"zoom": 1}, ValueError, "zoom: expected a finite number from 0 to 0.9, got 1.0"),
     ],
 )
 def test_bad_settings(settings, error, message):

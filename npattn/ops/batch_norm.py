@@ -170,7 +170,7 @@ class BatchNorm2d(Layer):
         super().__init__(**options)
         C = self.channels = whole_number("num_features", num_features)
         self.eps = real_number("eps", eps, least=0)
-        self.momentum = real_number("momentum", momentum, least=0, below=1.0000001)
+        self.momentum = real_number("momentum", momentum, least=0, most=1)
         self.signature = f"{C}"
         self.params["weight"] = self.own([1.0] * C)
         self.params["bias"] = self.own([0.0] * C)
