@@ -20,8 +20,8 @@
              CBAM.2, CBAM.1  dX = dU · g_c + ds_avg / P                               dy          dx
              CBAM.1 (CA.2)   plus ds_max at the largest pixel of each channel
 
-U takes no memory of its own, and no product of two tensors is ever stored whole. dg_c is taken
-apart: dX needs the sum of X · dU over all pixels, through the MLP, before its first pixel can be written.
+U takes no memory of its own, and no product of two tensors is ever stored whole. dg_c is taken apart, since dX needs
+the sum of X · dU over all pixels, through the MLP, before its first pixel can be written.
 """
 
 from __future__ import annotations

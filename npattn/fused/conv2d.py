@@ -63,14 +63,14 @@ def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
     L = T - 2 * (k // 2)  # after the last column that belongs to an image
     kernel = np.ascontiguousarray(w.transpose(3, 0, 2, 1)).reshape(k * M, k * C)  # (j, m) by (i, c)
     seen = as_strided(Z, (h, k * C, T), Z.strides, writeable=False)
-    R = np.matmul(kernel, seen, out=threads.scratch("product", (h, k * M, T), Z.dtype)).reshape(h, k, M, T)
-    y = R[:, 0]
-    if k > 1:
-        y = threads.scratch("sum", (h, M, n * V), Z.dtype)
-        np.add(R[:, 0, :, :L], R[:, 1, :, 1 : 1 + L], out=y[:, :, :L])
-        for j in range(2, k):
-            y[:, :, :L] += R[:, j, :, j : j + L]
-    return y[:, :, : n * V].reshape(h, M, n, V)[..., :W]
+    R = np.matmul(kernel, seen, out=threads.scratch("product", (h, k * M, T), Z.dtype))
+    row, part, place = R.strides
+    shifted = as_strided(
+        R, (h, k, M, L), (row, M * part + place, part, place), writeable=False
+    )  # j: a part and a place
+    y = threads.scratch("sum", (h, M, n * V), Z.dtype)
+    np.add.reduce(shifted, axis=1, out=y[:, :, :L])
+    return y.reshape(h, M, n, V)[..., :W]
 
 
 def kernel_gradient(Z: Array, D: Array, k: int) -> Array:
