@@ -49,6 +49,10 @@ katex.KATEX_DEFAULT_OPTIONS |= {
         r"\mlp": r"\operatorname{mlp}",
         r"\pd": r"\frac{\partial #1}{\partial #2}",
         r"\code": r"\texttt{#1}",
+        r"\pmax": r"p^{\text{max}}",  # where the first maximum is: a pixel, a channel, …
+        r"\cmax": r"c^{\text{max}}",
+        r"\kmax": r"k^{\text{max}}",
+        r"\lmax": r"l^{\text{max}}",
     },
 }
 

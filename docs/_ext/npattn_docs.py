@@ -3,7 +3,7 @@
 :::{forward} SE.1          an equation of the forward, numbered SE.1
 :::{backward} SE.1         the equation that undoes it
 {tag}`SE.1`                a link to the equation; {tag}`←SE.1` to its backward
-:::{worked} se             a worked example, computed now by npattn.explain.trace
+:::{worked} se             a worked example of a block or an op, computed now by npattn.explain.trace
 :::{drawing} se            a picture of docs/_figures.py, with a caption
 :::{answer}                an exercise's answer, folded away
 :::{api}                   the public names, from their docstrings
@@ -129,22 +129,22 @@ def assigned(name: str, value: np.ndarray) -> nodes.container:
 
 
 class Worked(SphinxDirective):
-    """A block's worked example: `npattn trace`, with the numbers set as matrices."""
+    """A worked example: what `npattn trace` prints, with the numbers set as matrices."""
 
     required_arguments = 1
     option_spec: ClassVar[dict[str, Any]] = {"seed": directives.nonnegative_int, "part": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
-        from npattn.explain.trace import BLOCKS, trace
+        from npattn.explain.trace import trace
+        from npattn.explain.trace_ops import OPS, trace_op
 
-        block, seed = self.arguments[0], self.options.get("seed")
-        found = trace(block, seed=seed)
+        name, seed = self.arguments[0], self.options.get("seed")
+        found = trace_op(name, seed) if name in OPS else trace(name, seed=seed)
         part = self.options.get("part")
-        output = BLOCKS[block].output
         made: list[nodes.Node] = []
         if part in (None, "given"):
-            made += [assigned(name, value) for name, value in ({"x": found.x} | found.params).items()]
-            made.append(assigned(f"d{output}", found.dy))
+            made += [assigned(name, value) for name, value in found.given.items()]
+            made.append(assigned(f"d{found.names[1]}", found.dy))
         if part in (None, "forward"):
             made += self.steps(found.forward)
         if part in (None, "backward"):
