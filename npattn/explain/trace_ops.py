@@ -42,9 +42,7 @@ def scores(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 OPS = {
     "relu": Op(activation, "relu_", lambda rng: (shuffled(rng, 2, 3),)),
     "sigmoid": Op(activation, "sigmoid_", lambda rng: (shuffled(rng, 2, 3),)),
-    "linear": Op(
-        linear, "", lambda rng: (shuffled(rng, 2, 2), linear.Params(chosen(rng, 3, 2), chosen(rng, 3)))
-    ),
+    "linear": Op(linear, "", lambda rng: (shuffled(rng, 2, 2), linear.Params(chosen(rng, 3, 2), chosen(rng, 3)))),
     "global_avg_pool": Op(pooling, "global_avg_pool_", lambda rng: (shuffled(rng, 1, 2, 2, 2),)),
     "global_max_pool": Op(pooling, "global_max_pool_", lambda rng: (shuffled(rng, 1, 2, 2, 2),)),
     "channel_mean": Op(pooling, "channel_mean_", lambda rng: (shuffled(rng, 1, 2, 2, 2),)),
@@ -55,7 +53,9 @@ OPS = {
         conv2d, "", lambda rng: (shuffled(rng, 1, 1, 2, 3), conv2d.Params(chosen(rng, 1, 1, 3, 3), chosen(rng, 1)))
     ),
     "batch_norm": Op(
-        batch_norm, "train_", lambda rng: (shuffled(rng, 2, 1, 1, 3) + 1, batch_norm.Params(chosen(rng, 1), chosen(rng, 1)))
+        batch_norm,
+        "train_",
+        lambda rng: (shuffled(rng, 2, 1, 1, 3) + 1, batch_norm.Params(chosen(rng, 1), chosen(rng, 1))),
     ),
     "loss": Op(loss, "", scores, names=("z", "loss")),
 }
