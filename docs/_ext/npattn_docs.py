@@ -101,14 +101,16 @@ def number(value: float) -> str:
     return "0" if short == "-0" else short
 
 
-def matrix(value: np.ndarray) -> str:
-    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, side by side for the rest."""
+def matrices(value: np.ndarray) -> list[str]:
+    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, one after another for the rest."""
     lead = next((i for i, n in enumerate(value.shape[:-1]) if n > 1), max(value.ndim - 1, 0))
     core = value.reshape(value.shape[lead:])
+    if core.ndim == 0:
+        return [number(float(core))]
     if core.ndim <= 2:
         rows = r" \\ ".join(" & ".join(number(v) for v in row) for row in np.atleast_2d(core))
-        return rf"\begin{{bmatrix}} {rows} \end{{bmatrix}}"
-    return r"\; ".join(matrix(part) for part in core)
+        return [rf"\begin{{bmatrix}} {rows} \end{{bmatrix}}"]
+    return [one for part in core for one in matrices(part)]
 
 
 def letter(name: str) -> str:
@@ -123,7 +125,11 @@ def shape_text(value: np.ndarray) -> str:
 def assigned(name: str, value: np.ndarray) -> nodes.container:
     """name = numbers, and the shape."""
     box = nodes.container(classes=["assigned"])
-    box += nodes.container("", formula(f"{letter(name)} = {matrix(value)}"), classes=["equation-math"])
+    first, *others = matrices(value)
+    numbers = nodes.container(classes=["numbers"])  # they stand side by side, and below each other where it is narrow
+    for one in (f"{letter(name)} = {first}", *others):
+        numbers += nodes.container("", formula(one), classes=["equation-math"])
+    box += numbers
     box += raw(f'<span class="shape">{shape_text(value)}</span>')
     return box
 
