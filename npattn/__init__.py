@@ -7,6 +7,9 @@ a layer is a thin object around a pair.
     npattn.attention.channel   CBAM's channel attention (a gate)     ChannelAttention
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
+    npattn.attention.concat    average and maximum side by side      ConcatAttention
+    npattn.attention.psa       every pixel looks at every pixel      PSA
+    npattn.attention.wrong     what SE is compared with              SqueezeScale, ConvGate, SEGate, ParallelSE
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
     npattn.fused               the same pairs in fewer passes over memory; set_num_threads
     npattn.layer               Layer, Sequential, no_grad
@@ -20,9 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
+from npattn.attention.concat import ConcatAttention
 from npattn.attention.gate import Gated
+from npattn.attention.psa import PSA
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
+from npattn.attention.wrong import ConvGate, ParallelSE, SEGate, SqueezeScale
 from npattn.backend import array_module
 from npattn.fused.threads import get_num_threads, set_num_threads
 from npattn.gradcheck import GradcheckError, GradcheckReport, gradcheck
@@ -40,10 +46,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CBAM",
+    "PSA",
     "AvgPool2x2",
     "BatchNorm2d",
     "ChannelAttention",
+    "ConcatAttention",
     "Conv2d",
+    "ConvGate",
     "Gated",
     "GlobalAvgPool",
     "GlobalMaxPool",
@@ -52,11 +61,14 @@ __all__ = [
     "Layer",
     "Linear",
     "MaxPool2x2",
+    "ParallelSE",
     "ReLU",
+    "SEGate",
     "SELayer",
     "Sequential",
     "Sigmoid",
     "SpatialAttention",
+    "SqueezeScale",
     "TrainConfig",
     "TrainResult",
     "array_module",

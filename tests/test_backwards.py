@@ -67,13 +67,16 @@ def test_no_bias_no_gradient():
         assert gradcheck(module, x, module.Params(w, None))
 
 
+GATES = ("channel attention", "SE's gate", "pool-and-concatenate channel attention")
+
+
 @pytest.mark.parametrize("case", PAIRS, ids=ident)
 def test_dy_that_does_not_match(case: Case):
     """A TypeError or ValueError that names dy, what was expected, and what came."""
     y, cache = case.forward(*drawn(case))
     y = np.asarray(y)
     textbook = case.name.removesuffix(", fused")
-    gate = textbook in ("channel attention", "spatial attention")
+    gate = textbook in (*GATES, "spatial attention")
     name = "dloss" if textbook == "cross-entropy" else "dg" if gate else "dy"
     what = "the loss" if textbook == "cross-entropy" else "the output gate" if gate else "the output y"
     expected = rf"^{name}: expected shape {shape(y)}, that of {what}, got {shape(y, 2)}$"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.attention import cbam, channel, gate, se, spatial
+from npattn.attention import cbam, channel, concat, gate, psa, se, spatial, wrong
 from npattn.layer import Layer
 from npattn.ops import activation, batch_norm, conv2d, linear, loss, pooling
 
@@ -38,6 +38,11 @@ class Draw(NamedTuple):
 
     def spatial(self) -> spatial.Params:
         return spatial.Params(self.w(1, 2, self.k, self.k))
+
+    def psa(self) -> psa.Params:
+        _, C, H, W = self.size
+        D = (2 * H - 1) * (2 * W - 1)
+        return psa.Params(self.w(D, C), self.w(D, C), self.w(C, 3 * C))
 
     def norm(self) -> batch_norm.Params:
         return batch_norm.Params(self.w(self.size[1]), self.w(self.size[1]))
@@ -82,6 +87,7 @@ OPS = (
     Case("cross-entropy", loss.forward, loss.backward,
          lambda d: (d.w(d.size[0] + 3, d.size[1]), d.rng.integers(0, d.size[1], d.size[0] + 3))),
     Case("gate", gate.forward, gate.backward, lambda d: (d.x(), d.w(*d.size[:2], 1, 1))),
+    Case("SE without FC", wrong.squeeze_forward, wrong.squeeze_backward, lambda d: (d.x(),)),
 )  # fmt: skip
 
 BLOCKS = (
@@ -89,7 +95,14 @@ BLOCKS = (
     Case("channel attention", channel.forward, channel.backward, lambda d: (d.x(), d.channel())),
     Case("spatial attention", spatial.forward, spatial.backward, lambda d: (d.x(), d.spatial())),
     Case("CBAM", cbam.forward, cbam.backward, lambda d: (d.x(), cbam.Params(d.channel(), d.spatial()))),
-)
+    Case("SE by convolution", wrong.conv_forward, wrong.conv_backward,
+         lambda d: (d.x(), wrong.ConvParams(d.w(d.size[1], d.size[1], d.k, d.k)))),
+    Case("SE's gate", wrong.gate_forward, wrong.gate_backward,
+         lambda d: (d.x(), channel.Params(d.w(d.R, d.size[1]), d.w(d.size[1] + 1, d.R)))),
+    Case("pool-and-concatenate channel attention", concat.forward, concat.backward,
+         lambda d: (d.x(), concat.Params(d.w(d.R, 2 * d.size[1]), d.w(d.size[1], d.R)))),
+    Case("point-wise spatial attention", psa.forward, psa.backward, lambda d: (d.x(), d.psa())),
+)  # fmt: skip
 
 
 def fused_twins() -> list[Case]:
@@ -127,5 +140,10 @@ LAYERS: tuple[Callable[[bool], Layer], ...] = (
     lambda fused: batch_norm.BatchNorm2d(8, fused=fused).eval(),
     lambda fused: gate.Gated(spatial.SpatialAttention(kernel_size=3, rng=0, fused=fused)),
     lambda fused: gate.Gated(channel.ChannelAttention(8, ratio=4, rng=0, fused=fused)),
+    lambda fused: wrong.SqueezeScale(fused=fused),
+    lambda fused: wrong.ConvGate(8, kernel_size=3, rng=0, fused=fused),
+    lambda fused: wrong.ParallelSE(conv2d.Conv2d(8, 5, rng=0, fused=fused), wrong.SEGate(8, 5, 2, rng=1, fused=fused)),
+    lambda fused: concat.ConcatAttention(8, ratio=4, rng=0, fused=fused),
+    lambda fused: psa.PSA(8, 4, 3, rng=0, fused=fused),
 )
 """Layers that take an image, textbook or fused. `path` says after a forward which it was."""
