@@ -7,6 +7,7 @@ a layer is a thin object around a pair.
     npattn.attention.channel   CBAM's channel attention (a gate)     ChannelAttention
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
+    npattn.attention.residual  x plus what a branch makes of it      Residual
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
     npattn.fused               the same pairs in fewer passes over memory; set_num_threads
     npattn.layer               Layer, Sequential, no_grad
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.gate import Gated
+from npattn.attention.residual import Residual
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
 from npattn.backend import array_module
@@ -53,6 +55,7 @@ __all__ = [
     "Linear",
     "MaxPool2x2",
     "ReLU",
+    "Residual",
     "SELayer",
     "Sequential",
     "Sigmoid",

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.attention import cbam, channel, gate, se, spatial
-from npattn.layer import Layer
+from npattn.attention import cbam, channel, gate, residual, se, spatial
+from npattn.layer import Layer, Sequential
 from npattn.ops import activation, batch_norm, conv2d, linear, loss, pooling
 
 
@@ -82,6 +82,7 @@ OPS = (
     Case("cross-entropy", loss.forward, loss.backward,
          lambda d: (d.w(d.size[0] + 3, d.size[1]), d.rng.integers(0, d.size[1], d.size[0] + 3))),
     Case("gate", gate.forward, gate.backward, lambda d: (d.x(), d.w(*d.size[:2], 1, 1))),
+    Case("residual sum", residual.forward, residual.backward, lambda d: (d.x(), d.x())),
 )  # fmt: skip
 
 BLOCKS = (
@@ -127,5 +128,10 @@ LAYERS: tuple[Callable[[bool], Layer], ...] = (
     lambda fused: batch_norm.BatchNorm2d(8, fused=fused).eval(),
     lambda fused: gate.Gated(spatial.SpatialAttention(kernel_size=3, rng=0, fused=fused)),
     lambda fused: gate.Gated(channel.ChannelAttention(8, ratio=4, rng=0, fused=fused)),
+    lambda fused: residual.Residual(se.SELayer(8, reduction=4, rng=0, fused=fused)),
+    lambda fused: residual.Residual(
+        Sequential(conv2d.Conv2d(8, 3, 3, rng=0, fused=fused), cbam.CBAM(3, ratio=1, rng=1, fused=fused)),
+        skip=conv2d.Conv2d(8, 3, 1, rng=2, fused=fused),
+    ),
 )
 """Layers that take an image, textbook or fused. `path` says after a forward which it was."""
