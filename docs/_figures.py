@@ -202,6 +202,28 @@ def gate() -> str:
     return d.svg()
 
 
+def residual() -> str:
+    d = Drawing(238, "A residual unit: x plus what a branch makes of x")
+    left, right = 110, 300
+    d.text(left, 20, "x  (N, C, H, W)")
+    d.text(left + 66, 20, "dx = dx_skip + dx_branch", "bwd", "start")
+    d.wire((left, 28), (left, 159))
+    d.names(left, 112, "s", "ds")
+    d.text(left - 34, 112, "RES.2", "small", "end")
+    d.wire((left, 50), (right, 50), (right, 76))
+    d.text((left + right) / 2, 44, "dx_branch", "bwd")
+    d.box(right, 97, "a branch", "RES.1")
+    d.wire((right, 118), (right, 172), (left + 13, 172))
+    d.text((left + right) / 2, 166, "b", "fwd")
+    d.text((left + right) / 2, 188, "db", "bwd")
+    d.dot(left, 172, "+")
+    d.text(left - 20, 177, "RES.3", "small", "end")
+    d.wire((left, 185), (left, 215))
+    d.names(left, 199, "y", "dy")
+    d.text(left, 233, "y  (N, C, H, W)")
+    return d.svg()
+
+
 def used_twice() -> str:
     d = Drawing(200, "A value that is used twice: its two gradients add")
     d.text(200, 20, "v")
@@ -253,6 +275,7 @@ FIGURES: dict[str, Callable[[], str]] = {
     "spatial": spatial,
     "cbam": cbam,
     "gate": gate,
+    "residual": residual,
     "used-twice": used_twice,
     "flip": flip,
 }

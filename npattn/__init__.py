@@ -10,6 +10,7 @@ a layer is a thin object around a pair.
     npattn.attention.concat    average and maximum side by side      ConcatAttention
     npattn.attention.psa       every pixel looks at every pixel      PSA
     npattn.attention.wrong     what SE is compared with              SqueezeScale, ConvGate, SEGate, ParallelSE
+    npattn.attention.residual  x plus what a branch makes of it      Residual
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
     npattn.fused               the same pairs in fewer passes over memory; set_num_threads
     npattn.layer               Layer, Sequential, no_grad
@@ -26,6 +27,7 @@ from npattn.attention.channel import ChannelAttention
 from npattn.attention.concat import ConcatAttention
 from npattn.attention.gate import Gated
 from npattn.attention.psa import PSA
+from npattn.attention.residual import Residual
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
 from npattn.attention.wrong import ConvGate, ParallelSE, SEGate, SqueezeScale
@@ -63,6 +65,7 @@ __all__ = [
     "MaxPool2x2",
     "ParallelSE",
     "ReLU",
+    "Residual",
     "SEGate",
     "SELayer",
     "Sequential",

@@ -21,6 +21,7 @@ MAKERS = {
     "SpatialAttention": lambda **o: npattn.SpatialAttention(3, **o),
     "CBAM": lambda **o: npattn.CBAM(8, 2, 3, **o),
     "Gated": lambda **o: npattn.Gated(npattn.ChannelAttention(8, 2, **o)),
+    "Residual": lambda **o: npattn.Residual(npattn.SELayer(8, 2, **o)),
     "Conv2d": lambda **o: npattn.Conv2d(8, 4, 3, **o),
     "BatchNorm2d": lambda **o: npattn.BatchNorm2d(8, **o),
     "MaxPool2x2": lambda **o: npattn.MaxPool2x2(**o),

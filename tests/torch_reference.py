@@ -74,7 +74,7 @@ def point_wise(x, w):
     import torch
     import torch.nn.functional as F
 
-    N, C, H, W = x.shape
+    N, _, H, W = x.shape
     maps = {
         branch: F.conv2d(x, w[f"{branch}.weight"]).reshape(N, 2 * H - 1, 2 * W - 1, H, W)
         for branch in ("collect", "distribute")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.attention import cbam, channel, se, spatial
+from npattn.attention import cbam, channel, residual, se, spatial
 from npattn.ops import activation, batch_norm, conv2d, linear, loss, pooling
 
 
@@ -167,6 +167,33 @@ def spatial_mean_not_divided(dy, cache):
     da = activation.sigmoid_backward(dy, cache.sigmoid)
     dm, _ = conv2d.backward(da, cache.conv)
     return dx + dm[:, :1] * (1 - 1 / dx.shape[1]), grads
+
+
+def residual_se_forward(x, params):
+    """x plus SE of x, and what the two need: a residual unit with a whole branch."""
+    b, se_cache = se.forward(x, params)
+    y, cache = residual.forward(x, b)
+    return y, (cache, se_cache)
+
+
+@mistake(residual_se_forward, for_se, "x")
+def residual_skip_path_forgotten(dy, cache):
+    _, db = residual.backward(dy, cache[0])
+    return se.backward(db, cache[1])
+
+
+@mistake(residual_se_forward, for_se, "x")
+def residual_skip_path_counted_twice(dy, cache):
+    ds, db = residual.backward(dy, cache[0])
+    dx_branch, grads = se.backward(db, cache[1])
+    return ds + ds + dx_branch, grads
+
+
+@mistake(residual_se_forward, for_se, "params.w1", "constant factor of 0.5")
+def residual_sum_taken_for_a_mean(dy, cache):
+    ds, db = residual.backward(dy / 2, cache[0])
+    dx_branch, grads = se.backward(db, cache[1])
+    return ds + dx_branch, grads
 
 
 # Factors

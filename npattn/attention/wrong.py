@@ -25,12 +25,13 @@ Derivation: docs/blocks/wrong.md
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Unpack
+from collections.abc import MutableMapping
+from typing import NamedTuple, Unpack
 
 from npattn.attention import channel, gate
 from npattn.backend import Array
 from npattn.checks import floating, hidden_width, odd, same_shape, shaped, whole_number
-from npattn.layer import Joined, Layer, Options, Sequential, uniform
+from npattn.layer import Joined, Layer, Nested, Options, uniform
 from npattn.ops import conv2d
 from npattn.ops.activation import SigmoidCache, sigmoid_backward, sigmoid_forward
 from npattn.ops.pooling import MeanCache, global_avg_pool_backward, global_avg_pool_forward
@@ -274,7 +275,7 @@ class SEGate(Layer):
         return dx, {"fc.0.weight": grads.w1, "fc.2.weight": grads.w2}
 
 
-class ParallelSE(Sequential):
+class ParallelSE(Nested):
     """SE beside a transformation F instead of behind it: x (N, B, H, W) to F(x) times a gate made from x.
 
     Parameters
@@ -284,7 +285,7 @@ class ParallelSE(Sequential):
     gate
         `SEGate(B, C)`, or any other layer from x to a gate for F(x).
 
-    Their keys get "transform." and "gate." before them.
+    `params`: "transform." and the transformation's own keys, "gate." and the gate's. `attention` likewise.
 
     Raises
     ------
@@ -295,17 +296,15 @@ class ParallelSE(Sequential):
     input_axes = "N C H W"
 
     def __init__(self, transform: Layer, gate: Layer) -> None:
-        super().__init__(transform=transform, gate=gate)
-        self.channels = gate.channels
-        self.signature = f"{transform!r}, {gate!r}"
+        super().__init__({"transform": transform, "gate": gate})
 
-    def run(self, x: Array) -> tuple[Array, Any]:
+    def run(self, x: Array) -> tuple[Array, gate.Cache]:
         u = self.layers["transform"].forward(x)  # PAR.1
         g = self.layers["gate"].forward(x)
-        self._gates = self.layers["transform"]._gates | self.layers["gate"]._gates
+        self._after_run()
         return gate.forward(u, g)  # PAR.5
 
-    def undo(self, dy: Array, cache: Any) -> tuple[Array, Joined]:
+    def undo(self, dy: Array, cache: gate.Cache) -> tuple[Array, MutableMapping[str, Array]]:
         # PAR.5 was y = u · g
         du, dg = gate.backward(dy, cache)  # PAR.5
 

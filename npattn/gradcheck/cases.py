@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.attention import cbam, channel, concat, gate, psa, se, spatial, wrong
-from npattn.layer import Layer
+from npattn.attention import cbam, channel, concat, gate, psa, residual, se, spatial, wrong
+from npattn.layer import Layer, Sequential
 from npattn.ops import activation, batch_norm, conv2d, linear, loss, pooling
 
 
@@ -88,6 +88,7 @@ OPS = (
          lambda d: (d.w(d.size[0] + 3, d.size[1]), d.rng.integers(0, d.size[1], d.size[0] + 3))),
     Case("gate", gate.forward, gate.backward, lambda d: (d.x(), d.w(*d.size[:2], 1, 1))),
     Case("SE without FC", wrong.squeeze_forward, wrong.squeeze_backward, lambda d: (d.x(),)),
+    Case("residual sum", residual.forward, residual.backward, lambda d: (d.x(), d.x())),
 )  # fmt: skip
 
 BLOCKS = (
@@ -145,5 +146,10 @@ LAYERS: tuple[Callable[[bool], Layer], ...] = (
     lambda fused: wrong.ParallelSE(conv2d.Conv2d(8, 5, rng=0, fused=fused), wrong.SEGate(8, 5, 2, rng=1, fused=fused)),
     lambda fused: concat.ConcatAttention(8, ratio=4, rng=0, fused=fused),
     lambda fused: psa.PSA(8, 4, 3, rng=0, fused=fused),
+    lambda fused: residual.Residual(se.SELayer(8, reduction=4, rng=0, fused=fused)),
+    lambda fused: residual.Residual(
+        Sequential(conv2d.Conv2d(8, 3, 3, rng=0, fused=fused), cbam.CBAM(3, ratio=1, rng=1, fused=fused)),
+        skip=conv2d.Conv2d(8, 3, 1, rng=2, fused=fused),
+    ),
 )
 """Layers that take an image, textbook or fused. `path` says after a forward which it was."""
