@@ -133,7 +133,7 @@ def test_convolution_after_the_squeeze_is_fc(x):
 
 
 def test_a_convolution_contains_a_scale(x):
-    """With g in the middle of the diagonal a plain convolution multiplies each channel, but by the same for all images."""
+    """With g in the middle of its diagonal a plain convolution scales each channel, by the same for all images."""
     g = random(3)
     w = np.zeros((3, 3, 3, 3))
     w[range(3), range(3), 1, 1] = g
