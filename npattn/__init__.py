@@ -11,6 +11,7 @@ a layer is a thin object around a pair.
     npattn.attention.psa       every pixel looks at every pixel      PSA
     npattn.attention.wrong     what SE is compared with              SqueezeScale, ConvGate, SEGate, ParallelSE
     npattn.attention.residual  x plus what a branch makes of it      Residual
+    npattn.variants            the same with options, as other codebases build them; ECA
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
     npattn.fused               the same pairs in fewer passes over memory; set_num_threads
     npattn.layer               Layer, Sequential, no_grad
@@ -43,11 +44,13 @@ from npattn.ops.pooling import AvgPool2x2, GlobalAvgPool, GlobalMaxPool, MaxPool
 
 if TYPE_CHECKING:
     from npattn.training import TrainConfig, TrainResult, load_model, train
+    from npattn.variants.eca import ECA
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CBAM",
+    "ECA",
     "PSA",
     "AvgPool2x2",
     "BatchNorm2d",
@@ -85,9 +88,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the training when it is asked for: checkpoints and data files need modules that nothing else does."""
+    """Import the training and the variants when they are asked for: most programs need neither."""
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
         from npattn import training
 
         return getattr(training, name)
+    if name == "ECA":
+        from npattn.variants.eca import ECA
+
+        return ECA
     raise AttributeError(f"module 'npattn' has no attribute {name!r}")
