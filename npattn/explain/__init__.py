@@ -1,1 +1,5 @@
-"""Seeing what a network does: figures of its training and of its attention."""
+"""Seeing what a network does: its training, its gates."""
+
+from npattn.explain.gates import gate_statistics
+
+__all__ = ["gate_statistics"]
