@@ -74,6 +74,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the training when it is asked for: checkpoints and data files need modules that nothing else does."""
+    if name == "explain":
+        import npattn.explain as explain  # binds the name here, so that this function is not asked again
+
+        return explain
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
         from npattn import training
 

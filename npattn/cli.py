@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from npattn import __version__, bench
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
-from npattn.explain import trace
+from npattn.explain import sheet, trace
 from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS, NETWORKS
 from npattn.training import TrainConfig, TrainingError, train
@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     add_train(commands)
     gradcheck_command.add_parser(commands)
     trace.add_parser(commands)
+    sheet.add_parser(commands)
     bench.add_parser(commands)
     return top
 

@@ -499,13 +499,13 @@ def versions() -> dict[str, Any]:
     }
 
 
-def need_matplotlib() -> None:
+def need_matplotlib(what: str = "training") -> None:
     """Raise TrainingError now rather than after the training if the figures cannot be drawn."""
     import importlib.util
 
     missing = [name for name in ("matplotlib", "tqdm") if importlib.util.find_spec(name) is None]
     if missing:
-        raise TrainingError(f'training needs {" and ".join(missing)}: pip install "npattn[demo]"')
+        raise TrainingError(f'{what} needs {" and ".join(missing)}: pip install "npattn[demo]"')
 
 
 def write_figures(run: Run, confusion: np.ndarray) -> None:

@@ -109,8 +109,9 @@ def gates(history: list[dict[str, Any]], path: Path) -> bool:
             axes.grid(alpha=0.25)
     grid[0, 0].set_ylabel("gate")
     grid[1, 0].set_ylabel("share of the gates (%)")
-    for axes in grid[:, 0]:
-        axes.legend(frameon=False, fontsize=7)
+    shown = [axes.get_legend_handles_labels() for axes in grid[:, 0]]
+    figure.legend(*(above + below for above, below in zip(*shown, strict=True)),
+                  loc="outside lower center", ncols=3, frameon=False, fontsize=8)  # fmt: skip
     save(figure, path)
     return True
 
