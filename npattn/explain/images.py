@@ -128,12 +128,12 @@ def scaled(ink: np.ndarray, longest: int) -> np.ndarray:
 
 
 def centred(ink: np.ndarray) -> np.ndarray:
-    """The picture in 28×28, uint8, with its centre of mass in the middle, as far as it stays inside."""
+    """The picture in 28×28, uint8, its centre of mass at pixel (14, 14), as MNIST's are, as far as it stays inside."""
     corner = []
     for axis in (0, 1):
         mass = ink.sum(axis=1 - axis)
         middle = float(np.sum(mass * np.arange(len(mass))) / np.sum(mass))
-        corner.append(min(max(round((SIDE - 1) / 2 - middle), 0), SIDE - ink.shape[axis]))
+        corner.append(min(max(round(SIDE / 2 - middle), 0), SIDE - ink.shape[axis]))
     digit = np.zeros((SIDE, SIDE), np.uint8)
     top, left = corner
     digit[top : top + ink.shape[0], left : left + ink.shape[1]] = np.round(ink).astype(np.uint8)
