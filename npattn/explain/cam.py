@@ -99,7 +99,7 @@ def class_activation_map(
         pool, head = ending(twin)
         watched = watch(twin, pool)
         y = twin.forward(x)
-        cam = cam_forward(watched.x, classes(y, class_index), head.params["weight"])
+        cam = weighed_by_head(watched.x, classes(y, class_index), head.params["weight"])
     else:
         watched = watch(twin, ending(twin)[0] if layer is None else layer)
         with keep_caches():
@@ -108,12 +108,12 @@ def class_activation_map(
         if f.ndim != 4:
             raise ValueError(f"layer: expected one whose output has four axes, got {layer!r} with {tuple(f.shape)}")
         m = classes(y, class_index)
-        twin.backward(one_hot(m, y))
-        cam = grad_cam_forward(f, watched.dx if layer is None else watched.dy)
+        twin.backward(one_hot(m, y))  # GCAM.1
+        cam = weighed_by_gradient(f, watched.dx if layer is None else watched.dy)
     return finished(to_numpy(cam), (H, W), relu, normalise, upsample)
 
 
-def cam_forward(f: Array, m: Array, w: Array) -> Array:
+def weighed_by_head(f: Array, m: Array, w: Array) -> Array:
     """The maps f (N, C, H, W), weighed by the rows m (N) of the head's w (M, C): cam (N, H, W)."""
     xp = array_module(f, w)
     w_m = xp.take(w, m, axis=0)
@@ -121,9 +121,9 @@ def cam_forward(f: Array, m: Array, w: Array) -> Array:
     return cam
 
 
-def grad_cam_forward(f: Array, df: Array) -> Array:
+def weighed_by_gradient(f: Array, df: Array) -> Array:
     """The maps f (N, C, H, W), weighed by the means of df = ∂y_m/∂f, of the same shape: cam (N, H, W)."""
-    xp = array_module(f, df)  # df came by the model's backward: GCAM.1
+    xp = array_module(f, df)
     alpha, _ = global_avg_pool_forward(df)  # GCAM.2
     cam = xp.sum(alpha[:, :, None, None] * f, axis=1)  # GCAM.3
     return cam
