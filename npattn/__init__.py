@@ -14,7 +14,7 @@ a layer is a thin object around a pair.
     npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
     npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
-    npattn.explain             seeing what a network does
+    npattn.explain             seeing what a network does: class_activation_map, gate_statistics
 """
 
 from typing import TYPE_CHECKING, Any
