@@ -18,7 +18,7 @@ a layer is a thin object around a pair.
     npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
     npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
-    npattn.explain             seeing what a network does
+    npattn.explain             seeing what a network does: class_activation_map, gate_statistics
 """
 
 from typing import TYPE_CHECKING, Any
@@ -89,6 +89,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the training and the variants when they are asked for: most programs need neither."""
+    if name == "explain":
+        import npattn.explain as explain  # binds the name here, so that this function is not asked again
+
+        return explain
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
         from npattn import training
 

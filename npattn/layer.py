@@ -33,6 +33,16 @@ def no_grad() -> Iterator[None]:
         _keep_cache.reset(token)
 
 
+@contextlib.contextmanager
+def keep_caches() -> Iterator[None]:
+    """Within the block a forward keeps its cache, even inside of `no_grad`: for what needs a backward of its own."""
+    token = _keep_cache.set(True)
+    try:
+        yield
+    finally:
+        _keep_cache.reset(token)
+
+
 class Options(TypedDict, total=False):
     """The keyword arguments that every layer takes."""
 

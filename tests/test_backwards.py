@@ -94,7 +94,7 @@ def shape(y: np.ndarray, *more: int) -> str:
 
 @pytest.mark.parametrize("case", PAIRS, ids=ident)
 def test_dy_of_another_float_dtype(case: Case):
-    """Where the cache holds numbers, a dy of another dtype is refused; a maximum's cache holds places only, a sum's a shape."""
+    """Where the cache holds numbers, a dy of another dtype is refused. A maximum's holds places, a sum's a shape."""
     y, cache = case.forward(*drawn(case))
     dy = np.asarray(y, dtype=np.float32)
     holds_numbers = ("linear", "conv2d", "batch norm", "sigmoid", "gate", "cross-entropy", "SE", "attention", "CBAM")
