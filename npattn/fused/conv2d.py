@@ -17,7 +17,8 @@ with the kernel flipped and its two channel axes exchanged. dw is what the place
 
     CONV.3, CONV.2   dw[m, c, i, j] = Σ_h Σ_t Z[h + i, c, t + j] D[h + p, m, t + p]
 
-where D's zeros leave out all t that belong to no image. Groups, and blocks of rows, are cut so that R fits a tile.
+where D's zeros leave out all t that belong to no image. Groups, and blocks of rows, are cut so that R is a quarter of a
+tile.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ def kernel_gradient(Z: Array, D: Array, k: int) -> Array:
 
 
 def cut(N: int, M: int, C: int, H: int, W: int, k: int, itemsize: int) -> list[tuple[slice, slice]]:
-    """Groups of images, and blocks of rows of large images, so that R fits a tile."""
+    """Groups of images, and blocks of rows of large images, so that R fits a quarter of a tile."""
     row_bytes = k * max(M, C) * (W + k // 2) * itemsize
-    return [(n, rows) for n in tiles.images(N, H * row_bytes) for rows in tiles.rows(H, row_bytes)]
+    return [(n, rows) for n in tiles.images(N, 2 * H * row_bytes) for rows in tiles.rows(H, 4 * row_bytes)]
 
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
