@@ -61,7 +61,7 @@ def test_every_question_is_answered_and_met_elsewhere():
         assert where, f"{question}: no page leads to it"
 
 
-@pytest.mark.parametrize("name", ["se_by_hand", "check_a_layer"])
+@pytest.mark.parametrize("name", ["se_by_hand", "check_by_hand"])
 def test_notebooks_run(name: str, capsys):
     runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
     assert capsys.readouterr().out

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.attention import cbam, channel, gate, se, spatial
+from npattn.attention import cbam, channel, concat, gate, psa, residual, se, spatial, wrong
 from npattn.attention.options import CbamForm, ChannelForm, SpatialForm
-from npattn.layer import Layer
+from npattn.layer import Layer, Sequential
 from npattn.ops import activation, batch_norm, conv2d, linear, loss, pooling
 from npattn.variants import cbam as any_cbam
 from npattn.variants import channel as any_channel
@@ -45,6 +45,11 @@ class Draw(NamedTuple):
 
     def spatial(self) -> spatial.Params:
         return spatial.Params(self.w(1, 2, self.k, self.k))
+
+    def psa(self) -> psa.Params:
+        _, C, H, W = self.size
+        D = (2 * H - 1) * (2 * W - 1)
+        return psa.Params(self.w(D, C), self.w(D, C), self.w(C, 3 * C))
 
     def norm(self) -> batch_norm.Params:
         return batch_norm.Params(self.w(self.size[1]), self.w(self.size[1]))
@@ -89,6 +94,8 @@ OPS = (
     Case("cross-entropy", loss.forward, loss.backward,
          lambda d: (d.w(d.size[0] + 3, d.size[1]), d.rng.integers(0, d.size[1], d.size[0] + 3))),
     Case("gate", gate.forward, gate.backward, lambda d: (d.x(), d.w(*d.size[:2], 1, 1))),
+    Case("SE without FC", wrong.squeeze_forward, wrong.squeeze_backward, lambda d: (d.x(),)),
+    Case("residual sum", residual.forward, residual.backward, lambda d: (d.x(), d.x())),
 )  # fmt: skip
 
 BLOCKS = (
@@ -96,7 +103,14 @@ BLOCKS = (
     Case("channel attention", channel.forward, channel.backward, lambda d: (d.x(), d.channel())),
     Case("spatial attention", spatial.forward, spatial.backward, lambda d: (d.x(), d.spatial())),
     Case("CBAM", cbam.forward, cbam.backward, lambda d: (d.x(), cbam.Params(d.channel(), d.spatial()))),
-)
+    Case("SE by convolution", wrong.conv_forward, wrong.conv_backward,
+         lambda d: (d.x(), wrong.ConvParams(d.w(d.size[1], d.size[1], d.k, d.k)))),
+    Case("SE's gate", wrong.gate_forward, wrong.gate_backward,
+         lambda d: (d.x(), channel.Params(d.w(d.R, d.size[1]), d.w(d.size[1] + 1, d.R)))),
+    Case("pool-and-concatenate channel attention", concat.forward, concat.backward,
+         lambda d: (d.x(), concat.Params(d.w(d.R, 2 * d.size[1]), d.w(d.size[1], d.R)))),
+    Case("point-wise spatial attention", psa.forward, psa.backward, lambda d: (d.x(), d.psa())),
+)  # fmt: skip
 
 
 def with_form(name: str, module: Any, form: Any, draw: Callable[[Draw], Any]) -> Case:
@@ -206,5 +220,15 @@ LAYERS: tuple[Callable[[bool], Layer], ...] = (
     lambda fused: cbam.CBAM(8, 4, 3, order="spatial-first", spatial={"norm": True}, rng=0, fused=fused),
     lambda fused: cbam.CBAM(8, 4, 3, order="parallel", residual=True, channel={"bias": True}, rng=0, fused=fused),
     lambda fused: eca.ECA(8, rng=0, fused=fused),
+    lambda fused: wrong.SqueezeScale(fused=fused),
+    lambda fused: wrong.ConvGate(8, kernel_size=3, rng=0, fused=fused),
+    lambda fused: wrong.ParallelSE(conv2d.Conv2d(8, 5, rng=0, fused=fused), wrong.SEGate(8, 5, 2, rng=1, fused=fused)),
+    lambda fused: concat.ConcatAttention(8, ratio=4, rng=0, fused=fused),
+    lambda fused: psa.PSA(8, 4, 3, rng=0, fused=fused),
+    lambda fused: residual.Residual(se.SELayer(8, reduction=4, rng=0, fused=fused)),
+    lambda fused: residual.Residual(
+        Sequential(conv2d.Conv2d(8, 3, 3, rng=0, fused=fused), cbam.CBAM(3, ratio=1, rng=1, fused=fused)),
+        skip=conv2d.Conv2d(8, 3, 1, rng=2, fused=fused),
+    ),
 )
 """Layers that take an image, textbook or fused. `path` says after a forward which it was."""
