@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from npattn import __version__, bench
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
-from npattn.explain import sheet, trace
+from npattn.explain import counts, sheet, trace
 from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS, NETWORKS
 from npattn.training import TrainConfig, TrainingError, train
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     trace.add_parser(commands)
     sheet.add_parser(commands)
     bench.add_parser(commands)
+    counts.add_parser(commands)
     return top
 
 
