@@ -58,7 +58,7 @@ def resnet(stages, bottleneck: bool) -> int:
                 if bottleneck
                 else conv(C, outputs, 3) + conv(outputs, outputs, 3)
             )
-            total += conv(C, outputs, 1) if C != outputs else 0
+            total += conv(C, outputs, 1) if outputs != C else 0
         inputs = outputs
     return total + inputs * 1000 + 1000
 
@@ -84,9 +84,9 @@ def test_the_command(capsys):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="block: expected one of SE; .* got 'se'"):
+    with pytest.raises(ValueError, match=r"block: expected one of SE; .* got 'se'"):
         added("se")
-    with pytest.raises(ValueError, match="stages: expected .* got 'resnet51'"):
+    with pytest.raises(ValueError, match=r"stages: expected .* got 'resnet51'"):
         added("SE", "resnet51")
     with pytest.raises(ValueError, match=r"stages \(blocks\): expected a whole number of at least 1, got 0"):
         added("SE", [(32, 0)])

@@ -1,7 +1,7 @@
 """How many parameters attention adds to a network, counted from the layers themselves: `npattn count`.
 
-A network is its stages: the channels of the maps that a block's output has, and how many blocks there are. One attention
-is put behind each block, as in Hu et al., table 1, and Woo et al., figure 3.
+A network is its stages: how many blocks there are, and how many channels their output has. One attention is put behind
+each block, as in Hu et al., table 1, and Woo et al., figure 3.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NETWORKS = {
     "resnet101": Network(((256, 3), (512, 4), (1024, 23), (2048, 3)), 44_549_160),
     "resnet152": Network(((256, 3), (512, 8), (1024, 36), (2048, 3)), 60_192_808),
 }
-"""He et al., CVPR 2016, table 1; the totals are those of the common implementation, with bias in the last layer only."""
+"""He et al., CVPR 2016, table 1, with batch norm, a 1×1 convolution where the width changes, and one bias, the last."""
 
 BLOCKS: dict[str, Callable[[int, int, int], Layer]] = {
     "SE": lambda C, r, k: SELayer(C, r),
