@@ -5,13 +5,14 @@ Written whole or not at all, and read with every size checked before memory is t
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -38,22 +39,30 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises CheckpointError if the file is missing, broken, larger than a checkpoint can be, or of another version.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > LARGEST:
-                raise CheckpointError(f"{path}: claims more than {LARGEST:,} bytes")
-            arrays = {member.filename.removesuffix(".npy"): read_member(archive, member) for member in members}
+        with path.open("rb") as file:
+            return read(file, str(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def read(file: BinaryIO, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The same from an open file, which errors call `name`. Raises CheckpointError, OSError."""
+    size = file.seek(0, io.SEEK_END)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > min(size, LARGEST):  # `save` compresses nothing
+                raise CheckpointError(f"{name}: claims more bytes than it has, or more than {LARGEST:,}")
+            arrays = {member.filename.removesuffix(".npy"): read_member(archive, member) for member in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: no checkpoint, or a broken one: {error}") from None
+        raise CheckpointError(f"{name}: no checkpoint, or a broken one: {error}") from None
     try:
         meta = json.loads(arrays.pop("meta").tobytes().decode())
         known = meta["format"] == "npattn checkpoint", meta["version"]
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise CheckpointError(f"{path}: no checkpoint of npattn: it has no meta entry that says so") from None
+        raise CheckpointError(f"{name}: no checkpoint of npattn: it has no meta entry that says so") from None
     if known != (True, VERSION):
-        raise CheckpointError(f"{path}: expected an npattn checkpoint of version {VERSION}, got {known[1]!r}")
+        raise CheckpointError(f"{name}: expected an npattn checkpoint of version {VERSION}, got {known[1]!r}")
     return arrays, meta
 
 
