@@ -171,7 +171,10 @@ def parse_idx(raw: bytes, name: str) -> np.ndarray:
     shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, start, 4))
     if math.prod(shape) != len(raw) - start:
         raise DataError(f"{name}: its header says {shape}, {math.prod(shape):,} bytes, but {len(raw) - start:,} follow")
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+    try:
+        return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+    except ValueError:  # no bytes, as one axis is 0, but the others are too long even for that
+        raise DataError(f"{name}: its header says {shape}, which no array can have") from None
 
 
 def opener() -> OpenerDirector:

@@ -185,7 +185,7 @@ def test_download(tiny, tmp_path, monkeypatch):
         (lambda raw: answered(b"", 302, location="http://elsewhere.example/"), "unknown url type: http"),
         (lambda raw: answered(b"", 302, location="ftp://elsewhere.example/"), "unknown url type: ftp"),
         (lambda raw: answered(b"", 302, location="file:///etc/passwd"), "HTTP Error 302"),
-        (lambda raw: answered(b"", 301, location="https://elsewhere.example/train-images-idx3-ubyte.gz"), "infinite loop"),
+        (lambda raw: answered(b"", 301, location=f"https://x.example/{data.TRAIN_IMAGES.name}.gz"), "infinite loop"),
         (lambda raw: answered(b"", 301, location="https://[elsewhere"), "Invalid IPv6 URL"),
         (lambda raw: answered(bytes(data.LARGEST_DOWNLOAD + 5)), "more than 16,777,216 bytes"),
         (lambda raw: answered(b"-5\r\n", **{"transfer-encoding": "chunked"}), "IncompleteRead"),
