@@ -27,6 +27,7 @@ class Target(NamedTuple):
     errors: tuple[type[Exception], ...]
     share: int  # of the inputs
     memory: int = 0  # bytes that a good input needs
+    bytes: bool = False  # whether an input is bytes
 
 
 NUMBERS = (0, 1, 2, 3, 4, 6, 28, 127, 128, 255, 256, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
@@ -326,9 +327,9 @@ def parse_state_dict(given: Any) -> None:
 WRONG = (KeyError, TypeError, ValueError)
 
 TARGETS = (
-    Target("idx", idx, parse_idx, (data.DataError,), 30),
-    Target("idx.gz", idx_gz, parse_idx_gz, (data.DataError,), 20),
-    Target("checkpoint", npz, parse_npz, (checkpoint.CheckpointError,), 20),
+    Target("idx", idx, parse_idx, (data.DataError,), 30, bytes=True),
+    Target("idx.gz", idx_gz, parse_idx_gz, (data.DataError,), 20, bytes=True),
+    Target("checkpoint", npz, parse_npz, (checkpoint.CheckpointError,), 20, bytes=True),
     Target("config", lambda rng: changed(CONFIG, rng), parse_config, (TypeError, ValueError), 13),
     Target("run", run, parse_run, WRONG, 2, memory=4 << 20),
     Target("state_dict", state_dict, parse_state_dict, WRONG, 15),

@@ -157,6 +157,11 @@ def serve(monkeypatch, answers) -> list[str]:
     return asked
 
 
+def test_tests_have_no_network(tiny, tmp_path):
+    with pytest.raises(RuntimeError, match="a test looks up ossci-datasets"):
+        data.load(tmp_path, download=True)
+
+
 def test_download(tiny, tmp_path, monkeypatch):
     def answers(url):
         if "storage" not in url:
