@@ -21,19 +21,14 @@ settings.register_profile("thorough", max_examples=10_000, **quiet)
 settings.load_profile(os.environ.get("NPATTN_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 
+HERE = (None, "", "127.0.0.1", "::1", "localhost", gethostname())
+
+
 def offline(event: str, arguments: Any) -> None:
     """An audit hook: no test asks another machine for anything. A browser on this one is driven over a socket."""
-    if event == "socket.connect" and isinstance(arguments[1], tuple):
-        if arguments[1][0] not in ("127.0.0.1", "::1", "localhost"):
-            raise RuntimeError(f"a test connects to {arguments[1]}")
-    elif event == "socket.getaddrinfo" and arguments[0] not in (
-        None,
-        "",
-        "127.0.0.1",
-        "::1",
-        "localhost",
-        gethostname(),
-    ):
+    if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in HERE:
+        raise RuntimeError(f"a test connects to {arguments[1][0]}")
+    if event == "socket.getaddrinfo" and arguments[0] not in HERE:
         raise RuntimeError(f"a test looks up {arguments[0]}")
 
 

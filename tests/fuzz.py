@@ -130,7 +130,7 @@ def fuzz(target: Target, inputs: int, seed: int) -> bool:
 
 
 def covered(target: Target, inputs: int, seed: int) -> int:
-    """The same with inputs that atheris chooses, which prints what it does. Returns its exit status, 0 if all is well."""
+    """The same with inputs that atheris chooses. Returns its exit status, 0 if nothing was found."""
     import atheris  # type: ignore[import-not-found]
 
     def one(given: bytes) -> None:

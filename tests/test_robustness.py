@@ -88,6 +88,17 @@ def test_metrics_that_a_kill_left_behind_are_written_again(few, tmp_path):
     assert {path.name for path in out.iterdir()} == {"checkpoint.npz", "metrics.json", "mine.part"}
 
 
+def test_resuming_says_where_it_goes_on(few, tmp_path, monkeypatch, capsys):
+    poison(monkeypatch, 3, set_weight("head.bias", np.nan))
+    with pytest.raises(TrainingError):
+        npattn.train(config(tmp_path / "run", epochs=1), progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(data, "load", lambda data_dir=None, download=False: few)
+    monkeypatch.setattr(training, "write_figures", lambda run, confusion: None)
+    assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert "going on in epoch 1, after step 3 of 4\nepoch 1/1 " in capsys.readouterr().out
+
+
 def test_one_process_at_a_time_in_a_folder(few, tmp_path):
     out = npattn.train(config(tmp_path / "run", epochs=1), progress=False).out
     with files.alone(out), pytest.raises(TrainingError, match="another process is training in this folder"):
