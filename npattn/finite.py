@@ -8,6 +8,7 @@ names the first that was given numbers and made something else of them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,8 @@ def bad(array: np.ndarray) -> str | None:
     return f"{wrong.sum():,} of its {array.size:,} numbers are {kinds}"
 
 
-def every(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether all numbers of all arrays are finite."""
+def every(arrays: Mapping[str, Any]) -> bool:
+    """Whether all numbers are finite, of all arrays or plain numbers."""
     return all(np.isfinite(array).all() for array in arrays.values())
 
 

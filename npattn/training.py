@@ -24,9 +24,10 @@ import numpy as np
 
 from npattn import checkpoint, data, finite, models
 from npattn.checks import real_number, whole_number
+from npattn.explain.gates import gate_statistics
 from npattn.files import alone, atomic, sweep
 from npattn.fused.threads import blas_held
-from npattn.layer import Sequential, no_grad
+from npattn.layer import Layer, Nested, Sequential, no_grad
 from npattn.ops import loss
 from npattn.optimizer import AdamW, one_cycle
 from npattn.progress import Progress, Silent, for_terminal
@@ -34,6 +35,7 @@ from npattn.progress import Progress, Silent, for_terminal
 MEAN, SPREAD = 0.1307, 0.3081  # of all pixels of the 60,000 training digits, ink = 1
 CHECKPOINT = "checkpoint.npz"
 METRICS = "metrics.json"
+GATE_DIGITS = 200  # test digits whose gates are looked at after every epoch: a hundredth of what the epoch takes
 
 
 class TrainingError(Exception):
@@ -47,7 +49,9 @@ class TrainConfig:
     Attributes
     ----------
     attention
-        "none", "se", "channel", "spatial" or "cbam".
+        "none", "se", "channel", "spatial" or "cbam". None takes the model's own: cbam for digits, se for se-resnet.
+    model
+        "digits", four stages, or "se-resnet", residual units: see `npattn.models`.
     epochs
         Passes over the training digits, 1 to 1,000,000.
     batch_size
@@ -79,7 +83,8 @@ class TrainConfig:
         If a value is outside its range; the message names it.
     """
 
-    attention: str = "cbam"
+    attention: str | None = None
+    model: str = "digits"
     epochs: int = 10
     batch_size: int = 128
     lr: float = 0.01
@@ -96,8 +101,10 @@ class TrainConfig:
     fused: bool = True
 
     def __post_init__(self) -> None:
-        if self.attention not in models.ATTENTIONS:
-            raise ValueError(f"attention: expected one of {', '.join(models.ATTENTIONS)}, got {self.attention!r}")
+        models.known("model", self.model, models.NETWORKS)
+        if self.attention is None:
+            object.__setattr__(self, "attention", models.NETWORKS[self.model].attention)
+        models.known("attention", str(self.attention), models.ATTENTIONS)
         values: dict[str, Any] = {  # as plain numbers and strings, which a checkpoint can hold
             "epochs": whole_number("epochs", self.epochs, most=10**6),
             "batch_size": whole_number("batch_size", self.batch_size, least=2, most=60_000),
@@ -145,7 +152,7 @@ class State:
     right: int = 0  # digits of the epoch so far that were classified rightly
     seen: int = 0
     seconds: float = 0.0  # of the whole run
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     epoch_seconds: float = 0.0  # of the epoch so far
 
     def __post_init__(self) -> None:
@@ -159,8 +166,12 @@ class State:
         for row in self.history:
             if not isinstance(row, dict) or not {"epoch", "loss", "accuracy", "rate", "seconds"} <= row.keys():
                 raise ValueError(f"state.history: expected a dict for each epoch, got {row!r:.80}")
-            for key, value in row.items():
-                real_number(f"state.history: {key!r:.80}", value)
+            gates = row.get("gates", {})
+            if not isinstance(gates, dict) or not all(isinstance(gate, dict) for gate in gates.values()):
+                raise ValueError("state.history: expected a dict of dicts for the gates")
+            for part in ({key: value for key, value in row.items() if key != "gates"}, *gates.values()):
+                for key, value in part.items():
+                    real_number(f"state.history: {key!r:.80}", value)
 
 
 @dataclass(frozen=True)
@@ -174,7 +185,8 @@ class TrainResult:
     accuracy
         The share of the 10,000 test digits that it classifies rightly, 0 to 1; right now.
     history
-        One dict an epoch: epoch, loss (nats), accuracy, rate, seconds; test_loss and test_accuracy where it was tested.
+        One dict an epoch: epoch, loss (nats), accuracy, rate, seconds; test_loss and test_accuracy where it was tested;
+        gates, if the network attends: by each gate's name what `npattn.explain.gate_statistics` says of it.
     confusion
         (10, 10) counts of test digits: row the right class, column the answer.
     out
@@ -185,7 +197,7 @@ class TrainResult:
 
     model: Sequential
     accuracy: float
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
     confusion: np.ndarray
     out: Path
     finished: bool
@@ -197,7 +209,7 @@ def train(
     """Train the demo's network on MNIST and write the results into a folder.
 
     The folder gets metrics.json, checkpoint.npz and the figures curves.png, confusion.png and, if the network attends,
-    attention.png. Ctrl-C ends the run after the current step, with everything so far saved.
+    attention.png and gates.png. Ctrl-C ends the run after the current step, with everything so far saved.
 
     Parameters
     ----------
@@ -239,7 +251,7 @@ def train(
         config = config or TrainConfig()
         digits = data.load(config.data_dir, download=config.download)
         out = new_folder(config)
-        model = models.digits(config.attention, rng=config.seed, fused=config.fused)
+        model = network(config)
         state, optimizer = State(), AdamW(model.params, decay=config.decay)
 
     shown: Progress = for_terminal() if progress else Silent()
@@ -254,6 +266,11 @@ def train(
         raise TrainingError(f"{out}: another process is training in this folder") from None
     shown.end(out, accuracy, state.seconds, finished)
     return TrainResult(model.eval(), accuracy, state.history, confusion, out, finished)
+
+
+def network(config: TrainConfig) -> Sequential:
+    """The network that a config asks for, with its initial weights."""
+    return models.NETWORKS[config.model].build(config.attention, rng=config.seed, fused=config.fused)
 
 
 class Run:
@@ -354,7 +371,7 @@ class Run:
     def end_epoch(self) -> None:
         """Evaluate if it is time to, note the epoch in the history, and turn to the next."""
         state, done = self.state, self.state.epoch + 1
-        row = {
+        row: dict[str, Any] = {
             "epoch": done,
             "loss": state.loss / state.seen,
             "accuracy": state.right / state.seen,
@@ -364,15 +381,31 @@ class Run:
             self.tested = evaluate(self.model, self.digits.test_images, self.digits.test_labels)
             row["test_loss"], row["test_accuracy"], _ = self.tested
             if not np.isfinite(row["test_loss"]):
-                x, t = prepared(self.digits.test_images[:500]), self.digits.test_labels[:500].astype(np.int64)
-                culprit = finite.culprit(self.model.eval(), x, t, np.arange(500), which="test")
-                raise self.stop(f"after it the loss of the test digits is {row['test_loss']}", culprit)
+                raise self.stop(f"after it the loss of the test digits is {row['test_loss']}", self.untestable())
+        gates = self.gates()
+        if gates:
+            row["gates"] = gates
+        if not all(finite.every(statistics) for statistics in gates.values()):
+            raise self.stop("after it the gates of the test digits are not finite", self.untestable())
         self.clock()
         row["seconds"] = round(state.epoch_seconds, 3)
         state.history.append(row)
         self.progress.epoch_done(row)
         state.epoch, state.step, state.epoch_seconds = state.epoch + 1, 0, 0.0
         state.loss, state.right, state.seen = 0.0, 0, 0
+
+    @np.errstate(all="ignore")
+    def untestable(self) -> str:
+        """Where the first number that is none comes from as the first test digits go through the network."""
+        x, t = prepared(self.digits.test_images[:500]), self.digits.test_labels[:500].astype(np.int64)
+        return finite.culprit(self.model.eval(), x, t, np.arange(len(t)), which="test")
+
+    @np.errstate(all="ignore")
+    def gates(self) -> dict[str, dict[str, float]]:
+        """How the gates stand for the first test digits, always the same ones; empty if the network does not attend."""
+        with no_grad():
+            self.model.eval()(prepared(self.digits.test_images[:GATE_DIGITS]))
+        return gate_statistics(self.model.attention)
 
     def save(self) -> None:
         """Write checkpoint.npz and metrics.json, each whole or not at all. Raises TrainingError if the disk refuses."""
@@ -494,7 +527,7 @@ def rebuilt(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[TrainC
     state = State(**meta["state"])
     if state.epoch > config.epochs:
         raise ValueError(f"state.epoch: expected at most {config.epochs}, got {state.epoch}")
-    model = models.digits(config.attention, rng=config.seed, fused=config.fused)
+    model = network(config)
     optimizer = AdamW(model.params, decay=config.decay)
     expected = {f"model.{key}": value for key, value in model.state_dict().items()}
     expected |= {f"optimizer.{name}.{key}": value for name in ("m", "v") for key, value in optimizer.m.items()}
@@ -538,7 +571,8 @@ def new_folder(config: TrainConfig) -> Path:
             raise TrainingError(f"{out}: holds the results of another run; resume that one, or choose another folder")
         out.mkdir(parents=True, exist_ok=True)
         return out
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.attention}-seed{config.seed}"
+    name = "" if config.model == "digits" else f"{config.model}-"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{config.attention}-seed{config.seed}"
     for number in range(1, 1000):
         out = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
         try:
@@ -570,10 +604,10 @@ def interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def leaves(model: Sequential) -> Iterator[Any]:
-    """Every layer of the network that is no Sequential itself."""
+def leaves(model: Nested) -> Iterator[Layer]:
+    """Every layer of the network that is not made of layers itself."""
     for layer in model.layers.values():
-        if isinstance(layer, Sequential):
+        if isinstance(layer, Nested):
             yield from leaves(layer)
         else:
             yield layer
@@ -601,20 +635,21 @@ def versions() -> dict[str, Any]:
     }
 
 
-def need_matplotlib() -> None:
+def need_matplotlib(what: str = "training") -> None:
     """Raise TrainingError now rather than after the training if the figures cannot be drawn."""
     import importlib.util
 
     missing = [name for name in ("matplotlib", "tqdm") if importlib.util.find_spec(name) is None]
     if missing:
-        raise TrainingError(f'training needs {" and ".join(missing)}: pip install "npattn[demo]"')
+        raise TrainingError(f'{what} needs {" and ".join(missing)}: pip install "npattn[demo]"')
 
 
 def write_figures(run: Run, confusion: np.ndarray) -> None:
-    """curves.png, confusion.png and, if the network attends, attention.png."""
+    """curves.png, confusion.png and, if the network attends, attention.png and gates.png."""
     from npattn.explain import figures
 
     figures.confusion(confusion, run.out / "confusion.png")
     if run.state.history:
         figures.curves(run.state.history, run.out / "curves.png")
+        figures.gates(run.state.history, run.out / "gates.png")
     figures.attention(run.model, run.digits.test_images, run.digits.test_labels, prepared, run.out / "attention.png")
