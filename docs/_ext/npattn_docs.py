@@ -243,7 +243,7 @@ class Api(SphinxDirective):
         if "pairs" in self.options:
             lines = self.pairs()
         else:
-            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated"]
+            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated", "Residual"]
             names = attention + [name for name in sorted(npattn.__all__) if name not in attention]
             for name in names:
                 thing = getattr(npattn, name)
