@@ -65,6 +65,9 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     sub.add_argument("--batch-size", type=int, metavar="N", help=f"digits a step ({default.batch_size})")
     sub.add_argument("--lr", type=float, metavar="X", help=f"peak of the one-cycle learning rate ({default.lr})")
     sub.add_argument("--seed", type=int, metavar="N", help=f"of everything random ({default.seed})")
+    sub.add_argument(
+        "--save-every", type=int, metavar="N", help=f"steps from one checkpoint to the next ({default.save_every})"
+    )
     where = sub.add_mutually_exclusive_group()
     where.add_argument(
         "--data-dir", metavar="D", help="a folder with the four MNIST files, for all 60,000 training digits "
@@ -79,7 +82,7 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, or go on. Returns 130 if it was interrupted, after saving."""
-    names = ("model", "attention", "epochs", "batch_size", "lr", "seed", "data_dir", "download", "out")
+    names = ("model", "attention", "epochs", "batch_size", "lr", "seed", "save_every", "data_dir", "download", "out")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.textbook:
         given["fused"] = False

@@ -64,8 +64,9 @@ def test_ties_are_the_same(case: Case, library):
         lambda **o: npattn.SpatialAttention(3, **o),
         lambda **o: npattn.CBAM(8, 2, 3, **o),
         lambda **o: npattn.Sequential(npattn.Conv2d(8, 4, **o), npattn.BatchNorm2d(4, **o), npattn.ReLU(**o)),
+        lambda **o: npattn.Residual(npattn.SELayer(8, 2, **o), npattn.Conv2d(8, 8, 1, **o)),
     ],
-    ids=["SE", "channel", "spatial", "CBAM", "Sequential"],
+    ids=["SE", "channel", "spatial", "CBAM", "Sequential", "Residual"],
 )
 def test_layers_move(make, library):
     """A layer made on NumPy and moved with `to`, and its twin that stayed, agree."""
@@ -113,7 +114,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-LEVELS = ["backend", "checks", "layer", "ops", "attention", "models", "training", "cli"]
+LEVELS = ["backend", "checks", "layer", "ops", "attention", "variants", "models", "training", "cli"]
 """From the ground up: a file imports from its own level and those before it."""
 
 
@@ -125,7 +126,7 @@ def test_imports_point_one_way(path: Path):
     above = LEVELS[LEVELS.index(room) + 1 :]
     for module in imports(path):
         assert not any(module.startswith(f"npattn.{level}") for level in above), f"{path} imports {module}"
-    if room in ("ops", "attention"):
+    if room in ("ops", "attention", "variants"):
         assert not any(module.split(".")[0] == "numpy" for module in imports(path)), f"{path} knows NumPy"
 
 

@@ -3,7 +3,7 @@
 :::{forward} SE.1          an equation of the forward, numbered SE.1
 :::{backward} SE.1         the equation that undoes it
 {tag}`SE.1`                a link to the equation; {tag}`←SE.1` to its backward
-:::{worked} se             a worked example, computed now by npattn.explain.trace
+:::{worked} se             a worked example of a block or an op, computed now by npattn.explain.trace
 :::{drawing} se            a picture of docs/_figures.py, with a caption
 :::{answer}                an exercise's answer, folded away
 :::{api}                   the public names, from their docstrings
@@ -101,14 +101,16 @@ def number(value: float) -> str:
     return "0" if short == "-0" else short
 
 
-def matrix(value: np.ndarray) -> str:
-    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, side by side for the rest."""
+def matrices(value: np.ndarray) -> list[str]:
+    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, one after another for the rest."""
     lead = next((i for i, n in enumerate(value.shape[:-1]) if n > 1), max(value.ndim - 1, 0))
     core = value.reshape(value.shape[lead:])
+    if core.ndim == 0:
+        return [number(float(core))]
     if core.ndim <= 2:
         rows = r" \\ ".join(" & ".join(number(v) for v in row) for row in np.atleast_2d(core))
-        return rf"\begin{{bmatrix}} {rows} \end{{bmatrix}}"
-    return r"\; ".join(matrix(part) for part in core)
+        return [rf"\begin{{bmatrix}} {rows} \end{{bmatrix}}"]
+    return [one for part in core for one in matrices(part)]
 
 
 def letter(name: str) -> str:
@@ -123,34 +125,43 @@ def shape_text(value: np.ndarray) -> str:
 def assigned(name: str, value: np.ndarray) -> nodes.container:
     """name = numbers, and the shape."""
     box = nodes.container(classes=["assigned"])
-    box += nodes.container("", formula(f"{letter(name)} = {matrix(value)}"), classes=["equation-math"])
+    first, *others = matrices(value)
+    numbers = nodes.container(classes=["numbers"])  # they stand side by side, and below each other where it is narrow
+    for one in (f"{letter(name)} = {first}", *others):
+        numbers += nodes.container("", formula(one), classes=["equation-math"])
+    box += numbers
     box += raw(f'<span class="shape">{shape_text(value)}</span>')
     return box
 
 
 class Worked(SphinxDirective):
-    """A block's worked example: `npattn trace`, with the numbers set as matrices."""
+    """A worked example: what `npattn trace` prints, with the numbers set as matrices."""
 
     required_arguments = 1
     option_spec: ClassVar[dict[str, Any]] = {"seed": directives.nonnegative_int, "part": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
-        from npattn.explain.trace import BLOCKS, trace
+        from npattn.explain.trace import trace
+        from npattn.explain.trace_ops import OPS, trace_op
 
-        block, seed = self.arguments[0], self.options.get("seed")
-        found = trace(block, seed=seed)
+        name, seed = self.arguments[0], self.options.get("seed")
+        found = trace_op(name, seed) if name in OPS else trace(name, seed=seed)
         part = self.options.get("part")
-        output = BLOCKS[block].output
         made: list[nodes.Node] = []
+
+        def titled(title: str) -> list[nodes.Node]:
+            return [] if part else [raw(f'<p class="part">{title}</p>')]
+
         if part in (None, "given"):
-            made += [assigned(name, value) for name, value in ({"x": found.x} | found.params).items()]
-            made.append(assigned(f"d{output}", found.dy))
+            made += titled("What is given")
+            made += [assigned(name, value) for name, value in found.given.items()]
+            made.append(assigned(f"d{found.names[1]}", found.dy))
         if part in (None, "forward"):
-            made += self.steps(found.forward)
+            made += titled("Forward") + self.steps(found.forward)
         if part in (None, "backward"):
-            made += self.steps(found.backward)
+            made += titled("Backward") + self.steps(found.backward)
         if part in (None, "check"):
-            made += self.checks(found.checks)
+            made += titled("The check") + self.checks(found.checks)
         return [nodes.container("", *made, classes=["worked"])]
 
     def steps(self, steps: list[Any], depth: int = 0) -> list[nodes.Node]:
@@ -232,7 +243,7 @@ class Api(SphinxDirective):
         if "pairs" in self.options:
             lines = self.pairs()
         else:
-            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated", "Residual"]
+            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated", "Residual", "ECA"]
             names = attention + [name for name in sorted(npattn.__all__) if name not in attention]
             for name in names:
                 thing = getattr(npattn, name)
@@ -251,7 +262,7 @@ class Api(SphinxDirective):
         import pkgutil
 
         lines = []
-        for package in ("npattn.attention", "npattn.ops"):
+        for package in ("npattn.attention", "npattn.variants", "npattn.ops"):
             for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
                 module = importlib.import_module(f"{package}.{found.name}")
                 for name, thing in vars(module).items():
@@ -264,6 +275,18 @@ class Api(SphinxDirective):
         return lines
 
 
+def keys_first(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Put a docstring's paragraph of keys, "`params`: …", before its sections: napoleon takes it for a parameter."""
+    start = next((i for i, line in enumerate(lines) if line.startswith("`params`")), None)
+    section = next((i for i, line in enumerate(lines) if line == "Parameters"), None)
+    if start is None or section is None or start < section:
+        return
+    end = next((i for i in range(start, len(lines)) if not lines[i].strip()), len(lines))
+    paragraph = lines[start:end]
+    del lines[start : end + 1]
+    lines[section:section] = [*paragraph, ""]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("forward", Equation)
     app.add_directive("backward", Equation)
@@ -272,5 +295,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("drawing", Drawing)
     app.add_directive("answer", Answer)
     app.add_directive("api", Api)
+    app.connect("autodoc-process-docstring", keys_first, priority=400)  # before napoleon
     app.connect("env-before-read-docs", lambda app, env, names: setattr(env, "npattn_places", places(Path(env.srcdir))))
     return {"version": "1", "parallel_read_safe": True}
