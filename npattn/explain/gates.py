@@ -16,8 +16,8 @@ def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     """Five numbers for each gate.
 
     A gate that nothing reaches is near ½ for every image; one that has collapsed is saturated for every image, and
-    gradients hardly reach what it is made from. In both cases `over_images` is near 0: what does not depend on the image
-    is a constant, by which the next layer's weights could be multiplied.
+    gradients hardly reach what it is made from. In both cases `over_images` is near 0: what does not depend on the
+    image is a constant, by which the next layer's weights could be multiplied.
 
     Parameters
     ----------
