@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from npattn import __version__, bench
+from npattn.ablation import AblationError
+from npattn.ablation import command as ablation_command
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
-from npattn.explain import sheet, trace
+from npattn.explain import counts, sheet, trace
 from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS, NETWORKS
 from npattn.training import TrainConfig, TrainingError, train
@@ -23,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (DataError, CheckpointError, TrainingError, bench.BenchError, OSError, ValueError) as error:
+    except (DataError, CheckpointError, TrainingError, AblationError, bench.BenchError, OSError, ValueError) as error:
         print(f"npattn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -43,6 +45,8 @@ def parser() -> argparse.ArgumentParser:
     trace.add_parser(commands)
     sheet.add_parser(commands)
     bench.add_parser(commands)
+    counts.add_parser(commands)
+    ablation_command.add_parser(commands)
     return top
 
 
