@@ -22,7 +22,8 @@ def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     Parameters
     ----------
     gates
-        By name, as `layer.attention` gives them after a forward: (N, C, 1, 1) or (N, 1, H, W), between 0 and 1.
+        By name, as `layer.attention` gives them after a forward: (N, C, 1, 1), (N, 1, H, W) or any other shape with
+        the N images first, between 0 and 1.
 
     Returns
     -------
