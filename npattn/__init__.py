@@ -14,6 +14,7 @@ a layer is a thin object around a pair.
     npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
     npattn.explain             seeing what a network does
+    npattn.dialects            weights from timm and other codebases, with equal outputs and gradients
 """
 
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the training when it is asked for: checkpoints and data files need modules that nothing else does."""
+    """Import the training when it is asked for: checkpoints and data files need modules that nothing else does.
+
+    The dialects likewise: few who import npattn load another codebase's weights.
+    """
+    if name == "dialects":
+        import importlib
+
+        return importlib.import_module("npattn.dialects")
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
         from npattn import training
 

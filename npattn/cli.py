@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from npattn import __version__, bench
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
+from npattn.dialects import command as dialect_command
 from npattn.explain import trace
 from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     gradcheck_command.add_parser(commands)
     trace.add_parser(commands)
     bench.add_parser(commands)
+    dialect_command.add_parser(commands)
     return top
 
 
