@@ -7,6 +7,7 @@ a layer is a thin object around a pair.
     npattn.attention.channel   CBAM's channel attention (a gate)     ChannelAttention
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
+    npattn.variants            the same with options, as other codebases build them; ECA
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
     npattn.fused               the same pairs in fewer passes over memory; set_num_threads
     npattn.layer               Layer, Sequential, no_grad
@@ -36,11 +37,13 @@ from npattn.ops.pooling import AvgPool2x2, GlobalAvgPool, GlobalMaxPool, MaxPool
 
 if TYPE_CHECKING:
     from npattn.training import TrainConfig, TrainResult, load_model, train
+    from npattn.variants.eca import ECA
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CBAM",
+    "ECA",
     "AvgPool2x2",
     "BatchNorm2d",
     "ChannelAttention",
@@ -71,16 +74,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the training when it is asked for: checkpoints and data files need modules that nothing else does.
-
-    The dialects likewise: few who import npattn load another codebase's weights.
-    """
-    if name == "dialects":
-        import importlib
-
-        return importlib.import_module("npattn.dialects")
+    """Import training, variants and dialects when they are asked for: most programs need none of them."""
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
         from npattn import training
 
         return getattr(training, name)
+    if name == "ECA":
+        from npattn.variants.eca import ECA
+
+        return ECA
+    if name == "dialects":
+        import importlib
+
+        return importlib.import_module("npattn.dialects")
     raise AttributeError(f"module 'npattn' has no attribute {name!r}")

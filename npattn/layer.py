@@ -153,7 +153,7 @@ class Layer:
         self._cache = None
         self._no_cache = "backward after a forward that failed: call the layer on an input first"
         self._choose(x)
-        y, cache = self.run(x)
+        y, cache = self.pair.run(self, x) if self.varied else self.run(x)
         if _keep_cache.get():
             self._cache = cache
             self._y = (array_module(y), y.dtype, tuple(y.shape))
@@ -169,12 +169,17 @@ class Layer:
         if self.room is None:
             return
         room = self.room
-        if self.fused:
+        if self.fused and not self.varied:
             fused = importlib.import_module("npattn.fused")  # not before it is used: npattn imports as fast as NumPy
             if fused.takes(x, *self.params.values()):
                 self.path = "fused"
                 room = "fused." + room.rpartition(".")[2]
         self._pair = f"npattn.{room}"  # by name: a layer can be copied and pickled, a module cannot
+
+    @property
+    def varied(self) -> bool:
+        """Whether an option asks for a pair of npattn.variants. Such a module brings `run` and `undo` of its own."""
+        return self.room is not None and self.room.startswith("variants.")
 
     @property
     def pair(self) -> Any:
@@ -200,7 +205,7 @@ class Layer:
         if dy.dtype != dtype:
             raise TypeError(f"dy: expected dtype {dtype}, that of the output y, got {dy.dtype}")
         same_shape("dy", dy, shape, "the output y")
-        dx, grads = self.undo(dy, self._cache)
+        dx, grads = self.pair.undo(self, dy, self._cache) if self.varied else self.undo(dy, self._cache)
         self.grads = grads
         return dx
 

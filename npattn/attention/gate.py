@@ -11,7 +11,7 @@ one of them by itself; CBAM has its own two multiplications. Derivation: docs/bl
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from npattn.backend import Array
 from npattn.checks import floating, same_shape
@@ -78,6 +78,10 @@ class Gated(Layer):
         g = self.layer.forward(x)  # GATE.1
         self._gates = self.layer.attention
         return forward(x, g)
+
+    def train(self, mode: bool = True) -> Self:
+        self.layer.train(mode)
+        return super().train(mode)
 
     def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
         dx_direct, dg = backward(dy, cache)
