@@ -46,25 +46,33 @@ def rows() -> Iterator[Module]:
 
 def shapes_in(state: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
     """The shape of every entry."""
-    return {str(key): tuple(getattr(value, "shape", ())) for key, value in state.items()}
+    return {key: tuple(getattr(value, "shape", ())) for key, value in state.items()}
 
 
 def unwrapped(state: Mapping[str, Array]) -> dict[str, Array]:
-    """The state without the prefix `module.` that torch's DataParallel puts before every key, if all have it."""
+    """The state without the prefix `module.` that torch's DataParallel puts before every key, if all have it.
+
+    Raises TypeError if it is no mapping with keys of text.
+    """
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+        raise TypeError(f"state: expected a dict of arrays by key, got {type(state).__name__}")
     prefix = "module."
-    while state and all(str(key).startswith(prefix) for key in state):
-        state = {str(key).removeprefix(prefix): value for key, value in state.items()}
+    while state and all(key.startswith(prefix) for key in state):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     return dict(state)
 
 
 def part(state: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """One module's entries out of a whole network's: those whose keys begin with `prefix` and a dot, without these.
 
+    A prefix `module.` on all keys is passed over.
+
     Raises
     ------
     KeyError
         If there are none.
     """
+    state = unwrapped(state)
     head = prefix.rstrip(".") + "."
     found = {key.removeprefix(head): value for key, value in state.items() if key.startswith(head)}
     if not found:

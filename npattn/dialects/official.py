@@ -12,11 +12,13 @@ from typing import Any
 from npattn.attention.cbam import CBAM as OurCBAM
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.gate import Gated
+from npattn.attention.options import POOLS as OUR_POOLS
+from npattn.attention.options import ChannelOptions, SpatialOptions, several
 from npattn.attention.spatial import SpatialAttention
 from npattn.dialects.table import Found, module, reduction
 from npattn.layer import Layer
 
-SPATIAL = {"maps": ("max", "mean"), "norm": True, "momentum": 0.01}
+SPATIAL = SpatialOptions(maps=("max", "mean"), norm=True, momentum=0.01)
 POOLS = ("avg", "max")
 
 
@@ -39,7 +41,8 @@ def gate_arguments(found: Found) -> dict[str, Any]:
 def ChannelGate(
     gate_channels: int, reduction_ratio: int = 16, pool_types: Sequence[str] = POOLS, **options: Any
 ) -> Layer:
-    return Gated(ChannelAttention(gate_channels, reduction_ratio, bias=True, pools=tuple(pool_types), **options))
+    pools = several("pool_types", pool_types, OUR_POOLS)
+    return Gated(ChannelAttention(gate_channels, reduction_ratio, bias=True, pools=pools, **options))
 
 
 @module(
@@ -81,6 +84,5 @@ def CBAM(
     gate_channels: int, reduction_ratio: int = 16, pool_types: Sequence[str] = POOLS, no_spatial: bool = False,
     **options: Any,
 ) -> Layer:  # fmt: skip
-    channel = {"bias": True, "pools": tuple(pool_types)}
-    spatial = False if no_spatial else SPATIAL
-    return OurCBAM(gate_channels, reduction_ratio, channel=channel, spatial=spatial, **options)
+    channel = ChannelOptions(bias=True, pools=several("pool_types", pool_types, OUR_POOLS))
+    return OurCBAM(gate_channels, reduction_ratio, channel=channel, spatial=False if no_spatial else SPATIAL, **options)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from npattn.attention.gate import Gated
 from npattn.backend import Array, array_module, to_numpy
 from npattn.dialects.table import COUNTER, Key, Module, shapes_of
 from npattn.layer import Layer
@@ -24,8 +25,6 @@ class Spoken(Layer):
         The layer of ours that does the work, with our names.
     dialect, module, args
         What it was loaded as; args with the defaults filled in.
-    batches
-        How many forwards it has run in training mode, where the class counts them (`num_batches_tracked`); else None.
     """
 
     def __init__(self, row: Module, args: Mapping[str, Any], layer: Layer) -> None:
@@ -39,12 +38,19 @@ class Spoken(Layer):
         self.buffers = Renamed(layer.buffers, shapes)
         self.order = [key.theirs for key in shapes]
         self.counter = next((key.theirs for key in shapes if key.ours == COUNTER), None)
-        self.batches = None if self.counter is None else 0
+
+    @property
+    def batches(self) -> int | None:
+        """num_batches_tracked: how many forwards it has run in training mode. None if the class does not count them."""
+        return None if self.counter is None else int(self.counting.num_batches_tracked)
+
+    @property
+    def counting(self) -> Any:
+        """The layer of ours that counts: the one with the batch norm."""
+        return self.layer.layer if isinstance(self.layer, Gated) else self.layer
 
     def run(self, x: Array) -> tuple[Array, tuple[()]]:
         y = self.layer.forward(x)
-        if self.batches is not None and self.training:
-            self.batches += 1
         self.path = self.layer.path
         self._gates = self.layer.attention
         return y, ()  # the layer keeps its own cache
@@ -61,14 +67,13 @@ class Spoken(Layer):
         return {key: state[key] for key in self.order}
 
     def _checked(self, state: Mapping[str, Array]) -> dict[str, Array]:
-        batches = self.batches
-        if self.counter is not None and self.counter in state:
-            state = dict(state)
-            batches = counted(self.counter, state.pop(self.counter))
-        elif self.counter is not None:
-            batches = 0  # as PyTorch does for files from before it counted
-        loaded = super()._checked(state)
-        self.batches = batches
+        if self.counter is None:
+            return super()._checked(state)
+        plain = {key: value for key, value in state.items() if key != self.counter}
+        # where it is missing it starts at 0, as in PyTorch: there are files from before it was counted
+        batches = counted(self.counter, state[self.counter]) if self.counter in state else 0
+        loaded = super()._checked(plain)
+        self.counting.num_batches_tracked = batches
         return loaded
 
     def to(self, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:

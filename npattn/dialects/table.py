@@ -124,7 +124,7 @@ def shapes_of(row: Module, layer: Layer) -> dict[Key, tuple[int, ...]]:
     """The entries of the class's state_dict for a layer that `row.build` has made, with their shapes there."""
     arrays = {**layer.params, **layer.buffers}
     norm = any(key.ours.endswith("running_mean") and key.ours in arrays for key in row.keys)
-    found = {}
+    found: dict[Key, tuple[int, ...]] = {}
     for key in row.keys:
         if key.ours == COUNTER:
             if norm:

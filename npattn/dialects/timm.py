@@ -12,11 +12,10 @@ import math
 from typing import Any
 
 from npattn.attention.cbam import CBAM
+from npattn.attention.options import ChannelOptions, SpatialOptions
 from npattn.attention.se import SELayer
 from npattn.dialects.table import Found, Misfit, module
 from npattn.layer import Layer
-
-EVEN = "even"  # the gradient of amax among ties
 
 
 def divisible(width: float, divisor: int) -> int:
@@ -27,6 +26,14 @@ def divisible(width: float, divisor: int) -> int:
 def width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:
     """The hidden width: rd_channels if it is given (and not 0), else channels · rd_ratio, rounded."""
     return rd_channels or divisible(channels * rd_ratio, rd_divisor)
+
+
+def gate_of(gate_layer: str) -> str:
+    """Ours for a gate of timm's: sigmoid, or the hard sigmoid with PyTorch's slope. Raises ValueError for others."""
+    ours = {"sigmoid": "sigmoid", "hard_sigmoid": "torch_hard_sigmoid"}
+    if gate_layer not in ours:
+        raise ValueError(f"gate_layer: expected one of {', '.join(ours)}, which are spoken here, got {gate_layer!r}")
+    return ours[gate_layer]
 
 
 def only(name: str, given: Any, spoken: Any) -> None:
@@ -65,14 +72,14 @@ def SEModule(
     only("act_layer", act_layer, "relu")
     only("norm_layer", norm_layer, None)
     return SELayer(
-        channels, hidden=width(channels, rd_ratio, rd_channels, rd_divisor), bias=bias, gate=gate_layer,
+        channels, hidden=width(channels, rd_ratio, rd_channels, rd_divisor), bias=bias, gate=gate_of(gate_layer),
         **squeezed(add_maxpool), **options,
     )  # fmt: skip
 
 
 def squeezed(add_maxpool: bool) -> dict[str, Any]:
     """What SE squeezes by: the means, or half the means and half the maxima."""
-    return {"pools": ("avg", "max"), "mix": "before", "max_tie": EVEN} if add_maxpool else {}
+    return {"pools": ("avg", "max"), "mix": "before", "max_tie": "even"} if add_maxpool else {}
 
 
 @module(
@@ -88,7 +95,7 @@ def squeezed(add_maxpool: bool) -> dict[str, Any]:
 def EffectiveSEModule(
     channels: int, add_maxpool: bool = False, gate_layer: str = "hard_sigmoid", **options: Any
 ) -> Layer:
-    return SELayer(channels, layers=1, bias=True, gate=gate_layer, **squeezed(add_maxpool), **options)
+    return SELayer(channels, layers=1, bias=True, gate=gate_of(gate_layer), **squeezed(add_maxpool), **options)
 
 
 def eca_kernel(channels: int, gamma: float, beta: float) -> int:
@@ -122,7 +129,7 @@ def EcaModule(
     only("act_layer", act_layer, None)
     only("use_mlp", use_mlp, False)
     k = kernel_size if channels is None else eca_kernel(channels, gamma, beta)
-    return ECA(k, gate=gate_layer, **options)
+    return ECA(None, k, gate=gate_of(gate_layer), **options)  # channels decides k and nothing else there
 
 
 @module(
@@ -150,8 +157,9 @@ def CbamModule(
 ) -> Layer:  # fmt: skip
     only("act_layer", act_layer, "relu")
     R = width(channels, rd_ratio, rd_channels, rd_divisor)
-    channel = {"hidden": R, "bias": mlp_bias, "gate": gate_layer, "max_tie": EVEN}
-    spatial = {"norm": True, "gate": gate_layer, "max_tie": EVEN}
+    gate = gate_of(gate_layer)
+    channel = ChannelOptions(hidden=R, bias=mlp_bias, gate=gate, max_tie="even")
+    spatial = SpatialOptions(norm=True, gate=gate, max_tie="even")
     return CBAM(channels, kernel_size=spatial_kernel_size, channel=channel, spatial=spatial, **options)
 
 
@@ -181,6 +189,6 @@ def LightCbamModule(
     only("act_layer", act_layer, "relu")
     R = width(channels, rd_ratio, rd_channels, rd_divisor)
     # gate_layer is not read there by either gate: sigmoids whatever it says
-    channel = {"hidden": R, "bias": mlp_bias, "mix": "before", "max_tie": EVEN}
-    spatial = {"mix": "mean", "norm": True, "max_tie": EVEN}
+    channel = ChannelOptions(hidden=R, bias=mlp_bias, mix="before", max_tie="even")
+    spatial = SpatialOptions(mix="mean", norm=True, max_tie="even")
     return CBAM(channels, kernel_size=spatial_kernel_size, channel=channel, spatial=spatial, **options)

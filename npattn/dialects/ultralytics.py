@@ -11,11 +11,12 @@ from typing import Any
 from npattn.attention.cbam import CBAM as OurCBAM
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
 from npattn.attention.gate import Gated
+from npattn.attention.options import ChannelOptions
 from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
 from npattn.dialects.table import module, three_or_seven
 from npattn.layer import Layer
 
-ONE_FC = {"pools": ("avg",), "layers": 1, "bias": True}
+ONE_FC = ChannelOptions(pools=("avg",), layers=1, bias=True)
 
 
 @module(

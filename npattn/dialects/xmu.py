@@ -10,6 +10,7 @@ from typing import Any
 
 from npattn.attention.cbam import CBAM as OurCBAM
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
+from npattn.attention.options import SpatialOptions
 from npattn.attention.se import SELayer as OurSELayer
 from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
 from npattn.dialects.table import module, reduction
@@ -68,5 +69,5 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     returns="x · gate · gate(u) + x, u = x · gate",
 )
 def CBAMBlock(channel: int = 512, reduction: int = 16, kernel_size: int = 49, **options: Any) -> Layer:
-    spatial = {"maps": ("max", "mean"), "bias": True}
+    spatial = SpatialOptions(maps=("max", "mean"), bias=True)
     return OurCBAM(channel, reduction, kernel_size, spatial=spatial, residual=True, **options)
