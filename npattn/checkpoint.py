@@ -64,7 +64,10 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
         if header is None:
             raise ValueError(f"{member.filename}: .npy version {version}")
-        shape, fortran, dtype = header(stream)
+        try:
+            shape, fortran, dtype = header(stream)
+        except Exception as error:  # NumPy reads it by Python's own parser and tokenizer, which raise many kinds
+            raise ValueError(f"{member.filename}: a header that cannot be read: {error}") from None
         size = math.prod(shape) * dtype.itemsize
         if dtype.kind not in "fiub" or size != member.file_size - stream.tell():
             raise ValueError(
