@@ -7,6 +7,10 @@ a layer is a thin object around a pair.
     npattn.attention.channel   CBAM's channel attention (a gate)     ChannelAttention
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
+    npattn.attention.concat    average and maximum side by side      ConcatAttention
+    npattn.attention.psa       every pixel looks at every pixel      PSA
+    npattn.attention.wrong     what SE is compared with              SqueezeScale, ConvGate, SEGate, ParallelSE
+    npattn.attention.residual  x plus what a branch makes of it      Residual
     npattn.variants            the same with options, as other codebases build them; ECA
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
     npattn.fused               the same pairs in fewer passes over memory; set_num_threads
@@ -14,7 +18,7 @@ a layer is a thin object around a pair.
     npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
     npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
-    npattn.explain             seeing what a network does
+    npattn.explain             seeing what a network does: class_activation_map, gate_statistics
     npattn.dialects            weights from timm and other codebases, with equal outputs and gradients
 """
 
@@ -22,9 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
+from npattn.attention.concat import ConcatAttention
 from npattn.attention.gate import Gated
+from npattn.attention.psa import PSA
+from npattn.attention.residual import Residual
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
+from npattn.attention.wrong import ConvGate, ParallelSE, SEGate, SqueezeScale
 from npattn.backend import array_module
 from npattn.fused.threads import get_num_threads, set_num_threads
 from npattn.gradcheck import GradcheckError, GradcheckReport, gradcheck
@@ -44,10 +52,13 @@ __version__ = "0.1.0"
 __all__ = [
     "CBAM",
     "ECA",
+    "PSA",
     "AvgPool2x2",
     "BatchNorm2d",
     "ChannelAttention",
+    "ConcatAttention",
     "Conv2d",
+    "ConvGate",
     "Gated",
     "GlobalAvgPool",
     "GlobalMaxPool",
@@ -56,11 +67,15 @@ __all__ = [
     "Layer",
     "Linear",
     "MaxPool2x2",
+    "ParallelSE",
     "ReLU",
+    "Residual",
+    "SEGate",
     "SELayer",
     "Sequential",
     "Sigmoid",
     "SpatialAttention",
+    "SqueezeScale",
     "TrainConfig",
     "TrainResult",
     "array_module",
@@ -75,6 +90,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import training, variants and dialects when they are asked for: most programs need none of them."""
+    if name == "explain":
+        import npattn.explain as explain  # binds the name here, so that this function is not asked again
+
+        return explain
+    if name == "dialects":
+        import npattn.dialects as dialects
+
+        return dialects
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
         from npattn import training
 
@@ -83,8 +106,4 @@ def __getattr__(name: str) -> Any:
         from npattn.variants.eca import ECA
 
         return ECA
-    if name == "dialects":
-        import importlib
-
-        return importlib.import_module("npattn.dialects")
     raise AttributeError(f"module 'npattn' has no attribute {name!r}")

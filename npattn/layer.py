@@ -33,6 +33,16 @@ def no_grad() -> Iterator[None]:
         _keep_cache.reset(token)
 
 
+@contextlib.contextmanager
+def keep_caches() -> Iterator[None]:
+    """Within the block a forward keeps its cache, even inside of `no_grad`: for what needs a backward of its own."""
+    token = _keep_cache.set(True)
+    try:
+        yield
+    finally:
+        _keep_cache.reset(token)
+
+
 class Options(TypedDict, total=False):
     """The keyword arguments that every layer takes."""
 
@@ -310,7 +320,61 @@ class Layer:
         self.__dict__ = {**state, "xp": importlib.import_module(state["xp"])}
 
 
-class Sequential(Layer):
+class Nested(Layer):
+    """The base of layers that are made of layers, `layers`, each under a name. How they are joined, `run` says.
+
+    Its keys are PyTorch's: a layer's name, a dot, and the key there, "conv1.weight". So are the names of its gates.
+
+    Parameters
+    ----------
+    layers
+        Layers by name.
+
+    Raises
+    ------
+    TypeError
+        If one is no layer, or they differ in array module or dtype.
+    """
+
+    def __init__(self, layers: dict[str, Layer]) -> None:
+        self.layers = layers
+        first = next(iter(self.layers.values()))
+        for name, layer in self.layers.items():
+            if not isinstance(layer, Layer):
+                raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
+            if layer.xp is not first.xp or layer.dtype != first.dtype:
+                raise TypeError(
+                    f"{name}: expected a layer of {library_name(first.xp)} and {first.dtype}, as the first one, "
+                    f"got {library_name(layer.xp)} and {layer.dtype}"
+                )
+        super().__init__(dtype=first.dtype, xp=first.xp)
+        self.params = Joined(self.layers, "params")
+        self.grads = Joined(self.layers, "grads")
+        self.buffers = Joined(self.layers, "buffers")
+
+    def _after_run(self) -> None:
+        """What a `run` ends with: the paths that its layers took, and their gates."""
+        self.path = " + ".join(sorted({str(layer.path) for layer in self.layers.values()}))
+        self._gates = {
+            f"{name}.{key}": gate for name, layer in self.layers.items() for key, gate in layer._gates.items()
+        }
+
+    def to(self, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+        for layer in self.layers.values():
+            layer.to(dtype=dtype, xp=xp)
+        return super().to(dtype=dtype, xp=xp)
+
+    def train(self, mode: bool = True) -> Self:
+        for layer in self.layers.values():
+            layer.train(mode)
+        return super().train(mode)
+
+    def __repr__(self) -> str:
+        rows = (f"  {name}: {layer!r}".replace("\n", "\n  ") for name, layer in self.layers.items())
+        return f"{type(self).__name__}(\n" + "\n".join(rows) + "\n)"
+
+
+class Sequential(Nested):
     """Layers one after the other. Its keys are PyTorch's: a layer's name, a dot, and the key there, "conv1.weight".
 
     Parameters
@@ -329,50 +393,21 @@ class Sequential(Layer):
     """
 
     def __init__(self, *layers: Layer, **named: Layer) -> None:
-        self.layers: dict[str, Layer] = {str(i): layer for i, layer in enumerate(layers)} | named
-        if not self.layers:
+        both = {str(i): layer for i, layer in enumerate(layers)} | named
+        if not both:
             raise ValueError("layers: expected at least one layer, got none")
-        first = next(iter(self.layers.values()))
-        for name, layer in self.layers.items():
-            if not isinstance(layer, Layer):
-                raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
-            if layer.xp is not first.xp or layer.dtype != first.dtype:
-                raise TypeError(
-                    f"{name}: expected a layer of {library_name(first.xp)} and {first.dtype}, as the first one, "
-                    f"got {library_name(layer.xp)} and {layer.dtype}"
-                )
-        super().__init__(dtype=first.dtype, xp=first.xp)
-        self.params = Joined(self.layers, "params")
-        self.grads = Joined(self.layers, "grads")
-        self.buffers = Joined(self.layers, "buffers")
+        super().__init__(both)
 
     def run(self, x: Array) -> tuple[Array, tuple[()]]:
         for layer in self.layers.values():
             x = layer.forward(x)
-        self.path = " + ".join(sorted({str(layer.path) for layer in self.layers.values()}))
-        self._gates = {
-            f"{name}.{key}": gate for name, layer in self.layers.items() for key, gate in layer._gates.items()
-        }
+        self._after_run()
         return x, ()  # each layer keeps its own cache
 
     def undo(self, dy: Array, cache: tuple[()]) -> tuple[Array, MutableMapping[str, Array]]:
         for layer in reversed(self.layers.values()):
             dy = layer.backward(dy)
         return dy, Joined(self.layers, "grads")
-
-    def to(self, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
-        for layer in self.layers.values():
-            layer.to(dtype=dtype, xp=xp)
-        return super().to(dtype=dtype, xp=xp)
-
-    def train(self, mode: bool = True) -> Self:
-        for layer in self.layers.values():
-            layer.train(mode)
-        return super().train(mode)
-
-    def __repr__(self) -> str:
-        rows = (f"  {name}: {layer!r}".replace("\n", "\n  ") for name, layer in self.layers.items())
-        return "Sequential(\n" + "\n".join(rows) + "\n)"
 
 
 class Joined(MutableMapping[str, Array]):

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
-import numpy as np
-
 from npattn.checks import hidden_width, odd, one_of, real_number, whole_number
 from npattn.layer import uniform
 
@@ -109,17 +107,17 @@ class ChannelPlan(NamedTuple):
     """A channel gate that was asked for: its form, its initial weights, and what to show of it."""
 
     form: ChannelForm
-    weights: dict[str, np.ndarray]  # "1.weight" (R, K), "1.bias" (R), "2.weight" (C, R), "2.bias" (C)
+    weights: dict[str, Any]  # "1.weight" (R, K), "1.bias" (R), "2.weight" (C, R), "2.bias" (C)
     article: bool  # whether the article's pair computes it
     shown: str
 
-    def convolutions(self) -> dict[str, np.ndarray]:
+    def convolutions(self) -> dict[str, Any]:
         """The weights by the names and in the shapes of 1×1 convolutions: "fc1.weight" (R, K, 1, 1), …"""
         return {f"fc{name}": w[:, :, None, None] if w.ndim == 2 else w for name, w in self.weights.items()}
 
 
 def channel_plan(
-    rng: np.random.Generator, channels: tuple[str, int], ratio: tuple[str, int], given: ChannelOptions,
+    rng: Any, channels: tuple[str, int], ratio: tuple[str, int], given: ChannelOptions,
     article: ChannelOptions, called: str = "{}",
 ) -> ChannelPlan:  # fmt: skip
     """Check the options of a channel gate and draw its weights. `channels` and `ratio` come with their names; `called`
@@ -165,14 +163,14 @@ class SpatialPlan(NamedTuple):
     """A spatial gate that was asked for: its form, its initial values, and what to show of it."""
 
     form: SpatialForm
-    params: dict[str, np.ndarray]
-    buffers: dict[str, np.ndarray]
+    params: dict[str, Any]
+    buffers: dict[str, Any]
     momentum: float
     article: bool  # whether the article's pair computes it
     shown: str
 
 
-def spatial_plan(rng: np.random.Generator, kernel_size: int, given: SpatialOptions, called: str = "{}") -> SpatialPlan:
+def spatial_plan(rng: Any, kernel_size: int, given: SpatialOptions, called: str = "{}") -> SpatialPlan:
     """Check the options of a spatial gate and draw its weights; `called` is what errors call an option.
 
     Raises
@@ -198,8 +196,8 @@ def spatial_plan(rng: np.random.Generator, kernel_size: int, given: SpatialOptio
         params["conv1.bias"] = uniform(rng, (1,), fan_in=n * k * k)
     buffers = {}
     if given["norm"]:
-        params |= {"bn.weight": np.ones(1), "bn.bias": np.zeros(1)}
-        buffers = {"bn.running_mean": np.zeros(1), "bn.running_var": np.ones(1)}
+        params |= {"bn.weight": [1.0], "bn.bias": [0.0]}
+        buffers = {"bn.running_mean": [0.0], "bn.running_var": [1.0]}
     given = SpatialOptions(
         **{**given, "maps": form.maps, "bias": bool(given["bias"]), "norm": bool(given["norm"]), "momentum": momentum}
     )
@@ -228,15 +226,15 @@ class CbamPlan(NamedTuple):
     """A CBAM that was asked for: its form, its initial values, and what to show of it."""
 
     form: CbamForm
-    params: dict[str, np.ndarray]
-    buffers: dict[str, np.ndarray]
+    params: dict[str, Any]
+    buffers: dict[str, Any]
     momentum: float
     article: bool  # whether the article's pair computes it
     shown: str
 
 
 def cbam_plan(
-    rng: np.random.Generator, in_planes: int, ratio: int, kernel_size: int, order: str, residual: bool, channel: Any,
+    rng: Any, in_planes: int, ratio: int, kernel_size: int, order: str, residual: bool, channel: Any,
     spatial: Any,
 ) -> CbamPlan:  # fmt: skip
     """Check the options of CBAM and of its gates, and draw the weights.
@@ -255,8 +253,8 @@ def cbam_plan(
     form = CbamForm(order, bool(residual))
     said = shown({"order": order, "residual": form.residual}, {"order": ORDERS[0], "residual": False})
     article = not said and channel is not False and spatial is not False
-    params: dict[str, np.ndarray] = {}
-    buffers: dict[str, np.ndarray] = {}
+    params: dict[str, Any] = {}
+    buffers: dict[str, Any] = {}
     momentum = 0.1
     if channel is not False:
         options: Any = chosen("channel", channel, CHANNEL_ARTICLE)

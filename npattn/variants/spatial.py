@@ -112,7 +112,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
 
     # VSA.2 laid the maps on each other, and each takes its own back; or took their mean, and each has the same share
     n = len(form.maps)
-    dm = [dmixed[:, i : i + 1] if form.mix == "concat" else dmixed / n for i in range(n)]  # VSA.2
+    dm = [dmixed[:, i : i + 1, :, :] if form.mix == "concat" else dmixed / n for i in range(n)]  # VSA.2
 
     # VSA.1 made n maps of x: its gradient comes back from all of them
     dx = [pair.backward(dm_i, kept) for pair, dm_i, kept in zip(maps_of(form), dm, maps, strict=True)]  # VSA.1
