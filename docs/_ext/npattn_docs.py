@@ -238,7 +238,7 @@ class Api(SphinxDirective):
         if "pairs" in self.options:
             lines = self.pairs()
         else:
-            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated", "Residual"]
+            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated", "Residual", "ECA"]
             names = attention + [name for name in sorted(npattn.__all__) if name not in attention]
             for name in names:
                 thing = getattr(npattn, name)
@@ -257,7 +257,7 @@ class Api(SphinxDirective):
         import pkgutil
 
         lines = []
-        for package in ("npattn.attention", "npattn.ops"):
+        for package in ("npattn.attention", "npattn.variants", "npattn.ops"):
             for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
                 module = importlib.import_module(f"{package}.{found.name}")
                 for name, thing in vars(module).items():

@@ -1,4 +1,4 @@
-"""Convolution as products of large matrices that read the padded images where they lie: nothing is unfolded.
+"""Convolution as products of large matrices that read rows of the padded images where they lie.
 
     x (N, C, H, W)   w (M, C, k, k)   p = k // 2   V = W + p   a group of n images
 
@@ -11,6 +11,9 @@ together (i); its columns (j) are k shifted rows:
 
     CONV.2, CONV.3   R[h, (j, m), t] = Σ_{i,c} w[m, c, i, j] Z[h + i, c, t]    (k·M × k·C) times (k·C × n·V + p)
     CONV.3, CONV.4   y[ν, m, h, v]   = Σ_j R[h, (j, m), ν V + v + j] + b[m]
+
+Where C < M it is cheaper to move before the product: the k moved copies of Z's rows stand as k·C rows more, one product
+(M × k·k·C) times (k·k·C × n·V − p) takes the whole kernel, and nothing is left to add.
 
 Backward, with Z and the same of dy, D. A pixel of x was seen through every place of the kernel, so dx is dy convolved
 with the kernel flipped and its two channel axes exchanged. dw is what the places saw times dy, a product for each row:
@@ -62,15 +65,21 @@ def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
     M, C, k, _ = w.shape
     h, T, V = Z.shape[0] - k + 1, Z.shape[2], W + k // 2
     L = T - 2 * (k // 2)  # after the last column that belongs to an image
-    kernel = np.ascontiguousarray(w.transpose(3, 0, 2, 1)).reshape(k * M, k * C)  # (j, m) by (i, c)
-    seen = as_strided(Z, (h, k * C, T), Z.strides, writeable=False)
-    R = np.matmul(kernel, seen, out=threads.scratch("product", (h, k * M, T), Z.dtype))
-    row, part, place = R.strides
-    shifted = as_strided(
-        R, (h, k, M, L), (row, M * part + place, part, place), writeable=False
-    )  # j: a part and a place
     y = threads.scratch("sum", (h, M, n * V), Z.dtype)
-    np.add.reduce(shifted, axis=1, out=y[:, :, :L])
+    if C < M:  # fewer rows to move before the product than after it
+        moved = threads.scratch("product", (Z.shape[0], k, C, L), Z.dtype)
+        for j in range(k):
+            moved[:, j] = Z[:, :, j : j + L]
+        kernel = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).reshape(M, k * k * C)  # m by (i, j, c)
+        seen = as_strided(moved, (h, k * k * C, L), (moved.strides[0], *moved.strides[2:]), writeable=False)
+        np.matmul(kernel, seen, out=y[:, :, :L])
+    else:
+        kernel = np.ascontiguousarray(w.transpose(3, 0, 2, 1)).reshape(k * M, k * C)  # (j, m) by (i, c)
+        seen = as_strided(Z, (h, k * C, T), Z.strides, writeable=False)
+        R = np.matmul(kernel, seen, out=threads.scratch("product", (h, k * M, T), Z.dtype))
+        row, part, place = R.strides
+        moved = as_strided(R, (h, k, M, L), (row, M * part + place, part, place), writeable=False)  # a part, a place
+        np.add.reduce(moved, axis=1, out=y[:, :, :L])
     return y.reshape(h, M, n, V)[..., :W]
 
 
