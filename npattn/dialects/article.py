@@ -66,7 +66,7 @@ def cbam_arguments(found: Found) -> dict[str, Any]:
     sa.conv1.weight       1 2 k k    sa.conv1.weight
     """,
     cbam_arguments,
-    returns="x · gate · gate(u), u = x · gate",
+    returns="u · sigmoid(conv([mean, max] of u)), u = x · sigmoid(mlp(mean) + mlp(max))",
 )
 def CBAM(in_planes: int, ratio: int = 16, kernel_size: int = 7, **options: Any) -> Layer:
     return OurCBAM(in_planes, ratio, three_or_seven(kernel_size), **options)

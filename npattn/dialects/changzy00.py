@@ -63,7 +63,7 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     sa.conv.weight        1 2 k k    sa.conv1.weight
     """,
     lambda found: {"channel": found.sizes["C"]} | reduction(found) | {"kernel_size": found.sizes["k"]},
-    returns="x · gate · gate(u), u = x · gate",
+    returns="u · sigmoid(conv([mean, max] of u)), u = x · sigmoid(mlp(mean) + mlp(max))",
 )
 def CBAM(channel: int, reduction: int = 16, kernel_size: int = 7, **options: Any) -> Layer:
     return OurCBAM(channel, reduction, kernel_size, **options)

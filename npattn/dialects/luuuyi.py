@@ -57,7 +57,7 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     sa.conv1.weight       1 2 k k    sa.conv1.weight
     """,
     lambda found: sixteenth(found) | {"kernel_size": found.sizes["k"]},
-    returns="x · gate · gate(u), u = x · gate",
+    returns="u · sigmoid(conv([mean, max] of u)), u = x · sigmoid(mlp(mean) + mlp(max))",
 )
 def CBAM(in_planes: int, kernel_size: int = 7, **options: Any) -> Layer:
     return OurCBAM(in_planes, 16, kernel_size, **options)

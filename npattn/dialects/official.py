@@ -77,7 +77,7 @@ def SpatialGate(**options: Any) -> Layer:
     SpatialGate.spatial.bn.num_batches_tracked    -          batches                spatial
     """,
     lambda found: gate_arguments(found) | ({} if "spatial" in found.parts else {"no_spatial": True}),
-    returns="x · gate · gate(u), u = x · gate",
+    returns="u · sigmoid(norm(conv([max, mean] of u))), u = x · sigmoid(mlp(mean) + mlp(max))",
     unseen=("pool_types",),
 )
 def CBAM(

@@ -147,7 +147,7 @@ def EcaModule(
     spatial.conv.bn.num_batches_tracked     -          batches
     """,
     cbam_arguments,
-    returns="x · gate · gate(u), u = x · gate",
+    returns="u · sigmoid(norm(conv([mean, max] of u))), u = x · sigmoid(mlp(mean) + mlp(max))",
     unseen=("gate_layer", "act_layer"),
 )
 def CbamModule(
@@ -178,7 +178,7 @@ def CbamModule(
     spatial.conv.bn.num_batches_tracked     -          batches
     """,
     cbam_arguments,
-    returns="x · gate · gate(u), u = x · gate",
+    returns="u · sigmoid(norm(conv((mean + max) / 2 of u))), u = x · sigmoid(mlp((mean + max) / 2))",
     unseen=("act_layer",),
 )
 def LightCbamModule(

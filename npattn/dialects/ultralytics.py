@@ -52,7 +52,7 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     spatial_attention.cv1.weight     1 2 k k    sa.conv1.weight
     """,
     lambda found: {"c1": found.sizes["C"], "kernel_size": three_or_seven(found.sizes["k"])},
-    returns="x · gate · gate(u), u = x · gate",
+    returns="u · sigmoid(conv([mean, max] of u)), u = x · sigmoid(fc(mean))",
 )
 def CBAM(c1: int, kernel_size: int = 7, **options: Any) -> Layer:
     return OurCBAM(c1, kernel_size=three_or_seven(kernel_size), channel=ONE_FC, **options)

@@ -66,7 +66,7 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     sa.conv.bias          1          sa.conv1.bias
     """,
     lambda found: {"channel": found.sizes["C"]} | reduction(found) | {"kernel_size": found.sizes["k"]},
-    returns="x · gate · gate(u) + x, u = x · gate",
+    returns="u · sigmoid(conv([max, mean] of u) + bias) + x, u = x · sigmoid(mlp(max) + mlp(mean))",
 )
 def CBAMBlock(channel: int = 512, reduction: int = 16, kernel_size: int = 49, **options: Any) -> Layer:
     spatial = SpatialOptions(maps=("max", "mean"), bias=True)
