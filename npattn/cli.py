@@ -11,6 +11,7 @@ from npattn.ablation import AblationError
 from npattn.ablation import command as ablation_command
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
+from npattn.dialects import command as dialect_command
 from npattn.explain import counts, sheet, trace
 from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS, NETWORKS
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_parser(commands)
     counts.add_parser(commands)
     ablation_command.add_parser(commands)
+    dialect_command.add_parser(commands)
     return top
 
 
