@@ -32,7 +32,8 @@ def floating(**arrays: Array) -> ModuleType:
         if array is None:
             continue
         if array.dtype not in accepted:
-            raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}")
+            order = "" if getattr(array.dtype, "isnative", True) else ", which is not this machine's byte order"
+            raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}{order}")
         if first is None:
             first, dtype = name, array.dtype
         elif array.dtype != dtype:

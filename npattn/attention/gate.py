@@ -11,7 +11,8 @@ one of them by itself; CBAM has its own two multiplications. Derivation: docs/bl
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple, Self
 
 from npattn.backend import Array
 from npattn.checks import floating, same_shape
@@ -69,7 +70,7 @@ class Gated(Layer):
         if not isinstance(attention, Layer):
             raise TypeError(f"attention: expected a layer, got {type(attention).__name__}")
         super().__init__(dtype=attention.dtype, xp=attention.xp, fused=attention.fused)
-        self.layer = attention
+        self.layer, self.device = attention, attention.device
         self.signature = repr(attention)
         self.channels = attention.channels
         self.params, self.buffers = attention.params, attention.buffers
@@ -86,3 +87,7 @@ class Gated(Layer):
         dx_gate = self.layer.backward(dg)  # GATE.1
         dx = dx_direct + dx_gate
         return dx, dict(self.layer.grads)
+
+    def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+        self.layer.to(device, dtype=dtype, xp=xp)
+        return super().to(device, dtype=dtype, xp=xp)
