@@ -53,14 +53,14 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
     for name, array in arrays.items():
         if array is None:
             continue
-        if not array_api_compat.is_array_api_obj(array):  # NumPy's scalars are: its arithmetic makes them of 0-d arrays
-            raise TypeError(
-                f"{name}: expected an array (NumPy, CuPy, torch or array-api-strict), got {type(array).__name__}"
-            )
         if isinstance(array, np.ndarray) and type(array) not in PLAIN:
             kind = type(array).__name__
             raise TypeError(
                 f"{name}: expected a plain array, got {kind}; numpy.asarray({name}) forgets what {kind} adds"
+            )
+        if not array_api_compat.is_array_api_obj(array):  # NumPy's scalars are: its arithmetic makes them of 0-d arrays
+            raise TypeError(
+                f"{name}: expected an array (NumPy, CuPy, torch or array-api-strict), got {type(array).__name__}"
             )
         modules[name] = array_api_compat.array_namespace(array)
     if not modules:

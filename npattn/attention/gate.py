@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Self
 
 from npattn.backend import Array
-from npattn.checks import floating, same_shape
+from npattn.checks import floating, same_shape, shaped
 from npattn.layer import Layer
 
 
@@ -31,8 +31,9 @@ def forward(x: Array, g: Array) -> tuple[Array, Cache]:
     Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
     """
     floating(x=x, g=g)
-    if g.ndim != x.ndim or any(size not in (1, full) for size, full in zip(g.shape, x.shape, strict=True)):
-        raise ValueError(f"g: expected a shape that broadcasts to {tuple(x.shape)}, got {tuple(g.shape)}")
+    full, size = shaped("x", x, "N C H W"), shaped("g", g, "...")
+    if len(size) != 4 or any(s not in (1, f) for s, f in zip(size, full, strict=True)):
+        raise ValueError(f"g: expected a shape that broadcasts to {full}, got {size}")
     y = x * g  # GATE.2
     return y, Cache(x, g)
 
