@@ -7,6 +7,7 @@ on NumPy, CuPy, torch and array-api-strict: each function asks here for `xp`, th
 from __future__ import annotations
 
 import importlib
+import sys
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -16,9 +17,6 @@ import numpy as np
 
 Array: TypeAlias = Any
 """An array of any supported library. The array API standard has no common base class to name here."""
-
-PLAIN = (np.ndarray, np.memmap)
-"""NumPy's classes that compute as the formulas say. A masked array skips numbers, and a matrix multiplies otherwise."""
 
 
 class DeviceError(RuntimeError):
@@ -53,7 +51,7 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
     for name, array in arrays.items():
         if array is None:
             continue
-        if isinstance(array, np.ndarray) and type(array) not in PLAIN:
+        if computes_otherwise(array):
             kind = type(array).__name__
             raise TypeError(
                 f"{name}: expected a plain array, got {kind}; numpy.asarray({name}) forgets what {kind} adds"
@@ -71,6 +69,12 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
             same = f"the same library as {first} ({library_name(xp)})"
             raise TypeError(f"{name}: expected an array of {same}, got {library_name(module)}")
     return xp
+
+
+def computes_otherwise(array: Array) -> bool:
+    """Whether it is a class of NumPy's that does not compute as the formulas say: masked arrays, and numpy.matrix."""
+    masked = sys.modules.get("numpy.ma")  # where it was never imported, there is no masked array
+    return isinstance(array, np.matrix) or (masked is not None and isinstance(array, masked.MaskedArray))
 
 
 def as_module(xp: ModuleType | None) -> ModuleType:
