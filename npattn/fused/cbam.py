@@ -5,10 +5,10 @@
 
     forward                                                                           reads       writes
       rows   CBAM.1          g_c, from the means and maxima over the pixels           x
-      tile   CBAM.2          U = X · g_c
-             CBAM.3 (SA.1–2) m_avg, m_max and its first channel i                     x           two maps
+      tile   CBAM.2          U = X · g_c, where Y will be                             x           u
+             CBAM.3 (SA.1–2) m_avg, m_max and its first channel i                                 two maps
       maps   CBAM.3 (SA.4–5) g_s, through the convolution                             maps        a map
-      tile   CBAM.2, CBAM.4  Y = X · g_c · g_s                                        x           y
+      tile   CBAM.4          Y = U · g_s                                              u           y
 
     backward
       tile   CBAM.4          dg_s = Σ_c g_c · (X · dY), and the part of dg_c that needs no dU_gate:
@@ -20,7 +20,7 @@
              CBAM.2, CBAM.1  dX = dU · g_c + ds_avg / P                               dy          dx
              CBAM.1 (CA.2)   plus ds_max at the largest pixel of each channel
 
-Neither U nor any product of two tensors is ever stored whole, and y and dx are written once. That is why dg_c is taken
+U takes no memory of its own, and no product of two tensors is ever stored whole. dg_c is taken
 apart: dX needs the sum of X · dU over all pixels, through the MLP, before its first pixel can be written.
 """
 
@@ -75,8 +75,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
         def attend(t: int) -> None:
             q = columns[t]
-            U = threads.scratch("tile", X[n, :, q].shape, x.dtype)
-            np.multiply(X[n, :, q], g_c[n, :, None], out=U)  # CBAM.2
+            U = np.multiply(X[n, :, q], g_c[n, :, None], out=Y[n, :, q])  # CBAM.2
             maps.channel_mean_max(U, m[n, 0, q], m[n, 1, q], i[n, q])  # CBAM.3
 
         threads.spread(attend, len(columns))
@@ -84,7 +83,6 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
         def scale(t: int) -> None:
             q = columns[-1 - t]  # backwards: what was read last is still in the cache
-            np.multiply(X[n, :, q], g_c[n, :, None], out=Y[n, :, q])  # CBAM.2
             Y[n, :, q] *= g_s[n, None, q]  # CBAM.4
 
         threads.spread(scale, len(columns))
@@ -110,6 +108,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     def group(index: int) -> tuple[Array, Array, Array]:
         n = groups[index]
         dg_s, x_max = np.empty_like(G_s[n]), np.empty_like(G_s[n])
+        winners = [maps.places(i[n, q], C, P, q.start) for q in columns]
 
         # CBAM.4 was y = u · g_s and CBAM.2 u = x · g_c: each gate receives dy · x, times the other gate
         def gates(t: int) -> Array:
@@ -117,7 +116,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
             XdY = threads.scratch("tile", X[n, :, q].shape, x.dtype)
             np.multiply(X[n, :, q], dY[n, :, q], out=XdY)
             np.matmul(G_c[n, None, :], XdY, out=dg_s[:, None, q])  # CBAM.4
-            np.take(X[n].reshape(-1), maps.places(i[n, q], C, P, q.start), out=x_max[:, q], mode="clip")
+            np.take(X[n].reshape(-1), winners[t], out=x_max[:, q], mode="clip")
             return (XdY @ G_s[n, q, None])[:, :, 0]  # CBAM.2, direct
 
         dg_c = sum(threads.spread(gates, len(columns)))
@@ -134,12 +133,11 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
         def tile(t: int) -> None:
             q = columns[t]
-            dU = threads.scratch("tile", dY[n, :, q].shape, x.dtype)
-            np.multiply(dY[n, :, q], G_s[n, None, q], out=dU)  # CBAM.4
+            dU = np.multiply(dY[n, :, q], G_s[n, None, q], out=dX[n, :, q])  # CBAM.4
             dU += dm[:, 0:1, q]  # CBAM.3
-            maps.add_at_channel(dU, i[n, q], dm[:, 1, q])  # CBAM.3
+            maps.add_at(dX[n], winners[t], dm[:, 1, q])  # CBAM.3
             dU *= G_c[n, :, None]  # CBAM.2
-            np.add(dU, share[:, :, None], out=dX[n, :, q])  # CBAM.1
+            dU += share[:, :, None]  # CBAM.1
 
         threads.spread(tile, len(columns))
         maps.add_at_pixel(dX[n], caches[index].i, ds_max)  # CBAM.1

@@ -1,19 +1,23 @@
-"""Convolution as products of large matrices, with the unfolding kept in a cache and made of long rows.
+"""Convolution as products of large matrices that read the padded images where they lie: nothing is unfolded.
 
-    x (N, C, H, W)   w (M, C, k, k)   p = k // 2   V = W + p: the length of a padded row   K = C·k·k
+    x (N, C, H, W)   w (M, C, k, k)   p = k // 2   V = W + p   a group of n images
 
-Rows are laid one after the other with p zeros between them: what sticks out at the right of a row are the zeros, and
-what sticks out at the left are those of the row above. So moving the whole image by one place in the kernel is moving
-one long row of numbers, and the copies of CONV.2 are of whole images instead of rows.
+    CONV.1   Z[h, c, p + ν V + v] = x[ν, c, h − p, v], else 0     (H + 2p, C, n·V + p)
 
-    CONV.1   x̄[c, n, (h, v)]                     (C, n, (H + 2p) V + 2p)
-    CONV.2   u[(c, i, j), n, l] = x̄[c, n, i V + j + l]       (K, n·L)   L = H·V, for a group of n images
-    CONV.3   y = w u                              (M, n·L)   one product; the p numbers between the rows are left out
-    CONV.4   y = y + b
+The images of a group stand beside each other, with p zeros between their rows: what sticks out of an image at the left
+or at the right are zeros. The rows of the channels take turns, so that all that an output row sees, k rows of each
+channel, is one matrix in memory, Z[h : h + k] read as (k·C, n·V + p). One product a row takes the kernel's rows
+together (i); its columns (j) are k shifted rows:
 
-Backward, for the same groups: u is made again, which costs less than keeping it; dw = dy uᵀ and du = wᵀ dy are one
-product each, with zeros in dy between the rows; and du's k² long rows are added up where they came from.
-Groups, and blocks of rows of large images, are cut so that u fits the cache.
+    CONV.2, CONV.3   R[h, (j, m), t] = Σ_{i,c} w[m, c, i, j] Z[h + i, c, t]    (k·M × k·C) times (k·C × n·V + p)
+    CONV.3, CONV.4   y[ν, m, h, v]   = Σ_j R[h, (j, m), ν V + v + j] + b[m]
+
+Backward, with Z and the same of dy, D. A pixel of x was seen through every place of the kernel, so dx is dy convolved
+with the kernel flipped and its two channel axes exchanged. dw is what the places saw times dy, a product for each row:
+
+    CONV.3, CONV.2   dw[m, c, i, j] = Σ_h Σ_t Z[h + i, c, t + j] D[h + p, m, t + p]
+
+where D's zeros leave out all t that belong to no image. Groups, and blocks of rows, are cut so that R fits a tile.
 """
 
 from __future__ import annotations
@@ -21,10 +25,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from npattn.backend import Array
 from npattn.checks import floating, odd_kernel, same_shape, shaped
-from npattn.fused import contiguous, taken, threads, tiles
+from npattn.fused import taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.ops.conv2d import Params
 
@@ -36,35 +41,52 @@ class Cache(NamedTuple):
     params: Params
 
 
-def padded(x: Array, p: int) -> Array:
-    """CONV.1 for a group x (n, C, H, W): (C, n, (H + 2p)·V + 2p), rows of length V = W + p."""
+def padded(x: Array, k: int, rows: slice, name: str) -> Array:
+    """CONV.1 for a group x (n, C, H, W): what the output rows `rows`, h of them, see. Z (h + 2p, C, n·V + p)."""
     n, C, H, W = x.shape
-    V = W + p
-    x_bar = threads.scratch("padded", (C, n, (H + 2 * p) * V + 2 * p), x.dtype)
-    x_bar[:, :, : p * V + p] = 0
-    x_bar[:, :, (H + p) * V + p :] = 0
-    image = x_bar[:, :, p * V + p : (H + p) * V + p].reshape(C, n, H, V)
-    image[:, :, :, :W] = x.transpose(1, 0, 2, 3)
-    image[:, :, :, W:] = 0
-    return x_bar
+    p, h = k // 2, rows.stop - rows.start
+    above, below = max(0, p - rows.start), max(0, rows.stop + p - H)
+    Z = threads.scratch(name, (h + 2 * p, C, n * (W + p) + p), x.dtype)
+    Z[:above] = Z[h + 2 * p - below :] = 0
+    inner = Z[above : h + 2 * p - below]
+    inner[:, :, :p] = 0
+    images = inner[:, :, p:].reshape(-1, C, n, W + p)
+    images[..., W:] = 0
+    images[..., :W] = x[:, :, rows.start - p + above : rows.stop + p - below].transpose(2, 1, 0, 3)
+    return Z
 
 
-def unfold(x_bar: Array, k: int, V: int, rows: slice) -> Array:
-    """CONV.2 for the output rows `rows` of a group: u (K, n·L)."""
-    C, n, _ = x_bar.shape
-    L, start = (rows.stop - rows.start) * V, rows.start * V
-    u = threads.scratch("unfolded", (C, k, k, n, L), x_bar.dtype)
-    for i in range(k):
-        for j in range(k):
-            u[:, i, j] = x_bar[:, :, start + i * V + j : start + i * V + j + L]
-    return u.reshape(C * k * k, n * L)
+def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
+    """CONV.2 and CONV.3: w ∗ x, (h, M, n, W), for Z (h + 2p, C, n·V + p); the next call takes its memory."""
+    M, C, k, _ = w.shape
+    h, T, V = Z.shape[0] - k + 1, Z.shape[2], W + k // 2
+    L = T - 2 * (k // 2)  # after the last column that belongs to an image
+    kernel = np.ascontiguousarray(w.transpose(3, 0, 2, 1)).reshape(k * M, k * C)  # (j, m) by (i, c)
+    seen = as_strided(Z, (h, k * C, T), Z.strides, writeable=False)
+    R = np.matmul(kernel, seen, out=threads.scratch("product", (h, k * M, T), Z.dtype)).reshape(h, k, M, T)
+    y = R[:, 0]
+    if k > 1:
+        y = threads.scratch("sum", (h, M, n * V), Z.dtype)
+        np.add(R[:, 0, :, :L], R[:, 1, :, 1 : 1 + L], out=y[:, :, :L])
+        for j in range(2, k):
+            y[:, :, :L] += R[:, j, :, j : j + L]
+    return y[:, :, : n * V].reshape(h, M, n, V)[..., :W]
 
 
-def cut(shape: tuple[int, ...], k: int, itemsize: int) -> tuple[list[slice], list[slice]]:
-    """Groups of images, and blocks of rows, so that u fits a tile."""
-    N, C, H, W = shape
-    row_bytes = C * k * k * (W + k // 2) * itemsize
-    return tiles.images(N, H * row_bytes // 2), tiles.rows(H, row_bytes)
+def kernel_gradient(Z: Array, D: Array, k: int) -> Array:
+    """CONV.3 and CONV.2 back: dw (M, C, k, k) from Z (h + 2p, C, n·V + p) and D (h + 2p, M, n·V + p)."""
+    p, C, M = k // 2, Z.shape[1], D.shape[1]
+    h, L = Z.shape[0] - 2 * p, Z.shape[2] - 2 * p
+    row, channel, place = Z.strides
+    seen = as_strided(Z, (h, k, k * C, L), (row, place, channel, place), writeable=False)  # j, (i, c), t
+    dw = np.matmul(seen, D[p : p + h, None, :, p : p + L].mT).sum(axis=0)
+    return np.ascontiguousarray(dw.reshape(k, k, C, M).transpose(3, 2, 1, 0))
+
+
+def cut(N: int, M: int, C: int, H: int, W: int, k: int, itemsize: int) -> list[tuple[slice, slice]]:
+    """Groups of images, and blocks of rows of large images, so that R fits a tile."""
+    row_bytes = k * max(M, C) * (W + k // 2) * itemsize
+    return [(n, rows) for n in tiles.images(N, H * row_bytes) for rows in tiles.rows(H, row_bytes)]
 
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
@@ -77,23 +99,19 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         shaped("b", b, "M", M=M)
     taken(x=x)
 
-    V = W + k // 2
     y = output((N, M, H, W), x.dtype)
-    groups, blocks = cut(x.shape, k, x.itemsize)
-    w_rows = w.reshape(M, C * k * k)
+    parts = cut(N, M, C, H, W, k, x.itemsize)
 
-    def group(index: int) -> None:
-        x_bar = padded(x[groups[index]], k // 2)  # CONV.1
-        for rows in blocks:
-            u = unfold(x_bar, k, V, rows)  # CONV.2
-            y_rows = np.matmul(w_rows, u, out=threads.scratch("product", (M, u.shape[1]), x.dtype))  # CONV.3
-            y_rows = y_rows.reshape(M, -1, rows.stop - rows.start, V)[:, :, :, :W].transpose(1, 0, 2, 3)
-            if b is None:
-                y[groups[index], :, rows] = y_rows
-            else:
-                np.add(y_rows, b[:, None, None], out=y[groups[index], :, rows])  # CONV.4
+    def part(index: int) -> None:
+        n, rows = parts[index]
+        Z = padded(x[n], k, rows, "padded")  # CONV.1
+        y_rows = correlate(Z, w, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.2, CONV.3
+        if b is None:
+            y[n, :, rows] = y_rows
+        else:
+            np.add(y_rows, b[:, None, None], out=y[n, :, rows])  # CONV.4
 
-    threads.spread(group, len(groups))
+    threads.spread(part, len(parts))
     return y, Cache(x, params)
 
 
@@ -105,46 +123,21 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     M, _, k, _ = w.shape
     same_shape("dy", dy, (N, M, H, W), "the output y")
 
-    dy = contiguous(dy)
-    p, V = k // 2, W + k // 2
     dx = output(x.shape, x.dtype)
-    groups, blocks = cut(x.shape, k, x.itemsize)
-    w_rows = w.reshape(M, C * k * k)
+    parts = cut(N, M, C, H, W, k, x.itemsize)
+    flipped = w[:, :, ::-1, ::-1].swapaxes(0, 1)
 
-    def group(index: int) -> tuple[Array, Array]:
-        n = groups[index]
-        x_bar = padded(x[n], p)  # CONV.1
-        dx_bar = threads.scratch("d padded", x_bar.shape, x.dtype)
-        dx_bar[...] = 0
-        dw, db = np.zeros((M, C * k * k), dtype=x.dtype), np.zeros(M, dtype=x.dtype)
-        for rows in blocks:
-            u = unfold(x_bar, k, V, rows)  # CONV.2
-            dy_rows = threads.scratch("dy", (M, x[n].shape[0], rows.stop - rows.start, V), x.dtype)
-            dy_rows[:, :, :, :W] = dy[n, :, rows].transpose(1, 0, 2, 3)
-            dy_rows[:, :, :, W:] = 0
-            dy_rows = dy_rows.reshape(M, -1)
+    def part(index: int) -> tuple[Array, ...]:
+        n, rows = parts[index]
+        D = padded(dy[n], k, rows, "d padded")
 
-            # CONV.4 broadcast b over images and pixels: its gradient is the sum over both
-            if b is not None:
-                db += dy_rows @ np.ones(dy_rows.shape[1], dtype=x.dtype)  # CONV.4
+        # CONV.3 was y = w u, and u (CONV.2) the pixels in each place of the kernel: each factor receives dy times the
+        # other. CONV.1 put zeros around x: what would arrive at them is not computed
+        dw = kernel_gradient(padded(x[n], k, rows, "padded"), D, k)  # CONV.3, CONV.2
+        dx[n, :, rows] = correlate(D, flipped, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.3, CONV.2, CONV.1
 
-            # CONV.3 was y = w u: each factor receives dy times the other
-            dw += dy_rows @ u.T  # CONV.3
-            du = np.matmul(
-                w_rows.T, dy_rows, out=threads.scratch("unfolded", u.shape, x.dtype)
-            )  # CONV.3, u is done with
+        # CONV.4 broadcast b over images and pixels: its gradient is the sum over both
+        return (dw,) if b is None else (dw, dy[n, :, rows].sum(axis=(0, 2, 3)))  # CONV.4
 
-            # CONV.2 copied x̄ once for each place in the kernel: the copies' gradients add up where they came from
-            L, start = (rows.stop - rows.start) * V, rows.start * V
-            du = du.reshape(C, k, k, -1, L)
-            for i in range(k):
-                for j in range(k):
-                    dx_bar[:, :, start + i * V + j : start + i * V + j + L] += du[:, i, j]  # CONV.2
-
-        # CONV.1 put zeros around x: what arrived at them is nobody's
-        image = dx_bar[:, :, p * V + p : (H + p) * V + p].reshape(C, -1, H, V)
-        dx[n] = image[:, :, :, :W].transpose(1, 0, 2, 3)  # CONV.1
-        return dw, db
-
-    dw, db = threads.add_up(threads.spread(group, len(groups)))
-    return dx, Params(dw.reshape(w.shape), None if b is None else db)
+    dw, *db = threads.add_up(threads.spread(part, len(parts)))
+    return dx, Params(dw, db[0] if db else None)

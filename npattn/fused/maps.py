@@ -9,6 +9,8 @@ SIG.2                     sigmoid
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from npattn.backend import Array
@@ -60,8 +62,9 @@ def channel_mean_max(U: Array, mean: Array, top: Array, first: Array) -> None:
     C = U.shape[1]
     np.matmul(np.full(C, 1 / C, dtype=U.dtype), U, out=mean)  # CMEAN.1
     np.maximum.reduce(U, axis=1, out=top)  # CMAX.2: a NaN counts as largest
-    nan = bool(np.isnan(top).any())
-    first[...] = 0
+    nan = math.isnan(np.maximum.reduce(top, axis=None))
+    if C > 255:
+        first[...] = 0
     for start in range((C - 1) // 255 * 255, -1, -255):  # a byte counts to 255; the first block has the last word
         block = U[:, start : start + 255]
         hit = np.equal(block, top[:, None], out=threads.scratch("hit", block.shape, np.bool_))
@@ -85,16 +88,15 @@ def places(i: Array, C: int, P: int, start: int = 0) -> Array:
     return place
 
 
-def add_at_channel(D: Array, i: Array, d: Array, start: int = 0) -> None:
-    """D[n, i[n, t], start + t] += d[n, t]: the backward of CMAX.2. D (n, C, P) is contiguous, d and i are (n, T)."""
-    _, C, P = D.shape
-    np.add.at(D.reshape(-1), places(i, C, P, start).reshape(-1), d.reshape(-1))
+def add_at(D: Array, places: Array, d: Array) -> None:
+    """Add d (n, T) to the contiguous D at those places: the backward of CMAX.2."""
+    np.add.at(D.reshape(-1), places.reshape(-1), d.reshape(-1))
 
 
 def sum_at_channel(i: Array, d: Array, C: int) -> Array:
     """Σ of d (n, P) over the pixels whose channel is c, (n, C): the backward of CMAX.2 and a sum over the pixels."""
     n = i.shape[0]
-    flat = i + np.arange(0, n * C, C)[:, None]
+    flat = i + np.arange(0, n * C, C)[:, None] if n > 1 else i
     return np.bincount(flat.reshape(-1), d.reshape(-1), n * C).reshape(n, C).astype(d.dtype)
 
 

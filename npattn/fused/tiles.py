@@ -3,11 +3,13 @@
 A pass over memory is cheap while what one step writes is still in a cache when the next step reads it. So the work is
 done tile by tile, and a tile is `tile_bytes()` of x:
 
-    four times a core's L2, but no more than an eighth of L3
+    sixteen times a core's L2, but no more than a quarter of L3
 
-Smaller tiles fit L2 itself, but each NumPy call has a fixed cost, and each row of a tile too; L3 is fast enough.
+Smaller tiles fit L2 itself, but each NumPy call has a fixed cost, each row of a tile too, and two threads that make
+many short calls wait for each other at the interpreter's lock. L3 is fast enough.
 
-    images(N, …)    small images: as many in one group as fill half a tile; a group is worked on by one thread
+    images(N, …)    small images: as many in one group as fill half a tile; a group is worked on by one thread, and
+                    there is an even number of groups where there are several
     pixels(P, …)    large images: one image a group, cut along its pixels into tiles of equal width
 
 The number of threads plays no part, so that results do not depend on it.
@@ -38,7 +40,7 @@ def cache_bytes(level: int, otherwise: int) -> int:
 @functools.cache
 def tile_bytes() -> int:
     """How much of x one tile holds."""
-    return max(min(4 * cache_bytes(2, L2), cache_bytes(3, L3) // 8), 64 * 1024)
+    return max(min(16 * cache_bytes(2, L2), cache_bytes(3, L3) // 4), 64 * 1024)
 
 
 def even(total: int, most: int, multiple: int = 1) -> list[slice]:
@@ -54,7 +56,9 @@ def even(total: int, most: int, multiple: int = 1) -> list[slice]:
 @functools.lru_cache(maxsize=256)
 def images(N: int, image_bytes: int) -> list[slice]:
     """Groups of images: one large image, or as many small ones as fill half a tile."""
-    return even(N, tile_bytes() // 2 // image_bytes)
+    most = max(tile_bytes() // 2 // image_bytes, 1)
+    parts = math.ceil(N / most)
+    return even(N, math.ceil(N / (parts + parts % 2)) if parts > 1 else most)
 
 
 @functools.lru_cache(maxsize=256)
