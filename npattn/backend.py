@@ -144,9 +144,9 @@ def placed(name: str, xp: ModuleType) -> tuple[ModuleType, Any]:
     """
     if name not in ("cpu", "cuda"):
         raise ValueError(f"device: expected 'cpu' or 'cuda', got {name!r}")
-    if is_numpy(xp) or array_api_compat.is_cupy_namespace(xp):
+    if is_numpy(xp) or is_cupy(xp):
         return (gpu_module() if name == "cuda" else as_module(None)), None
-    if array_api_compat.is_torch_namespace(xp):
+    if is_torch(xp):
         if name == "cuda" and not importlib.import_module("torch").cuda.is_available():
             raise DeviceError("device: torch finds no GPU here: torch.cuda.is_available() is False")
         return xp, name
@@ -158,6 +158,16 @@ def placed(name: str, xp: ModuleType) -> tuple[ModuleType, Any]:
 def from_numpy(array: np.ndarray, xp: ModuleType, target: Any = None) -> Array:
     """An array of the module `xp` with the values of `array`, on the device `target`; None means its default."""
     return xp.asarray(array) if target is None else xp.asarray(array, device=target)
+
+
+def is_cupy(xp: ModuleType) -> bool:
+    """Whether `xp` is CuPy."""
+    return array_api_compat.is_cupy_namespace(xp)
+
+
+def is_torch(xp: ModuleType) -> bool:
+    """Whether `xp` is torch."""
+    return array_api_compat.is_torch_namespace(xp)
 
 
 def device(array: Array) -> Any:

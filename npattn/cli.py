@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from npattn import __version__, bench
+from npattn.backend import DeviceError
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
 from npattn.explain import trace
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (DataError, CheckpointError, TrainingError, bench.BenchError, OSError, ValueError) as error:
+    except (DataError, CheckpointError, TrainingError, DeviceError, bench.BenchError, OSError, ValueError) as error:
         print(f"npattn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -66,13 +67,14 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     where.add_argument("--download", action="store_true", default=None, help="fetch all 60,000 over https")
     sub.add_argument("--out", metavar="DIR", help="where the results go (a new folder under runs/)")
     sub.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, under its own settings")
+    sub.add_argument("--device", choices=["cpu", "cuda"], help=f"where it runs; cuda needs CuPy ({default.device})")
     sub.add_argument("--textbook", action="store_true", default=None, help="take the textbook path in every layer")
     sub.set_defaults(run=run_train)
 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, or go on. Returns 130 if it was interrupted, after saving."""
-    names = ("attention", "epochs", "batch_size", "lr", "seed", "data_dir", "download", "out")
+    names = ("attention", "epochs", "batch_size", "lr", "seed", "data_dir", "download", "out", "device")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.textbook:
         given["fused"] = False

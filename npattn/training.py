@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from npattn import checkpoint, data, models
+from npattn.backend import Array, from_numpy, to_numpy
 from npattn.checks import real_number, whole_number
 from npattn.files import atomic
 from npattn.layer import Sequential, no_grad
@@ -67,6 +68,8 @@ class TrainConfig:
         The folder for results; None makes a new one under runs/.
     fused
         Whether layers may take their fused path.
+    device
+        "cpu", or "cuda": network, loss and optimiser on the GPU, by CuPy; digits are moved and scaled on the CPU.
 
     Raises
     ------
@@ -88,10 +91,13 @@ class TrainConfig:
     download: bool = False
     out: str | None = None
     fused: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.attention not in models.ATTENTIONS:
             raise ValueError(f"attention: expected one of {', '.join(models.ATTENTIONS)}, got {self.attention!r}")
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected 'cpu' or 'cuda', got {self.device!r}")
         whole_number("epochs", self.epochs)
         whole_number("batch_size", self.batch_size, least=2)
         whole_number("seed", self.seed, least=0)
@@ -176,6 +182,8 @@ def train(
         If there is nothing to resume from.
     OSError
         If the results cannot be written.
+    npattn.backend.DeviceError
+        If the GPU is asked for and there is none.
     """
     need_matplotlib()
     if resume is not None:
@@ -188,9 +196,9 @@ def train(
             raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
     else:
         config = config or TrainConfig()
+        model = models.digits(config.attention, rng=config.seed, fused=config.fused).to(config.device)
         digits = data.load(config.data_dir, download=config.download)
         out = new_folder(config)
-        model = models.digits(config.attention, rng=config.seed, fused=config.fused)
         state, optimizer = State(), AdamW(model.params, decay=config.decay)
 
     shown: Progress = for_terminal() if progress else Silent()
@@ -225,7 +233,8 @@ class Run:
         """Train to the end. Returns False if it was interrupted. Saves after every epoch and at an interruption."""
         state, config = self.state, self.config
         with no_grad():
-            rows = models.table(self.model.eval(), np.zeros((config.batch_size, 1, 28, 28), np.float32))
+            blank = self.model.own(np.zeros((config.batch_size, 1, 28, 28)))
+            rows = models.table(self.model.eval(), blank)
         self.progress.start(rows, self.digits.source, config, state.epoch)
         with interruptible() as interrupted:
             while state.epoch < config.epochs:
@@ -254,23 +263,23 @@ class Run:
         state, config = self.state, self.config
         chosen = order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
         rng = np.random.default_rng((config.seed, state.epoch, state.step))
-        x = prepared(jittered(self.digits.train_images[chosen], config.shift, config.turn, config.zoom, rng))
-        t = self.digits.train_labels[chosen].astype(np.int64)
+        moved = jittered(self.digits.train_images[chosen], config.shift, config.turn, config.zoom, rng)
+        x, t = batch(self.model, moved, self.digits.train_labels[chosen])
 
         scores = self.model.train()(x)
         value, cache = loss.forward(scores, t)
-        if not np.isfinite(value):
+        if not np.isfinite(float(value)):
             raise TrainingError(
                 f"epoch {state.epoch + 1}, step {state.step + 1}: the loss is {float(value)}. "
                 f"{self.out / CHECKPOINT} is of the epoch before, if there was one; a smaller lr may help"
             )
-        self.model.backward(loss.backward(np.ones_like(value), cache))
+        self.model.backward(loss.backward(self.model.xp.ones_like(value), cache))
         self.optimizer.step(self.model.grads, self.rate())
         self.tested = None
 
-        state.loss += float(value) * len(t)
-        state.right += int(np.sum(np.argmax(scores, axis=1) == t))
-        state.seen += len(t)
+        state.loss += float(value) * len(chosen)
+        state.right += int(np.sum(np.argmax(to_numpy(scores), axis=1) == self.digits.train_labels[chosen]))
+        state.seen += len(chosen)
         state.step += 1
         self.progress.step(state.loss / state.seen, state.right / state.seen)
 
@@ -305,7 +314,7 @@ class Run:
             "optimizer_steps": self.optimizer.steps,
             "source": self.digits.source,
         }
-        checkpoint.save(self.out / CHECKPOINT, arrays, meta)
+        checkpoint.save(self.out / CHECKPOINT, {key: to_numpy(value) for key, value in arrays.items()}, meta)
         metrics = {
             "config": meta["config"],
             "seed": self.config.seed,
@@ -320,6 +329,11 @@ class Run:
         }
         with atomic(self.out / METRICS) as file:
             file.write((json.dumps(metrics, indent=2) + "\n").encode())
+
+
+def batch(model: Sequential, images: np.ndarray, labels: np.ndarray) -> tuple[Array, Array]:
+    """Digits (N, 28, 28), 0 to 255, and their classes as the network's x and t, on its device."""
+    return model.own(prepared(images)), from_numpy(labels.astype(np.int64), model.xp, model.device)
 
 
 def prepared(images: np.ndarray) -> np.ndarray:
@@ -358,16 +372,17 @@ def evaluate(
     total, confusion = 0.0, np.zeros((models.CLASSES, models.CLASSES), np.int64)
     with no_grad():
         for start in range(0, len(labels), batch_size):
-            t = labels[start : start + batch_size].astype(np.int64)
-            scores = model(prepared(images[start : start + batch_size]))
-            total += float(loss.forward(scores, t)[0]) * len(t)
-            np.add.at(confusion, (t, np.argmax(scores, axis=1)), 1)
+            right = labels[start : start + batch_size]
+            x, t = batch(model, images[start : start + batch_size], right)
+            scores = model(x)
+            total += float(loss.forward(scores, t)[0]) * len(right)
+            np.add.at(confusion, (right, np.argmax(to_numpy(scores), axis=1)), 1)
     model.train(was_training)
     return total / len(labels), float(np.trace(confusion)) / len(labels), confusion
 
 
 def load_model(folder: str | os.PathLike[str]) -> Sequential:
-    """The network of a run, in eval mode. `prepared` makes its input from images.
+    """The network of a run, in eval mode, on the CPU. `prepared` makes its input from images.
 
     Parameters
     ----------
@@ -379,26 +394,29 @@ def load_model(folder: str | os.PathLike[str]) -> Sequential:
     npattn.checkpoint.CheckpointError
         If there is no checkpoint in it, or a broken one.
     """
-    return restored(Path(folder))[2].eval()
+    return restored(Path(folder), "cpu")[2].eval()
 
 
-def restored(out: Path) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
-    """Config, state, model, optimiser and the digits' source, as `Run.save` left them. Raises CheckpointError."""
+def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
+    """Config, state, model, optimiser and the digits' source, as `Run.save` left them; None is the run's own device.
+
+    Raises CheckpointError, or DeviceError if there is no such device.
+    """
     path = out / CHECKPOINT
     arrays, meta = checkpoint.load(path)
     try:
         config = TrainConfig(**meta["config"])
         state = State(**meta["state"])
-        model = models.digits(config.attention, rng=config.seed, fused=config.fused)
+        model = models.digits(config.attention, rng=config.seed, fused=config.fused).to(device or config.device)
         model.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
         optimizer = AdamW(model.params, decay=config.decay)
         optimizer.steps = meta["optimizer_steps"]
         for moment, name in ((optimizer.m, "m"), (optimizer.v, "v")):
             for key, zeros in moment.items():
                 value = arrays[f"optimizer.{name}.{key}"]
-                if value.shape != zeros.shape or value.dtype != zeros.dtype:
+                if value.shape != tuple(zeros.shape) or value.dtype != model.dtype:
                     raise ValueError(f"optimizer.{name}.{key} has shape {value.shape}, expected {zeros.shape}")
-                moment[key] = value
+                moment[key] = model.own(value)
         source = str(meta["source"])
     except (KeyError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{path}: does not hold a run of the demo: {error}") from None

@@ -6,6 +6,7 @@ them, and one timed. Figures are medians, with the distance of the quartiles bes
 
     sides       the blocks, their shapes and inputs; our own side
     pytorch     PyTorch's sides
+    device      what a GPU needs: waiting for it, its memory, its bandwidth
     measure     comparing the results, then times and memory
     report      tables, JSON
     command     the command

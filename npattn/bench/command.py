@@ -11,36 +11,45 @@ from typing import Any
 
 import numpy as np
 
-from npattn.bench import pytorch
+from npattn.backend import as_module, from_numpy, placed
+from npattn.bench import device, pytorch
 from npattn.bench.measure import compare, copy_bandwidth, measure, threads_set
 from npattn.bench.pytorch import torch_block, torch_side, torch_train_side
 from npattn.bench.report import machine, report, summary
-from npattn.bench.sides import BLOCKS, TABLE, BenchError, Side, inputs, our_side
+from npattn.bench.sides import BLOCKS, GPU_TABLE, TABLE, BenchError, Side, inputs, our_side
 from npattn.fused.threads import get_num_threads
 
 
 def bench_block(
-    kind: str, shape: tuple[int, ...], *, runs: int, dtype: str, data: str, only: set[str] | None = None
+    kind: str,
+    shape: tuple[int, ...],
+    *,
+    runs: int,
+    dtype: str,
+    data: str,
+    only: set[str] | None = None,
+    on: str = "cpu",
 ) -> dict[str, Any]:
-    """Compare and time a block on an input of that shape. Returns what `report` prints."""
+    """Compare and time a block on an input of that shape, on the device `on`. Returns what `report` prints."""
     block, rng = BLOCKS[kind], np.random.default_rng(0)
     x = inputs(shape, dtype, data, rng)
     fused = block.layer(shape[1]).to(dtype=dtype)
     textbook = block.layer(shape[1]).to(dtype=dtype).load_state_dict(fused.state_dict())
     textbook.fused = False
     dy = rng.standard_normal(fused(x).shape, dtype=x.dtype.type)
-    sides = [our_side("fused", fused, x, dy), our_side("textbook", textbook, x, dy)]
-    torch = pytorch.torch_module()
+    sides = [our_side("fused", fused, x, dy)] if on == "cpu" else []
+    sides.append(our_side("textbook", textbook.to(on), x, dy))
+    torch = pytorch.torch_on(on)
     if torch:
         torch._dynamo.reset()
         for name in ("eager", "compiled"):
-            module = torch_block(kind, fused.state_dict())
-            sides.append(torch_side(name, module, name == "compiled", x, dy))
+            sides.append(torch_side(name, torch_block(kind, fused.state_dict()), x, dy, on))
     if only is not None:
         sides = [side for side in sides if side.name in only]
     compare(sides, 1e-4 if dtype == "float32" else 1e-10)
-    measure(sides, runs)
-    bandwidth = copy_bandwidth(max(x.nbytes, 64 << 20))
+    measure(sides, runs, on)
+    nbytes = max(x.nbytes, 64 << 20)
+    bandwidth = copy_bandwidth(nbytes) if on == "cpu" else device.copy_bandwidth(textbook.xp, textbook.device, nbytes)
     return {
         "block": kind,
         "name": block.name,
@@ -56,7 +65,7 @@ def bench_block(
     }
 
 
-def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam") -> dict[str, Any]:
+def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on: str = "cpu") -> dict[str, Any]:
     """Compare and time one training step of the demo's network: forward, loss, backward, AdamW."""
     from npattn import models
     from npattn.ops import loss
@@ -66,26 +75,27 @@ def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam") ->
     x, t = rng.standard_normal((batch, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, batch)
 
     def ours(name: str) -> Side:
-        model = models.digits(attention, rng=0, fused=name == "fused")
+        model = models.digits(attention, rng=0, fused=name == "fused").to(on)
         optimizer = AdamW(model.params)
+        x_there, t_there = (from_numpy(array, model.xp, model.device) for array in (x, t))
 
-        def both() -> dict[str, np.ndarray]:
-            value, cache = loss.forward(model(x), t)
-            model.backward(loss.backward(np.ones_like(value), cache))
+        def both() -> dict[str, Any]:
+            value, cache = loss.forward(model(x_there), t_there)
+            model.backward(loss.backward(model.xp.ones_like(value), cache))
             grads = dict(model.grads)
             optimizer.step(grads, 1e-5)
-            return {"loss": np.asarray(value), **grads}
+            return {"loss": value, **grads}
 
-        return Side(name, None, both)
+        return Side(name, None, both, xp=model.xp)
 
-    sides = [ours("fused"), ours("textbook")]
-    torch = pytorch.torch_module()
+    sides = [ours(name) for name in (("fused", "textbook") if on == "cpu" else ("textbook",))]
+    torch = pytorch.torch_on(on)
     if torch:
         torch._dynamo.reset()
         state = models.digits(attention, rng=0).state_dict()
-        sides += [torch_train_side(name, attention, state, x, t) for name in ("eager", "compiled")]
+        sides += [torch_train_side(name, attention, state, x, t, on) for name in ("eager", "compiled")]
     compare(sides, 1e-2)  # float32 through ten maxima: where two are nearly equal, rounding decides
-    measure(sides, runs)
+    measure(sides, runs, on)
     return {
         "block": "train step",
         "name": f"training step, {attention}",
@@ -155,7 +165,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sub = commands.add_parser(
         "bench",
         help="time the fused pairs against PyTorch and the memory floor",
-        description="Time textbook, fused, and, where torch is installed, PyTorch eager and compiled, in turns.",
+        description="Time textbook, fused, and, where torch is installed, PyTorch eager and compiled, in turns. "
+        "On a GPU: the textbook on CuPy, and PyTorch's two.",
     )
     what = sub.add_mutually_exclusive_group()
     what.add_argument("--block", choices=list(BLOCKS), default="cbam", help="which block (cbam)")
@@ -167,6 +178,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sub.add_argument(
         "--data", choices=["dense", "relu", "zero"], default="dense", help="normal numbers, half of them 0, or all 0"
     )
+    sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where; cuda needs CuPy (cpu)")
     sub.add_argument("--threads", type=count, metavar="N", help="of every side (as many as the process may use)")
     sub.add_argument("--no-textbook", action="store_true", help="leave the textbook out, which takes longest")
     sub.add_argument("--runs", type=count, default=7, metavar="N", help="timed runs a side (7)")
@@ -176,8 +188,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure what was asked for, and print it."""
-    threads = arguments.threads or get_num_threads()
+    threads, on = arguments.threads or get_num_threads(), arguments.device
     about = machine(threads)
+    if on != "cpu":
+        if arguments.growth:
+            raise BenchError("--growth draws the fused path, which is the CPU's; leave out --device")
+        about["gpu"] = device.name(placed(on, as_module(None))[0])
+        print(about["gpu"])
     print(
         f"npattn {about['npattn']}, NumPy {about['numpy']}, PyTorch {about['torch'] or 'not installed'}, "
         f"Python {about['python']}, {about['processor']}, {threads} of {about['available_threads']} threads, "
@@ -188,15 +205,15 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.growth:
             growth(arguments.growth, arguments.runs)
         elif arguments.train_step:
-            results.append(bench_train_step(runs=arguments.runs))
+            results.append(bench_train_step(runs=arguments.runs, on=on))
             print(report(results[-1]), flush=True)
         else:
-            only = {"fused", "eager", "compiled"} if arguments.no_textbook else None
-            rows = TABLE if arguments.table else [(arguments.block, arguments.shape)]
+            only = {"fused", "eager", "compiled"} if arguments.no_textbook and on == "cpu" else None
+            table = TABLE if on == "cpu" else GPU_TABLE + TABLE
+            rows = table if arguments.table else [(arguments.block, arguments.shape)]
             for kind, shape in rows:
-                results.append(
-                    bench_block(kind, shape, runs=arguments.runs, dtype=arguments.dtype, data=arguments.data, only=only)
-                )
+                settings = {"runs": arguments.runs, "dtype": arguments.dtype, "data": arguments.data}
+                results.append(bench_block(kind, shape, only=only, on=on, **settings))
                 print(report(results[-1]), flush=True)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")

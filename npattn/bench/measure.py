@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from npattn.bench import pytorch
+from npattn.backend import to_numpy
+from npattn.bench import device, pytorch
 from npattn.bench.sides import BenchError, Side
 from npattn.fused import memory, tiles
 from npattn.fused.threads import get_num_threads, set_num_threads, spread
@@ -35,11 +36,11 @@ def compare(sides: list[Side], limit: float) -> None:
     BenchError
         If a result differs by more than `limit` of its norm.
     """
-    first = sides[0].both()
+    first = {key: to_numpy(value) for key, value in sides[0].both().items()}
     for side in sides[1:]:
         results = side.both()
         for key, expected in first.items():
-            difference = relative(results[key].reshape(expected.shape), expected)
+            difference = relative(to_numpy(results[key]).reshape(expected.shape), expected)
             side.difference = max(side.difference, difference)
             if not difference <= limit:
                 raise BenchError(
@@ -73,10 +74,14 @@ def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: No
     return None if before is None or highest is None else highest - before
 
 
-def measure(sides: list[Side], runs: int) -> None:
-    """Time all sides in turns. Sets their times and peaks."""
+def measure(sides: list[Side], runs: int, on: str = "cpu") -> None:
+    """Time all sides in turns, on "cpu" or on "cuda". Sets their times and peaks."""
     for side in sides:
-        side.peak = peak_memory(side.both, side.release)
+        if on == "cpu":
+            side.peak = peak_memory(side.both, side.release)
+        else:
+            side.peak = device.peak_memory(side.xp, side.both, side.release)
+    wait = device.wait if on != "cpu" else lambda xp: None
     for kind in ("forward", "both"):
         for turn in range(runs):
             for side in sides:
@@ -87,8 +92,10 @@ def measure(sides: list[Side], runs: int) -> None:
                 gc.collect()
                 time.sleep(PAUSE)
                 call()
+                wait(side.xp)
                 start = time.perf_counter()
                 result = call()
+                wait(side.xp)
                 times.append(time.perf_counter() - start)
                 del result
 

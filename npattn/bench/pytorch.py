@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.backend import as_module
 from npattn.bench.sides import BenchError, Side
 
 
@@ -16,6 +17,12 @@ def torch_module() -> Any:
         return importlib.import_module("torch")
     except ImportError:
         return None
+
+
+def torch_on(device: str) -> Any:
+    """torch, or None where it is not installed, or has no GPU and one is asked for."""
+    torch = torch_module()
+    return torch if torch and (device == "cpu" or torch.cuda.is_available()) else None
 
 
 def torch_block(kind: str, state: dict[str, np.ndarray]) -> Any:
@@ -80,33 +87,36 @@ def torch_block(kind: str, state: dict[str, np.ndarray]) -> Any:
     return module
 
 
-def torch_side(name: str, module: Any, compiled: bool, x: np.ndarray, dy: np.ndarray) -> Side:
-    """A module of PyTorch's, eager or compiled."""
+def torch_side(name: str, module: Any, x: np.ndarray, dy: np.ndarray, device: str = "cpu") -> Side:
+    """A module of PyTorch's, "eager" or "compiled"."""
     torch = torch_module()
-    x_plain, x_grad, dy_torch = torch.from_numpy(x), torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
+    module = module.to(device)
+    x_plain, dy_torch = (torch.from_numpy(array).to(device) for array in (x, dy))
+    x_grad = x_plain.detach().requires_grad_()
     run, run_plain = module, module
-    if compiled:  # two of them: under no_grad it is another graph, and would be compiled at every turn
+    if name == "compiled":  # two of them: under no_grad it is another graph, and would be compiled at every turn
         run, run_plain = torch.compile(module, dynamic=False), torch.compile(module, dynamic=False)
 
     def forward() -> None:
         with torch.no_grad():
             run_plain(x_plain)
 
-    def both() -> dict[str, np.ndarray]:
+    def both() -> dict[str, Any]:
         module.zero_grad(set_to_none=True)
         x_grad.grad = None
         y = run(x_grad)
         y.backward(dy_torch)
-        grads = {key: parameter.grad.numpy() for key, parameter in module.named_parameters()}
-        return {"y": y.detach().numpy(), "dx": x_grad.grad.numpy(), **grads}
+        return {"y": y.detach(), "dx": x_grad.grad, **{key: p.grad for key, p in module.named_parameters()}}
 
     def release() -> None:
         x_grad.grad = None
 
-    return Side(name, forward, both, release)
+    return Side(name, forward, both, release, as_module(torch))
 
 
-def torch_train_side(name: str, attention: str, state: dict[str, np.ndarray], x: np.ndarray, t: np.ndarray) -> Side:
+def torch_train_side(
+    name: str, attention: str, state: dict[str, np.ndarray], x: np.ndarray, t: np.ndarray, device: str = "cpu"
+) -> Side:
     """The demo's network in PyTorch, with the same weights, loss and optimiser."""
     torch = torch_module()
     nn = torch.nn
@@ -140,16 +150,17 @@ def torch_train_side(name: str, attention: str, state: dict[str, np.ndarray], x:
     missing, unknown = model.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=False)
     if unknown or any("num_batches_tracked" not in key for key in missing):
         raise BenchError(f"the networks differ: {missing} {unknown}")
+    model = model.to(device)
     run = torch.compile(model, dynamic=False) if name == "compiled" else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    x_torch, t_torch, measure_loss = torch.from_numpy(x), torch.from_numpy(t), nn.CrossEntropyLoss()
+    x_torch, t_torch = (torch.from_numpy(array).to(device) for array in (x, t))
+    measure_loss = nn.CrossEntropyLoss()
 
-    def both() -> dict[str, np.ndarray]:
+    def both() -> dict[str, Any]:
         optimizer.zero_grad(set_to_none=True)
         value = measure_loss(run(x_torch), t_torch)
         value.backward()
         optimizer.step()
-        grads = {key: parameter.grad.numpy() for key, parameter in model.named_parameters()}
-        return {"loss": value.detach().numpy(), **grads}
+        return {"loss": value.detach(), **{key: parameter.grad for key, parameter in model.named_parameters()}}
 
-    return Side(name, None, both)
+    return Side(name, None, both, xp=as_module(torch))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.backend import from_numpy
 from npattn.layer import no_grad
 
 
@@ -43,6 +44,7 @@ BLOCKS = {
     "spatial": Block("SpatialAttention", lambda C: _layer("spatial", C), 1, 2),
     "cbam": Block("CBAM", lambda C: _layer("cbam", C), 2, 5),
 }
+GPU_TABLE = [("cbam", (64, 256, 56, 56))]  # before the others, on a GPU
 TABLE = [
     ("cbam", (8, 32, 300, 300)),
     ("se", (8, 32, 300, 300)),
@@ -61,8 +63,9 @@ class Side:
 
     name: str
     forward: Callable[[], Any] | None
-    both: Callable[[], dict[str, np.ndarray]]
+    both: Callable[[], dict[str, Any]]
     release: Callable[[], Any] = lambda: None  # drops what is kept between two calls: caches and gradients
+    xp: Any = np  # whose device must be waited for
     forward_times: list[float] = field(default_factory=list)
     both_times: list[float] = field(default_factory=list)
     peak: float | None = None  # bytes
@@ -80,17 +83,18 @@ def inputs(shape: tuple[int, ...], dtype: str, data: str, rng: np.random.Generat
 
 
 def our_side(name: str, layer: Any, x: np.ndarray, dy: np.ndarray) -> Side:
-    """A layer of ours."""
+    """A layer of ours, on the device that it is on."""
+    x, dy = (from_numpy(array, layer.xp, layer.device) for array in (x, dy))
 
     def forward() -> None:
         with no_grad():
             layer(x)
 
-    def both() -> dict[str, np.ndarray]:
+    def both() -> dict[str, Any]:
         y = layer(x)
         if layer.path != name:
             raise BenchError(f"the {name} side took the {layer.path} path")
         dx = layer.backward(dy)
         return {"y": y, "dx": dx, **layer.grads}
 
-    return Side(name, forward, both, forward)  # a forward under no_grad leaves no cache
+    return Side(name, forward, both, forward, layer.xp)  # a forward under no_grad leaves no cache

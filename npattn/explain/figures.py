@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.backend import to_numpy
 from npattn.files import atomic
 from npattn.layer import Sequential, no_grad
 
@@ -108,8 +109,8 @@ def attention(
     chosen = [int(np.argmax(labels == digit)) for digit in np.linspace(0, 9, count).round()]
     shown = images[chosen]
     with no_grad():
-        scores = model.eval()(prepared(shown))
-    gates = {name: np.asarray(gate) for name, gate in model.attention.items()}
+        scores = to_numpy(model.eval()(model.own(prepared(shown))))
+    gates = {name: to_numpy(gate) for name, gate in model.attention.items()}
     if not gates:
         return False
     spatial = {name: gate[:, 0] for name, gate in gates.items() if gate.shape[1] == 1}
