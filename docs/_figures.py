@@ -202,13 +202,115 @@ def gate() -> str:
     return d.svg()
 
 
+def residual() -> str:
+    d = Drawing(238, "A residual unit: x plus what a branch makes of x")
+    left, right = 110, 300
+    d.text(left, 20, "x  (N, C, H, W)")
+    d.text(left + 66, 20, "dx = dx_skip + dx_branch", "bwd", "start")
+    d.wire((left, 28), (left, 159))
+    d.names(left, 112, "s", "ds")
+    d.text(left - 34, 112, "RES.2", "small", "end")
+    d.wire((left, 50), (right, 50), (right, 76))
+    d.text((left + right) / 2, 44, "dx_branch", "bwd")
+    d.box(right, 97, "a branch", "RES.1")
+    d.wire((right, 118), (right, 172), (left + 13, 172))
+    d.text((left + right) / 2, 166, "b", "fwd")
+    d.text((left + right) / 2, 188, "db", "bwd")
+    d.dot(left, 172, "+")
+    d.text(left - 20, 177, "RES.3", "small", "end")
+    d.wire((left, 185), (left, 215))
+    d.names(left, 199, "y", "dy")
+    d.text(left, 233, "y  (N, C, H, W)")
+    return d.svg()
+
+
+def concat() -> str:
+    d = Drawing(460, "Pool-and-concatenate: two poolings side by side, one MLP, a sigmoid")
+    left, right, middle = 105, 295, 200
+    d.text(middle, 18, "x  (N, C, H, W)")
+    d.text(middle, 38, "dx = dx_max + dx_avg", "bwd")
+    d.wire((middle, 44), (middle, 58), head=False)
+    for cx, pool, tag, name in (
+        (left, "mean over pixels", "CAT.1", "avg"),
+        (right, "max over pixels", "CAT.2", "max"),
+    ):
+        d.wire((middle, 58), (cx, 58), (cx, 90))
+        d.names(cx, 76, "x", f"dx_{name}")
+        d.chain(cx, 90, [(pool, tag, f"s_{name}", f"ds_{name}")])
+    d.box(middle, 185, "lay the two side by side", "CAT.3", width=340)
+    d.wire((middle, 206), (middle, 238))
+    d.names(middle, 220, "s (N, 2C)", "ds")
+    end = d.chain(
+        middle,
+        238,
+        [("MLP: w1, ReLU, w2", "CAT.4", "a (N, C)", "da"), ("sigmoid", "CAT.5", "g (N, C)", "dg")],
+    )
+    d.text(middle, end + 18, "the gate  (N, C, 1, 1)")
+    return d.svg()
+
+
+def parallel() -> str:
+    d = Drawing(300, "SE in parallel: x goes through F, and beside F through the gate")
+    left, right = 110, 300
+    d.text(left, 20, "x  (N, B, H, W)")
+    d.text(left + 66, 20, "dx = dx_F + dx_gate", "bwd", "start")
+    d.wire((left, 28), (left, 76))
+    d.names(left, 66, "x", "dx_F")
+    d.box(left, 97, "F", "PAR.1", width=110)
+    d.wire((left, 118), (left, 208))
+    d.names(left, 166, "u", "du")
+    d.wire((left, 46), (right, 46), (right, 76))
+    d.text((left + right) / 2 + 20, 40, "dx_gate", "bwd")
+    d.box(right, 97, "mean, MLP, sigmoid", "PAR.2 to PAR.4", width=170)
+    d.wire((right, 118), (right, 221), (left + 13, 221))
+    d.text((left + right) / 2, 215, "g", "fwd")
+    d.text((left + right) / 2, 237, "dg", "bwd")
+    d.dot(left, 221, "×")
+    d.text(left - 20, 226, "PAR.5", "small", "end")
+    d.wire((left, 234), (left, 270))
+    d.names(left, 250, "y", "dy")
+    d.text(left, 290, "y  (N, C, H', W')")
+    return d.svg()
+
+
+def psa() -> str:
+    d = Drawing(470, "Point-wise spatial attention: two maps, two sums over all pixels, and the pixel itself")
+    left, right, middle = 90, 310, 200
+    d.text(middle, 18, "t  (N, P, C), x with a pixel a row")
+    d.text(middle, 38, "dt = dt_self + dt_c + dt_d + dt_mc + dt_md", "bwd")
+    d.wire((middle, 46), (middle, 330))
+    d.names(middle, 190, "t", "dt_self")
+    for cx, branch, tags in ((left, "c", ("PSA.3", "PSA.5")), (right, "d", ("PSA.4", "PSA.6"))):
+        d.wire((middle, 60), (cx, 60), (cx, 90))
+        d.names(cx, 78, "t", f"dt_m{branch}")
+        d.box(cx, 111, f"FC, w_{branch}", "PSA.2", width=110)
+        d.wire((cx, 132), (cx, 164))
+        d.names(cx, 146, f"m_{branch}", f"dm_{branch}")
+        d.box(cx, 185, "read the map", tags[0], width=110)
+        d.wire((cx, 206), (cx, 238))
+        d.names(cx, 220, f"a_{branch}", f"da_{branch}")
+        d.box(cx, 259, "sum over pixels", tags[1], width=126)
+        inner = cx + 63 if cx < middle else cx - 63
+        d.wire((middle, 259), (inner, 259))
+        d.text((middle + inner) / 2, 253, f"dt_{branch}", "bwd")
+        d.wire((cx, 280), (cx, 330))
+        d.names(cx, 306, f"z_{branch}", f"dz_{branch}")
+    d.box(middle, 351, "lay the three side by side", "PSA.7", width=340)
+    d.wire((middle, 372), (middle, 398))
+    d.names(middle, 384, "v (N, P, 3C)", "dv")
+    d.box(middle, 419, "FC, w", "PSA.8")
+    d.wire((middle, 440), (middle, 456))
+    d.names(middle, 450, "y", "dy")
+    return d.svg()
+
+
 def used_twice() -> str:
     d = Drawing(200, "A value that is used twice: its two gradients add")
-    d.text(200, 20, "v")
-    d.text(214, 20, "dv = dv₁ + dv₂", "bwd", "start")
+    d.text(200, 20, "x")
+    d.text(214, 20, "dx = dx₁ + dx₂", "bwd", "start")
     for cx, name, index in ((105, "f", "₁"), (295, "g", "₂")):
         d.wire((200, 28), (200, 46), (cx, 46), (cx, 76))
-        d.names(cx, 64, "v", f"dv{index}")
+        d.names(cx, 64, "x", f"dx{index}")
         d.chain(cx, 76, [(name, "", f"y{index}", f"dy{index}")], width=90)
     d.text(200, 178, "to the loss, by two ways", "small")
     return d.svg()
@@ -253,6 +355,10 @@ FIGURES: dict[str, Callable[[], str]] = {
     "spatial": spatial,
     "cbam": cbam,
     "gate": gate,
+    "residual": residual,
+    "concat": concat,
+    "parallel": parallel,
+    "psa": psa,
     "used-twice": used_twice,
     "flip": flip,
 }

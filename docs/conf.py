@@ -49,6 +49,10 @@ katex.KATEX_DEFAULT_OPTIONS |= {
         r"\mlp": r"\operatorname{mlp}",
         r"\pd": r"\frac{\partial #1}{\partial #2}",
         r"\code": r"\texttt{#1}",
+        r"\pmax": r"p^{\text{max}}",  # where the first maximum is: a pixel, a channel, …
+        r"\cmax": r"c^{\text{max}}",
+        r"\kmax": r"k^{\text{max}}",
+        r"\lmax": r"l^{\text{max}}",
     },
 }
 
@@ -69,7 +73,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_excludepatterns = ["conf.py"]
 nb_merge_streams = True
-exclude_patterns += ["conf.py", "_figures.py"]
+exclude_patterns += ["conf.py", "_figures.py", "_demo_figures.py", "_measured.md"]  # the last is included by fused.md
 
 shutil.rmtree(DOCS / "examples", ignore_errors=True)  # copied in at every build, since Sphinx reads below docs/ only
 (DOCS / "examples").mkdir()

@@ -48,7 +48,7 @@ dx = dx_direct + dx_gate  # x was used twice
 # %% [markdown]
 # ## The check
 #
-# Put the forward into a function, move each entry by ±h, and watch Σ dy · y.
+# Put the forward into a function, move each entry by ±ε, and watch Σ dy · y.
 
 
 # %%
@@ -58,16 +58,16 @@ def forward(x, w1, w2):
     return x * g[:, :, None, None]
 
 
-def by_differences(array, h=1e-5):
+def by_differences(array, step=1e-5):
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
         here = array[index]
-        array[index] = here + h
+        array[index] = here + step
         up = forward(x, w1, w2)
-        array[index] = here - h
+        array[index] = here - step
         down = forward(x, w1, w2)
         array[index] = here
-        gradient[index] = np.sum(dy * (up - down)) / (2 * h)
+        gradient[index] = np.sum(dy * (up - down)) / (2 * step)
     return gradient
 
 

@@ -7,22 +7,31 @@ a layer is a thin object around a pair.
     npattn.attention.channel   CBAM's channel attention (a gate)     ChannelAttention
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
+    npattn.attention.concat    average and maximum side by side      ConcatAttention
+    npattn.attention.psa       every pixel looks at every pixel      PSA
+    npattn.attention.wrong     what SE is compared with              SqueezeScale, ConvGate, SEGate, ParallelSE
+    npattn.attention.residual  x plus what a branch makes of it      Residual
+    npattn.variants            the same with options, as other codebases build them; ECA
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
     npattn.fused               the same pairs in fewer passes over memory; set_num_threads
     npattn.layer               Layer, Sequential, no_grad
     npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
     npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
-    npattn.explain             seeing what a network does
+    npattn.explain             seeing what a network does: class_activation_map, gate_statistics
 """
 
 from typing import TYPE_CHECKING, Any
 
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
+from npattn.attention.concat import ConcatAttention
 from npattn.attention.gate import Gated
+from npattn.attention.psa import PSA
+from npattn.attention.residual import Residual
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
+from npattn.attention.wrong import ConvGate, ParallelSE, SEGate, SqueezeScale
 from npattn.backend import array_module
 from npattn.fused.threads import get_num_threads, set_num_threads
 from npattn.gradcheck import GradcheckError, GradcheckReport, gradcheck
@@ -35,15 +44,20 @@ from npattn.ops.pooling import AvgPool2x2, GlobalAvgPool, GlobalMaxPool, MaxPool
 
 if TYPE_CHECKING:
     from npattn.training import TrainConfig, TrainResult, load_model, train
+    from npattn.variants.eca import ECA
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CBAM",
+    "ECA",
+    "PSA",
     "AvgPool2x2",
     "BatchNorm2d",
     "ChannelAttention",
+    "ConcatAttention",
     "Conv2d",
+    "ConvGate",
     "Gated",
     "GlobalAvgPool",
     "GlobalMaxPool",
@@ -52,11 +66,15 @@ __all__ = [
     "Layer",
     "Linear",
     "MaxPool2x2",
+    "ParallelSE",
     "ReLU",
+    "Residual",
+    "SEGate",
     "SELayer",
     "Sequential",
     "Sigmoid",
     "SpatialAttention",
+    "SqueezeScale",
     "TrainConfig",
     "TrainResult",
     "array_module",
@@ -70,9 +88,17 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the training when it is asked for: checkpoints and data files need modules that nothing else does."""
+    """Import the training and the variants when they are asked for: most programs need neither."""
+    if name == "explain":
+        import npattn.explain as explain  # binds the name here, so that this function is not asked again
+
+        return explain
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
         from npattn import training
 
         return getattr(training, name)
+    if name == "ECA":
+        from npattn.variants.eca import ECA
+
+        return ECA
     raise AttributeError(f"module 'npattn' has no attribute {name!r}")

@@ -181,3 +181,16 @@ def hidden_width(channels_name: str, channels: int, ratio_name: str, ratio: int)
             f"{channels} // {ratio} = 0 would leave no hidden unit; what works is 1 to {channels}"
         )
     return channels // ratio
+
+
+def one_of(name: str, value: str, accepted: tuple[str, ...]) -> str:
+    """Return `value`, after checking that it is among the names `accepted`.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if value not in accepted:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, accepted))}, got {value!r}")
+    return value

@@ -10,9 +10,9 @@ from npattn import __version__, bench
 from npattn.backend import DeviceError
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
-from npattn.explain import trace
+from npattn.explain import sheet, trace
 from npattn.gradcheck import command as gradcheck_command
-from npattn.models import ATTENTIONS
+from npattn.models import ATTENTIONS, NETWORKS
 from npattn.training import TrainConfig, TrainingError, train
 
 
@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     add_train(commands)
     gradcheck_command.add_parser(commands)
     trace.add_parser(commands)
+    sheet.add_parser(commands)
     bench.add_parser(commands)
     return top
 
@@ -54,7 +55,9 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="train the tiny demo on MNIST",
         description="Train the demo's network on MNIST and write metrics, a checkpoint and figures into a folder.",
     )
-    sub.add_argument("--attention", choices=list(ATTENTIONS), help=f"what the stages attend with ({default.attention})")
+    sub.add_argument("--model", choices=list(NETWORKS), help=f"the network ({default.model})")
+    usual = ", ".join(f"{network.attention} for {name}" for name, network in NETWORKS.items())
+    sub.add_argument("--attention", choices=list(ATTENTIONS), help=f"what its stages attend with ({usual})")
     sub.add_argument("--epochs", type=int, metavar="N", help=f"passes over the training digits ({default.epochs})")
     sub.add_argument("--batch-size", type=int, metavar="N", help=f"digits a step ({default.batch_size})")
     sub.add_argument("--lr", type=float, metavar="X", help=f"peak of the one-cycle learning rate ({default.lr})")
@@ -74,7 +77,7 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, or go on. Returns 130 if it was interrupted, after saving."""
-    names = ("attention", "epochs", "batch_size", "lr", "seed", "data_dir", "download", "out", "device")
+    names = ("model", "attention", "epochs", "batch_size", "lr", "seed", "data_dir", "download", "out", "device")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.textbook:
         given["fused"] = False

@@ -43,6 +43,16 @@ def no_grad() -> Iterator[None]:
         _keep_cache.reset(token)
 
 
+@contextlib.contextmanager
+def keep_caches() -> Iterator[None]:
+    """Within the block a forward keeps its cache, even inside of `no_grad`: for what needs a backward of its own."""
+    token = _keep_cache.set(True)
+    try:
+        yield
+    finally:
+        _keep_cache.reset(token)
+
+
 class Options(TypedDict, total=False):
     """The keyword arguments that every layer takes."""
 
@@ -174,7 +184,7 @@ class Layer:
         self._no_cache = "backward after a forward that failed: call the layer on an input first"
         self._choose(x)
         with quiet():
-            y, cache = self.run(x)
+            y, cache = self.pair.run(self, x) if self.varied else self.run(x)
         if _keep_cache.get():
             self._cache = cache
             self._y = (array_module(y), y.dtype, tuple(y.shape))
@@ -190,12 +200,17 @@ class Layer:
         if self.room is None:
             return
         room = self.room
-        if self.fused:
+        if self.fused and not self.varied:
             fused = importlib.import_module("npattn.fused")  # not before it is used: npattn imports as fast as NumPy
             if fused.takes(x, *self.params.values()):
                 self.path = "fused"
                 room = "fused." + room.rpartition(".")[2]
         self._pair = f"npattn.{room}"  # by name: a layer can be copied and pickled, a module cannot
+
+    @property
+    def varied(self) -> bool:
+        """Whether an option asks for a pair of npattn.variants. Such a module brings `run` and `undo` of its own."""
+        return self.room is not None and self.room.startswith("variants.")
 
     @property
     def pair(self) -> Any:
@@ -222,7 +237,7 @@ class Layer:
             raise TypeError(f"dy: expected dtype {dtype}, that of the output y, got {dy.dtype}")
         same_shape("dy", dy, shape, "the output y")
         with quiet():
-            dx, grads = self.undo(dy, self._cache)
+            dx, grads = self.pair.undo(self, dy, self._cache) if self.varied else self.undo(dy, self._cache)
         self.grads = grads
         return dx
 
@@ -342,7 +357,59 @@ class Layer:
         self.__dict__ = {**state, "xp": importlib.import_module(state["xp"])}
 
 
-class Sequential(Layer):
+class Nested(Layer):
+    """The base of layers that are made of layers, `layers`, each under a name. How they are joined, `run` says.
+
+    Its keys are PyTorch's: a layer's name, a dot, and the key there, "conv1.weight". So are the names of its gates.
+
+    Parameters
+    ----------
+    layers
+        Layers by name.
+
+    Raises
+    ------
+    TypeError
+        If one is no layer, or they differ in array module or dtype.
+    """
+
+    def __init__(self, layers: dict[str, Layer]) -> None:
+        self.layers = layers
+        first = next(iter(self.layers.values()))
+        for name, layer in self.layers.items():
+            if not isinstance(layer, Layer):
+                raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
+            if layer.xp is not first.xp or layer.dtype != first.dtype or layer.device != first.device:
+                raise TypeError(f"{name}: expected a layer of {first.where()}, as the first one, got {layer.where()}")
+        super().__init__(dtype=first.dtype, xp=first.xp)
+        self.device = first.device
+        self.params = Joined(self.layers, "params")
+        self.grads = Joined(self.layers, "grads")
+        self.buffers = Joined(self.layers, "buffers")
+
+    def _after_run(self) -> None:
+        """What a `run` ends with: the paths that its layers took, and their gates."""
+        self.path = " + ".join(sorted({str(layer.path) for layer in self.layers.values()}))
+        self._gates = {
+            f"{name}.{key}": gate for name, layer in self.layers.items() for key, gate in layer._gates.items()
+        }
+
+    def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+        for layer in self.layers.values():
+            layer.to(device, dtype=dtype, xp=xp)
+        return super().to(device, dtype=dtype, xp=xp)
+
+    def train(self, mode: bool = True) -> Self:
+        for layer in self.layers.values():
+            layer.train(mode)
+        return super().train(mode)
+
+    def __repr__(self) -> str:
+        rows = (f"  {name}: {layer!r}".replace("\n", "\n  ") for name, layer in self.layers.items())
+        return f"{type(self).__name__}(\n" + "\n".join(rows) + "\n)"
+
+
+class Sequential(Nested):
     """Layers one after the other. Its keys are PyTorch's: a layer's name, a dot, and the key there, "conv1.weight".
 
     Parameters
@@ -361,48 +428,21 @@ class Sequential(Layer):
     """
 
     def __init__(self, *layers: Layer, **named: Layer) -> None:
-        self.layers: dict[str, Layer] = {str(i): layer for i, layer in enumerate(layers)} | named
-        if not self.layers:
+        both = {str(i): layer for i, layer in enumerate(layers)} | named
+        if not both:
             raise ValueError("layers: expected at least one layer, got none")
-        first = next(iter(self.layers.values()))
-        for name, layer in self.layers.items():
-            if not isinstance(layer, Layer):
-                raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
-            if layer.xp is not first.xp or layer.dtype != first.dtype or layer.device != first.device:
-                raise TypeError(f"{name}: expected a layer of {first.where()}, as the first one, got {layer.where()}")
-        super().__init__(dtype=first.dtype, xp=first.xp)
-        self.device = first.device
-        self.params = Joined(self.layers, "params")
-        self.grads = Joined(self.layers, "grads")
-        self.buffers = Joined(self.layers, "buffers")
+        super().__init__(both)
 
     def run(self, x: Array) -> tuple[Array, tuple[()]]:
         for layer in self.layers.values():
             x = layer.forward(x)
-        self.path = " + ".join(sorted({str(layer.path) for layer in self.layers.values()}))
-        self._gates = {
-            f"{name}.{key}": gate for name, layer in self.layers.items() for key, gate in layer._gates.items()
-        }
+        self._after_run()
         return x, ()  # each layer keeps its own cache
 
     def undo(self, dy: Array, cache: tuple[()]) -> tuple[Array, MutableMapping[str, Array]]:
         for layer in reversed(self.layers.values()):
             dy = layer.backward(dy)
         return dy, Joined(self.layers, "grads")
-
-    def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
-        for layer in self.layers.values():
-            layer.to(device, dtype=dtype, xp=xp)
-        return super().to(device, dtype=dtype, xp=xp)
-
-    def train(self, mode: bool = True) -> Self:
-        for layer in self.layers.values():
-            layer.train(mode)
-        return super().train(mode)
-
-    def __repr__(self) -> str:
-        rows = (f"  {name}: {layer!r}".replace("\n", "\n  ") for name, layer in self.layers.items())
-        return "Sequential(\n" + "\n".join(rows) + "\n)"
 
 
 class Joined(MutableMapping[str, Array]):

@@ -11,18 +11,28 @@ in global average pooling and one linear layer. That ending is what class activa
     stage4   64 × 7×7     conv 3×3 – BN – ReLU: no attention, since no layer after it would take out a common factor,
                           and gates that can raise all scores at once learn to stay open, at 1
     head     64 → 10      global average pooling, linear
+
+`se_resnet` is the smallest network in the style of He et al. and Hu et al.: residual units with SE in their branches.
+
+    stage    maps         what
+    stem     16 × 14×14   as stage1 above
+    unit1    16 × 14×14   x + branch – ReLU; branch: conv 3×3 – BN – ReLU – conv 3×3 – BN – attention
+    unit2    32 × 7×7     2×2 max pooling, then the same; the skip path has a 1×1 convolution and BN, for 16 → 32
+    unit3    32 × 7×7     as unit1
+    head     32 → 10      global average pooling, linear
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Unpack
+from collections.abc import Callable, Collection
+from typing import NamedTuple, Unpack
 
 import numpy as np
 
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
 from npattn.attention.gate import Gated
+from npattn.attention.residual import Residual
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
 from npattn.backend import Array
@@ -85,8 +95,7 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     ValueError
         If attention is none of these.
     """
-    if attention not in ATTENTIONS:
-        raise ValueError(f"attention: expected one of {', '.join(ATTENTIONS)}, got {attention!r}")
+    known("attention", attention, ATTENTIONS)
     options["rng"] = np.random.default_rng(options.get("rng"))  # one stream for all layers: no two start alike
     return Sequential(
         stage1=stem(16, **options),
@@ -98,14 +107,87 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     )
 
 
+def unit(inputs: int, outputs: int, attention: str, **options: Unpack[Options]) -> Residual:
+    """A residual unit of two convolutions, with the attention, if asked for, at the end of the branch."""
+    layers: dict[str, Layer] = {
+        "conv1": Conv2d(inputs, outputs, 3, bias=False, **options),
+        "bn1": BatchNorm2d(outputs, **options),
+        "relu": ReLU(**options),
+        "conv2": Conv2d(outputs, outputs, 3, bias=False, **options),
+        "bn2": BatchNorm2d(outputs, **options),
+    }
+    make = ATTENTIONS[attention]
+    if make is not None:
+        layers["attention"] = make(outputs, **options)
+    if inputs == outputs:
+        return Residual(Sequential(**layers))
+    skip = Sequential(conv=Conv2d(inputs, outputs, 1, bias=False, **options), bn=BatchNorm2d(outputs, **options))
+    return Residual(Sequential(**layers), skip)
+
+
+def se_resnet(attention: str = "se", **options: Unpack[Options]) -> Sequential:
+    """A small SE-ResNet: images (N, 1, 28, 28) to scores (N, 10).
+
+    Parameters
+    ----------
+    attention
+        What stands at the end of each branch: "se", or "none" for the same network without, or any other of ATTENTIONS.
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+
+    Raises
+    ------
+    ValueError
+        If attention is none of these.
+    """
+    known("attention", attention, ATTENTIONS)
+    options["rng"] = np.random.default_rng(options.get("rng"))
+    return Sequential(
+        stem=stem(16, **options),
+        unit1=unit(16, 16, attention, **options),
+        relu1=ReLU(**options),
+        pool1=MaxPool2x2(**options),
+        unit2=unit(16, 32, attention, **options),
+        relu2=ReLU(**options),
+        unit3=unit(32, 32, attention, **options),
+        relu3=ReLU(**options),
+        pool=GlobalAvgPool(**options),
+        head=Linear(32, CLASSES, **options),
+    )
+
+
+class Network(NamedTuple):
+    """A network that `npattn train` knows."""
+
+    build: Callable[..., Sequential]  # (attention, **options)
+    attention: str  # the one that it has unless another is asked for
+
+
+NETWORKS = {"digits": Network(digits, "cbam"), "se-resnet": Network(se_resnet, "se")}
+"""By the name that `--model` takes."""
+
+
+def known(name: str, value: str, choices: Collection[str]) -> str:
+    """Return `value`, after checking that it is one of the choices. Raises ValueError if it is not."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
 def table(model: Sequential, x: Array) -> list[tuple[str, str, tuple[int, ...], int]]:
     """One row a layer: name, layer, shape of its output for the input x, number of parameters."""
     rows = []
     for name, layer in model.layers.items():
-        if isinstance(layer, Sequential):
-            rows += [(f"{name}.{inner}", what, shape, count) for inner, what, shape, count in table(layer, x)]
-            x = layer.forward(x)
-        else:
-            x = layer.forward(x)
-            rows.append((name, repr(layer), tuple(x.shape), layer.count()))
+        rows += rows_of(name, layer, x)
+        x = layer.forward(x)
     return rows
+
+
+def rows_of(name: str, layer: Layer, x: Array) -> list[tuple[str, str, tuple[int, ...], int]]:
+    """The rows of one layer, or of the layers that it is made of."""
+    if isinstance(layer, Sequential):
+        return [(f"{name}.{inner}", what, shape, count) for inner, what, shape, count in table(layer, x)]
+    if isinstance(layer, Residual):
+        inside = [row for part, inner in layer.layers.items() for row in rows_of(f"{name}.{part}", inner, x)]
+        return [*inside, (name, "+", tuple(layer.forward(x).shape), 0)]
+    return [(name, repr(layer), tuple(layer.forward(x).shape), layer.count())]

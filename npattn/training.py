@@ -24,8 +24,9 @@ import numpy as np
 from npattn import checkpoint, data, models
 from npattn.backend import Array, from_numpy, to_numpy
 from npattn.checks import real_number, whole_number
+from npattn.explain.gates import gate_statistics
 from npattn.files import atomic
-from npattn.layer import Sequential, no_grad
+from npattn.layer import Layer, Nested, Sequential, no_grad
 from npattn.ops import loss
 from npattn.optimizer import AdamW, one_cycle
 from npattn.progress import Progress, Silent, for_terminal
@@ -33,6 +34,7 @@ from npattn.progress import Progress, Silent, for_terminal
 MEAN, SPREAD = 0.1307, 0.3081  # of all pixels of the 60,000 training digits, ink = 1
 CHECKPOINT = "checkpoint.npz"
 METRICS = "metrics.json"
+GATE_DIGITS = 200  # test digits whose gates are looked at after every epoch: a hundredth of what the epoch takes
 
 
 class TrainingError(Exception):
@@ -46,7 +48,9 @@ class TrainConfig:
     Attributes
     ----------
     attention
-        "none", "se", "channel", "spatial" or "cbam".
+        "none", "se", "channel", "spatial" or "cbam". None takes the model's own: cbam for digits, se for se-resnet.
+    model
+        "digits", four stages, or "se-resnet", residual units: see `npattn.models`.
     epochs
         Passes over the training digits, at least 1.
     batch_size
@@ -77,7 +81,8 @@ class TrainConfig:
         If a value is outside its range; the message names it.
     """
 
-    attention: str = "cbam"
+    attention: str | None = None
+    model: str = "digits"
     epochs: int = 10
     batch_size: int = 128
     lr: float = 0.01
@@ -94,8 +99,10 @@ class TrainConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.attention not in models.ATTENTIONS:
-            raise ValueError(f"attention: expected one of {', '.join(models.ATTENTIONS)}, got {self.attention!r}")
+        models.known("model", self.model, models.NETWORKS)
+        if self.attention is None:
+            object.__setattr__(self, "attention", models.NETWORKS[self.model].attention)
+        models.known("attention", str(self.attention), models.ATTENTIONS)
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"device: expected 'cpu' or 'cuda', got {self.device!r}")
         whole_number("epochs", self.epochs)
@@ -120,7 +127,7 @@ class State:
     right: int = 0  # digits of the epoch so far that were classified rightly
     seen: int = 0
     seconds: float = 0.0  # of the whole run
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,8 @@ class TrainResult:
     accuracy
         The share of the 10,000 test digits that it classifies rightly, 0 to 1; right now.
     history
-        One dict an epoch: epoch, loss (nats), accuracy, rate, seconds; test_loss and test_accuracy where it was tested.
+        One dict an epoch: epoch, loss (nats), accuracy, rate, seconds; test_loss and test_accuracy where it was tested;
+        gates, if the network attends: by each gate's name what `npattn.explain.gate_statistics` says of it.
     confusion
         (10, 10) counts of test digits: row the right class, column the answer.
     out
@@ -145,7 +153,7 @@ class TrainResult:
 
     model: Sequential
     accuracy: float
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
     confusion: np.ndarray
     out: Path
     finished: bool
@@ -157,7 +165,7 @@ def train(
     """Train the demo's network on MNIST and write the results into a folder.
 
     The folder gets metrics.json, checkpoint.npz and the figures curves.png, confusion.png and, if the network attends,
-    attention.png. Ctrl-C ends the run after the current step, with everything so far saved.
+    attention.png and gates.png. Ctrl-C ends the run after the current step, with everything so far saved.
 
     Parameters
     ----------
@@ -196,7 +204,7 @@ def train(
             raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
     else:
         config = config or TrainConfig()
-        model = models.digits(config.attention, rng=config.seed, fused=config.fused).to(config.device)
+        model = network(config).to(config.device)
         digits = data.load(config.data_dir, download=config.download)
         out = new_folder(config)
         state, optimizer = State(), AdamW(model.params, decay=config.decay)
@@ -208,6 +216,11 @@ def train(
     write_figures(run, confusion)
     shown.end(out, accuracy, state.seconds, finished)
     return TrainResult(model.eval(), accuracy, state.history, confusion, out, finished)
+
+
+def network(config: TrainConfig) -> Sequential:
+    """The network that a config asks for, with its initial weights."""
+    return models.NETWORKS[config.model].build(config.attention, rng=config.seed, fused=config.fused)
 
 
 class Run:
@@ -286,7 +299,7 @@ class Run:
     def end_epoch(self, began: float) -> None:
         """Evaluate if it is time to, note the epoch in the history, and turn to the next."""
         state, done = self.state, self.state.epoch + 1
-        row = {
+        row: dict[str, Any] = {
             "epoch": done,
             "loss": state.loss / state.seen,
             "accuracy": state.right / state.seen,
@@ -295,6 +308,9 @@ class Run:
         if done % self.config.test_every == 0 or done == self.config.epochs:
             self.tested = evaluate(self.model, self.digits.test_images, self.digits.test_labels)
             row["test_loss"], row["test_accuracy"], _ = self.tested
+        gates = self.gates()
+        if gates:
+            row["gates"] = gates
         seconds = time.perf_counter() - began
         state.seconds += seconds
         row["seconds"] = round(seconds, 3)
@@ -302,6 +318,12 @@ class Run:
         self.progress.epoch_done(row)
         state.epoch, state.step = state.epoch + 1, 0
         state.loss, state.right, state.seen = 0.0, 0, 0
+
+    def gates(self) -> dict[str, dict[str, float]]:
+        """How the gates stand for the first test digits, always the same ones; empty if the network does not attend."""
+        with no_grad():
+            self.model.eval()(prepared(self.digits.test_images[:GATE_DIGITS]))
+        return gate_statistics(self.model.attention)
 
     def save(self) -> None:
         """Write checkpoint.npz and metrics.json, each whole or not at all."""
@@ -407,7 +429,7 @@ def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, 
     try:
         config = TrainConfig(**meta["config"])
         state = State(**meta["state"])
-        model = models.digits(config.attention, rng=config.seed, fused=config.fused).to(device or config.device)
+        model = network(config).to(device or config.device)
         model.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
         optimizer = AdamW(model.params, decay=config.decay)
         optimizer.steps = meta["optimizer_steps"]
@@ -431,7 +453,8 @@ def new_folder(config: TrainConfig) -> Path:
             raise TrainingError(f"{out}: holds the results of another run; resume that one, or choose another folder")
         out.mkdir(parents=True, exist_ok=True)
         return out
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.attention}-seed{config.seed}"
+    name = "" if config.model == "digits" else f"{config.model}-"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{config.attention}-seed{config.seed}"
     for number in range(1, 1000):
         out = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
         try:
@@ -463,10 +486,10 @@ def interruptible() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def leaves(model: Sequential) -> Iterator[Any]:
-    """Every layer of the network that is no Sequential itself."""
+def leaves(model: Nested) -> Iterator[Layer]:
+    """Every layer of the network that is not made of layers itself."""
     for layer in model.layers.values():
-        if isinstance(layer, Sequential):
+        if isinstance(layer, Nested):
             yield from leaves(layer)
         else:
             yield layer
@@ -494,20 +517,21 @@ def versions() -> dict[str, Any]:
     }
 
 
-def need_matplotlib() -> None:
+def need_matplotlib(what: str = "training") -> None:
     """Raise TrainingError now rather than after the training if the figures cannot be drawn."""
     import importlib.util
 
     missing = [name for name in ("matplotlib", "tqdm") if importlib.util.find_spec(name) is None]
     if missing:
-        raise TrainingError(f'training needs {" and ".join(missing)}: pip install "npattn[demo]"')
+        raise TrainingError(f'{what} needs {" and ".join(missing)}: pip install "npattn[demo]"')
 
 
 def write_figures(run: Run, confusion: np.ndarray) -> None:
-    """curves.png, confusion.png and, if the network attends, attention.png."""
+    """curves.png, confusion.png and, if the network attends, attention.png and gates.png."""
     from npattn.explain import figures
 
     figures.confusion(confusion, run.out / "confusion.png")
     if run.state.history:
         figures.curves(run.state.history, run.out / "curves.png")
+        figures.gates(run.state.history, run.out / "gates.png")
     figures.attention(run.model, run.digits.test_images, run.digits.test_labels, prepared, run.out / "attention.png")

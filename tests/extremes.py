@@ -61,7 +61,9 @@ def layer_target(make: Callable[[bool], Layer], fused: bool) -> Target:
         return make(fused).to(dtype=dtype)
 
     def draw(rng: np.random.Generator, size: tuple[int, int, int, int], k: int) -> tuple[np.ndarray, Tree]:
-        return rng.standard_normal((size[0], 8, *size[2:])), tuple(fresh("float64").params.values())
+        net = fresh("float64")
+        height, width = getattr(net, "size", None) or size[2:]  # some layers are made for one size of image
+        return rng.standard_normal((size[0], 8, height, width)), tuple(net.params.values())
 
     def run(x: Any, params: Tree, dy: Any = DRAWN) -> dict[str, Any]:
         dtype = next((str(p.dtype) for p in params if isinstance(p, np.ndarray)), "float64")

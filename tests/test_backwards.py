@@ -11,11 +11,11 @@ import pytest
 
 from npattn import gradcheck
 from npattn.backend import to_numpy
-from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, Case, Draw, fused_twins
+from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, VARIANTS, Case, Draw, fused_twins
 from npattn.ops import conv2d, linear, pooling
 
 FUSED = fused_twins()
-PAIRS = (*OPS, *BLOCKS, *FUSED)
+PAIRS = (*OPS, *BLOCKS, *VARIANTS, *FUSED)
 TEXTBOOK = {case.name: case for case in (*OPS, *BLOCKS)}
 
 
@@ -67,13 +67,16 @@ def test_no_bias_no_gradient():
         assert gradcheck(module, x, module.Params(w, None))
 
 
+GATES = ("channel attention", "SE's gate", "pool-and-concatenate channel attention")
+
+
 @pytest.mark.parametrize("case", PAIRS, ids=ident)
 def test_dy_that_does_not_match(case: Case):
     """A TypeError or ValueError that names dy, what was expected, and what came."""
     y, cache = case.forward(*drawn(case))
     y = np.asarray(y)
     textbook = case.name.removesuffix(", fused")
-    gate = textbook in ("channel attention", "spatial attention")
+    gate = textbook in GATES or textbook.startswith(("channel attention", "spatial attention"))
     name = "dloss" if textbook == "cross-entropy" else "dg" if gate else "dy"
     what = "the loss" if textbook == "cross-entropy" else "the output gate" if gate else "the output y"
     expected = rf"^{name}: expected shape {shape(y)}, that of {what}, got {shape(y, 2)}$"
@@ -91,15 +94,16 @@ def shape(y: np.ndarray, *more: int) -> str:
 
 @pytest.mark.parametrize("case", PAIRS, ids=ident)
 def test_dy_of_another_float_dtype(case: Case):
-    """Where the cache holds numbers, a dy of another dtype is refused; a maximum's cache holds places only."""
+    """Where the cache holds numbers, a dy of another dtype is refused. A maximum's holds places, a sum's a shape."""
     y, cache = case.forward(*drawn(case))
     dy = np.asarray(y, dtype=np.float32)
-    holds_numbers = ("linear", "conv2d", "batch norm", "sigmoid", "gate", "cross-entropy", "SE", "attention", "CBAM")
-    if any(word in case.name for word in holds_numbers):
+    holds_numbers = ("linear", "conv2d", "batch norm", "sigmoid", "gate", "cross-entropy", "SE", "attention", "CBAM",
+                     "ECA", "lp pool", "lse pool")  # fmt: skip
+    if any(word in case.name for word in holds_numbers) and case.name != "hard sigmoid":
         with pytest.raises(TypeError, match="expected dtype float"):
             case.backward(dy, cache)
     else:
-        assert case.backward(dy, cache).dtype == np.float32
+        assert all(gradient.dtype == np.float32 for gradient in arrays(case.backward(dy, cache)))
 
 
 def mapped(function, tree):
@@ -123,7 +127,7 @@ def test_float32_stays_float32(case: Case):
     assert {gradient.dtype for gradient in arrays(case.backward(np.asarray(y), cache))} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("case", [*OPS, *BLOCKS], ids=ident)
+@pytest.mark.parametrize("case", [*OPS, *BLOCKS, *VARIANTS], ids=ident)
 def test_on_another_device(case: Case):
     """array-api-strict's second device, where what is made for another one cannot be mixed in."""
     strict = pytest.importorskip("array_api_strict")

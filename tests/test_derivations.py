@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn.attention import cbam, channel, gate, se, spatial
+from npattn.attention import cbam, channel, gate, residual, se, spatial
 from npattn.explain import trace as tracing
 from npattn.ops import activation, batch_norm, conv2d, linear, loss, pooling
 
@@ -225,6 +225,38 @@ def test_gate():
         direct, dg = gate.backward(dy, cache)
         same(direct, dy * g, "GATE.2, the factor x")
         same(dg.ravel(), np.einsum(summed, dy * x).ravel(), "GATE.2, the factor g")
+
+
+def test_residual_unit():
+    rng = np.random.default_rng(11)
+    x, s, b, dy = (rng.standard_normal((2, 3, 2, 4)) for _ in range(4))
+    y, cache = residual.forward(s, b)
+    same(y, s + b, "RES.3")
+    for found, name in zip(residual.backward(dy, cache), ("ds", "db"), strict=True):
+        same(found, dy, f"RES.3, {name}: each term receives all")
+    w, v = rng.standard_normal((3, 3)), rng.standard_normal((3, 3))
+    for skip, matrix in ((None, np.eye(3)), (npattn.Conv2d(3, 3, 1, bias=False, dtype="float64"), v)):
+        layer = npattn.Residual(npattn.Conv2d(3, 3, 1, bias=False, dtype="float64"), skip)
+        state = {"branch.weight": w} | ({} if skip is None else {"skip.weight": v})
+        layer.load_state_dict({key: kernel[:, :, None, None] for key, kernel in state.items()})
+        same(layer(x), np.einsum("mc,nchv->nmhv", w + matrix, x), "RES.1 to RES.3")
+        same(layer.backward(dy), np.einsum("mc,nmhv->nchv", w + matrix, dy), "the two ways meet")
+        same(layer.grads["branch.weight"][:, :, 0, 0], np.einsum("nmhv,nchv->mc", dy, x), "RES.1")
+
+
+def test_through_many_residual_units():
+    """docs/blocks/residual.md: with branches of slope w the gradient is (1 + w)ᵈ, not wᵈ."""
+    depth, w = 20, 0.1
+    for residual_units, wanted in ((True, (1 + w) ** depth), (False, w**depth)):
+        layers = []
+        for _ in range(depth):
+            branch = npattn.Conv2d(1, 1, 1, bias=False, dtype="float64")
+            branch.load_state_dict({"weight": np.full((1, 1, 1, 1), w)})
+            layers.append(npattn.Residual(branch) if residual_units else branch)
+        model = npattn.Sequential(*layers)
+        one = np.ones((1, 1, 1, 1))
+        model(one)
+        np.testing.assert_allclose(model.backward(one).item(), wanted, rtol=1e-12)
 
 
 # Claims of single pages

@@ -44,7 +44,7 @@ def test_source_is_included_and_never_pasted():
     """No line of a pair stands in a page as text; pages show it by literalinclude."""
     lines = {
         line.strip()
-        for package in ("ops", "attention")
+        for package in ("ops", "attention", "variants")
         for path in (ROOT / "npattn" / package).glob("*.py")
         for line in path.read_text(encoding="utf-8").splitlines()
         if re.search(r"  # [A-Z]+\d?\.\d", line)
@@ -61,7 +61,7 @@ def test_every_question_is_answered_and_met_elsewhere():
         assert where, f"{question}: no page leads to it"
 
 
-@pytest.mark.parametrize("name", ["se_by_hand", "check_a_layer"])
+@pytest.mark.parametrize("name", ["se_by_hand", "check_by_hand"])
 def test_notebooks_run(name: str, capsys):
     runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
     assert capsys.readouterr().out

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from npattn.ops import activation, conv2d, linear, pooling
-from tests.cases import BLOCKS, CASES, Case, leaves, mapped
+from tests.cases import BLOCKS, CASES, OPS, Case, leaves, mapped
 from tests.numerical import central_difference, complex_step, distance
 
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(1, 5))
@@ -29,7 +29,7 @@ def checked(case: Case, inputs: tuple, rng: np.random.Generator, numeric=complex
     assert found, "nothing was checked"
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", OPS + BLOCKS, ids=repr)  # the variants in all their forms: test_variants.py
 @given(size=sizes, ratio=st.integers(1, 6), k=st.sampled_from([1, 3, 5, 7]), seed=st.integers(0, 2**32 - 1))
 @example(size=(1, 1, 1, 1), ratio=1, k=7, seed=0)
 @example(size=(2, 4, 1, 5), ratio=2, k=3, seed=1)
@@ -46,7 +46,7 @@ def test_finite_differences_agree(case: Case):
     checked(case, case.draw(rng, (2, 4, 3, 4), 2, 3), rng, numeric=central_difference, within=1e-7)
 
 
-@pytest.mark.parametrize("case", CASES, ids=repr)
+@pytest.mark.parametrize("case", OPS + BLOCKS, ids=repr)  # the variants in all their forms: test_variants.py
 @given(size=sizes, ratio=st.integers(1, 6), k=st.sampled_from([1, 3, 7]), seed=st.integers(0, 2**32 - 1))
 def test_float32_follows_float64(case: Case, size, ratio, k, seed):
     rng = np.random.default_rng(seed)

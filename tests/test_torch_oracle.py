@@ -19,6 +19,11 @@ LAYERS = {
     "channel": lambda C, **o: npattn.ChannelAttention(C, 2, **o),
     "spatial": lambda C, **o: npattn.SpatialAttention(5, **o),
     "CBAM": lambda C, **o: npattn.CBAM(C, 2, 7, **o),
+    "squeeze": lambda C, **o: npattn.SqueezeScale(**o),
+    "conv gate": lambda C, **o: npattn.ConvGate(C, 5, **o),
+    "SE's gate": lambda C, **o: npattn.SEGate(C, C + 1, 2, **o),
+    "concat": lambda C, **o: npattn.ConcatAttention(C, 2, **o),
+    "PSA": lambda C, size=(5, 4), **o: npattn.PSA(C, *size, **o),
 }
 
 
@@ -32,7 +37,8 @@ def tensor(array: np.ndarray, grad: bool = True):
 @pytest.mark.parametrize("block", LAYERS)
 def test_blocks(block: str, shape: tuple[int, ...], ties: bool, fused: bool):
     rng = np.random.default_rng(30)
-    layer = LAYERS[block](shape[1], dtype="float64", fused=fused)
+    size = {"size": shape[2:]} if block == "PSA" else {}
+    layer = LAYERS[block](shape[1], dtype="float64", fused=fused, **size)
     layer.load_state_dict({key: rng.standard_normal(w.shape) for key, w in layer.params.items()})
     x = rng.standard_normal(shape)
     if ties:
@@ -40,6 +46,35 @@ def test_blocks(block: str, shape: tuple[int, ...], ties: bool, fused: bool):
     weights = {key: tensor(w) for key, w in layer.params.items()}
     x_there = tensor(x)
     y_there = torch_reference.forward(block, x_there, weights)
+    dy = rng.standard_normal(tuple(y_there.shape))
+    y_there.backward(torch.tensor(dy))
+
+    assert distance(layer(x), y_there.detach().numpy()) < 1e-13
+    assert distance(layer.backward(dy), x_there.grad.numpy()) < 1e-12
+    for key, gradient in layer.grads.items():
+        assert distance(gradient, weights[key].grad.numpy()) < 1e-12, key
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 4), (1, 4, 1, 1), (3, 2, 1, 7)], ids=str)
+def test_a_gate_beside_a_transformation(shape: tuple[int, ...]):
+    """SE in parallel around a convolution that also pools: the gate's map and the scaled map differ in size."""
+    rng = np.random.default_rng(35)
+    B, C = shape[1], 5
+    pools = min(shape[2:]) > 1
+    pool = {"pool": npattn.MaxPool2x2(dtype="float64")} if pools else {}
+    transform = npattn.Sequential(conv=npattn.Conv2d(B, C, 3, dtype="float64"), **pool)
+    layer = npattn.ParallelSE(transform, npattn.SEGate(B, C, 2, dtype="float64"))
+    assert list(layer.params) == [
+        "transform.conv.weight", "transform.conv.bias", "gate.fc.0.weight", "gate.fc.2.weight",
+    ]  # fmt: skip
+    layer.load_state_dict({key: rng.standard_normal(w.shape) for key, w in layer.params.items()})
+    x = rng.standard_normal(shape)
+    weights = {key: tensor(w) for key, w in layer.params.items()}
+    x_there = tensor(x)
+    u = F.conv2d(x_there, weights["transform.conv.weight"], weights["transform.conv.bias"], padding=1)
+    u = F.max_pool2d(u, 2) if pools else u
+    hidden = F.relu(x_there.mean(dim=(2, 3)) @ weights["gate.fc.0.weight"].T)
+    y_there = u * torch.sigmoid(hidden @ weights["gate.fc.2.weight"].T)[..., None, None]
     dy = rng.standard_normal(tuple(y_there.shape))
     y_there.backward(torch.tensor(dy))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from npattn.cli import main
 from npattn.explain.trace import BLOCKS, tagged_lines, trace, walked
+from npattn.explain.trace_ops import OPS, trace_op
 from tests.test_tags import tagged
 
 SHAPES = [(1, 2, 2, 2), (1, 2, 3, 3), (2, 3, 4, 2), (1, 1, 1, 1), (1, 4, 1, 5)]
@@ -30,7 +32,7 @@ def test_every_tagged_line_is_shown(block: str):
     own = BLOCKS[block].module
     for direction, steps in (("forward", found.forward), ("backward", found.backward)):
         shown = {tag for step in walked(steps) for tag in step.line.tag.split(", ")}
-        wanted = {tag for _, way, tag in tagged(__import__("pathlib").Path(own.__file__)) if way == direction}
+        wanted = {tag for _, way, tag in tagged(Path(own.__file__)) if way == direction}
         assert wanted <= shown
         assert all(step.values for step in steps), "a line without numbers"
 
@@ -47,12 +49,46 @@ def test_the_numbers_are_those_of_the_block(block: str):
     assert sys.gettrace() is None or "coverage" in repr(sys.gettrace()), f"{module.__name__}: the hook was left behind"
 
 
-def test_the_docs_example_has_a_unit_open_and_one_shut():
-    """The pages say so."""
+def hidden(found) -> np.ndarray:
+    """z of every run of the bottleneck: (runs, units)."""
+    return np.concatenate([step.values["z"] for step in walked(found.forward) if "z" in step.values])
+
+
+def test_the_docs_examples_show_what_the_pages_say():
     for block in ("se", "channel", "cbam"):
-        z = np.concatenate([s.values["z"].ravel() for s in walked(trace(block).forward) if "z" in s.values])
-        assert np.any(z > 0), block
-        assert np.any(z < 0), block
+        z = hidden(trace(block))
+        assert np.any(z < 0), f"{block}: the ReLU blocks nothing"
+        assert np.all(np.any(z > 0, axis=1)), f"{block}: a run in which everything is blocked"
+    for block in ("channel", "spatial", "cbam"):
+        for check in trace(block).checks:
+            assert np.all(np.abs(check.analytic) > 0.01), f"{block}, {check.name}: an entry that shows nothing"
+    blocked, opened = trace("se"), trace("se", seed=19)  # the seed that the page names
+    assert [np.count_nonzero(check.analytic) for check in blocked.checks] == [8, 2, 2]
+    assert hidden(blocked)[0, 1] < 0 < np.min(hidden(opened))
+    assert all(np.all(check.analytic != 0) for check in opened.checks)
+
+
+@pytest.mark.parametrize("op", list(OPS))
+@pytest.mark.parametrize("seed", [None, 0, 3])
+def test_an_op_by_itself(op: str, seed):
+    found = trace_op(op, seed)
+    for check in found.checks:
+        assert check.analytic.shape == check.numeric.shape
+        assert check.difference < 1e-9, check.name
+    module, pair, *_ = OPS[op]
+    for way, steps in (("forward", found.forward), ("backward", found.backward)):
+        wanted = {tag for name, _, tag in tagged(Path(module.__file__)) if name == pair + way}
+        assert wanted, "no line has a tag"
+        assert {tag for step in steps for tag in step.line.tag.split(", ")} == wanted
+        assert all(step.values for step in steps), "a line without numbers"
+    assert [name for name in found.params if name != "t"] == [check.name[1:] for check in found.checks[1:]]
+
+
+def test_a_line_of_a_loop_is_shown_once_and_complete():
+    found = trace_op("conv2d")
+    steps = [step for step in found.backward if step.line.tag == "CONV.2"]
+    assert len(steps) == 1
+    np.testing.assert_array_equal(steps[0].values["dpadded"][:, :, 1:-1, 1:-1], found.checks[0].analytic)
 
 
 def test_lines_with_a_meeting_are_among_them():
@@ -95,6 +131,12 @@ def test_on_the_terminal(capsys):
     assert not any(line != line.rstrip() for line in text.splitlines())
     assert main(["trace", "se", "--shape", "1", "2", "0", "2"]) == 1
     assert "shape: expected a whole number of at least 1" in capsys.readouterr().err
+    assert main(["trace", "loss", "--seed", "2"]) == 0
+    text = capsys.readouterr().out
+    for piece in ("t (2,) = ", "CE.4 ", "loss () = ", "dz[1, 2]"):
+        assert piece in text
+    assert main(["trace", "loss", "--shape", "1", "2", "2", "2"]) == 1
+    assert "--shape: is for a block" in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_example():

@@ -16,6 +16,7 @@ import pytest
 import npattn
 from npattn import cli, data, models
 from npattn.checkpoint import CheckpointError
+from npattn.explain import figures
 from npattn.training import Run, TrainConfig, TrainingError, evaluate, jittered, load_model, prepared
 
 
@@ -56,7 +57,7 @@ def same(one, other) -> bool:
 def test_every_attention_trains_and_writes_its_files(tiny, tmp_path, attention: str):
     result = npattn.train(config(tmp_path, attention=attention, epochs=1), progress=False)
     written = {path.name for path in result.out.iterdir()}
-    pictures = {"curves.png", "confusion.png"} | ({"attention.png"} if attention != "none" else set())
+    pictures = {"curves.png", "confusion.png"} | ({"attention.png", "gates.png"} if attention != "none" else set())
     assert written == {"metrics.json", "checkpoint.npz"} | pictures
     for name in pictures:
         assert (result.out / name).read_bytes().startswith(b"\x89PNG")
@@ -70,10 +71,61 @@ def test_every_attention_trains_and_writes_its_files(tiny, tmp_path, attention: 
     assert len(metrics["epochs"]) == 1
     assert metrics["epochs"][0].keys() == {
         "epoch", "loss", "accuracy", "test_loss", "test_accuracy", "rate", "seconds",
+        *(["gates"] if attention != "none" else []),
     }  # fmt: skip
+    if attention != "none":
+        gates = metrics["epochs"][0]["gates"]
+        assert gates.keys() == result.model.attention.keys()
+        assert all(0.05 < numbers["mean"] < 0.95 for numbers in gates.values())
     assert result.confusion.sum() == len(tiny.test_labels)
     assert result.confusion.sum(axis=1).tolist() == np.bincount(tiny.test_labels, minlength=10).tolist()
     assert same(load_model(result.out), result.model)
+
+
+@pytest.mark.parametrize("attention", [None, "none", "cbam"])
+def test_the_residual_network_trains_and_goes_on(tiny, tmp_path, monkeypatch, attention):
+    settings = {"model": "se-resnet", "attention": attention, "batch_size": 100}
+    whole = npattn.train(config(tmp_path, out=str(tmp_path / "whole"), **settings), progress=False)
+    metrics = json.loads((whole.out / "metrics.json").read_text())
+    assert metrics["config"]["model"] == "se-resnet"
+    assert metrics["config"]["attention"] == (attention or "se")
+    assert metrics["paths"] == ["fused", "textbook"]  # also those inside of the units
+    assert (whole.out / "gates.png").exists() == (attention != "none")
+    assert same(load_model(whole.out), whole.model)
+
+    step, done = Run.step, []
+
+    def interrupted_step(run, order):
+        step(run, order)
+        done.append(1)
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Run, "step", interrupted_step)
+    first = npattn.train(config(tmp_path, **settings), progress=False)
+    assert not first.finished
+    assert same(npattn.train(resume=first.out, progress=False).model, whole.model)
+
+
+def test_a_checkpoint_from_before_there_were_models(tiny, no_figures, tmp_path):
+    """It has no `model` in its config and no gates in its history: it is of the digits' network, and goes on."""
+    from npattn import checkpoint
+
+    whole = npattn.train(config(tmp_path, out=str(tmp_path / "whole")), progress=False)
+    old = npattn.train(config(tmp_path, epochs=1), progress=False)
+    arrays, meta = checkpoint.load(old.out / "checkpoint.npz")
+    del meta["config"]["model"], meta["format"], meta["version"]
+    for row in meta["state"]["history"]:
+        del row["gates"]
+    checkpoint.save(old.out / "checkpoint.npz", arrays, meta)
+    assert same(load_model(old.out), old.model)
+    assert figures.gates(npattn.train(resume=old.out, progress=False).history, tmp_path / "gates.png") is False
+    meta["config"]["epochs"], meta["state"]["epoch"] = 2, 1
+    checkpoint.save(old.out / "checkpoint.npz", arrays, meta)
+    gone_on = npattn.train(resume=old.out, progress=False)
+    assert [("gates" in row) for row in gone_on.history] == [False, True]
+    assert figures.gates(gone_on.history, tmp_path / "gates.png") is True
+    assert whole.history[1].keys() == gone_on.history[1].keys()
 
 
 def test_it_learns(tiny, no_figures, tmp_path):
@@ -214,6 +266,7 @@ def test_resuming_asks_for_the_same_digits(tiny, no_figures, tmp_path, monkeypat
             ValueError,
             "attention: expected one of none, se, channel, spatial, cbam, got 'magic'",
         ),
+        ({"model": "vgg"}, ValueError, "model: expected one of digits, se-resnet, got 'vgg'"),
         ({"epochs": 1.5}, TypeError, "epochs: expected a whole number, got 1.5"),
         ({"batch_size": 1}, ValueError, "batch_size: expected a whole number of at least 2, got 1"),
         ({"lr": 0}, ValueError, "lr: expected a learning rate above 0"),

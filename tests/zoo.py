@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.attention import cbam, channel, se, spatial
+from npattn.attention import cbam, channel, concat, psa, residual, se, spatial, wrong
 from npattn.ops import activation, batch_norm, conv2d, linear, loss, pooling
 
 
@@ -72,6 +72,16 @@ def for_spatial(rng):
 def for_cbam(rng):
     x, ca = for_channel(rng)
     return x, cbam.Params(ca, for_spatial(rng)[1])
+
+
+def for_concat(rng):
+    return image(rng), concat.Params(rng.standard_normal((3, 8)), rng.standard_normal((4, 3)))
+
+
+def for_psa(rng):
+    D, C = 15, 4
+    weights = (rng.standard_normal((D, C)), rng.standard_normal((D, C)), rng.standard_normal((C, 3 * C)))
+    return image(rng, (2, C, 2, 3)), psa.Params(*weights)
 
 
 def for_conv(rng):
@@ -167,6 +177,88 @@ def spatial_mean_not_divided(dy, cache):
     da = activation.sigmoid_backward(dy, cache.sigmoid)
     dm, _ = conv2d.backward(da, cache.conv)
     return dx + dm[:, :1] * (1 - 1 / dx.shape[1]), grads
+
+
+def residual_se_forward(x, params):
+    """x plus SE of x, and what the two need: a residual unit with a whole branch."""
+    b, se_cache = se.forward(x, params)
+    y, cache = residual.forward(x, b)
+    return y, (cache, se_cache)
+
+
+@mistake(residual_se_forward, for_se, "x")
+def residual_skip_path_forgotten(dy, cache):
+    _, db = residual.backward(dy, cache[0])
+    return se.backward(db, cache[1])
+
+
+@mistake(residual_se_forward, for_se, "x")
+def residual_skip_path_counted_twice(dy, cache):
+    ds, db = residual.backward(dy, cache[0])
+    dx_branch, grads = se.backward(db, cache[1])
+    return ds + ds + dx_branch, grads
+
+
+@mistake(residual_se_forward, for_se, "params.w1", "constant factor of 0.5")
+def residual_sum_taken_for_a_mean(dy, cache):
+    ds, db = residual.backward(dy / 2, cache[0])
+    dx_branch, grads = se.backward(db, cache[1])
+    return ds + dx_branch, grads
+
+
+@mistake(wrong.squeeze_forward, only_x, "x", "direct path")
+def squeeze_taken_for_a_constant(dy, cache):
+    return dy * cache.s[:, :, None, None]
+
+
+@mistake(
+    wrong.conv_forward,
+    lambda rng: (image(rng), wrong.ConvParams(rng.standard_normal((4, 4, 3, 3)))),
+    "x",
+    "direct path",
+)
+def convolution_gate_direct_path_alone(dy, cache):
+    _, grads = wrong.conv_backward(dy, cache)
+    return dy * cache.g, grads
+
+
+@mistake(concat.forward, for_concat, "x")
+def concatenated_descriptors_taken_back_in_the_wrong_order(dy, cache):
+    _, grads = concat.backward(dy, cache)
+    ds, _ = channel.mlp_backward(activation.sigmoid_backward(dy[:, :, 0, 0], cache.sigmoid), cache.mlp)
+    dx_avg = pooling.global_avg_pool_backward(ds[:, 4:].copy(), cache.avg_pool)
+    return dx_avg + pooling.global_max_pool_backward(ds[:, :4].copy(), cache.max_pool), grads
+
+
+@mistake(psa.forward, for_psa, "x")
+def psa_weights_taken_for_constants(dy, cache):
+    _, grads = psa.backward(dy, cache)
+    rows = dy.reshape(*dy.shape[:2], -1).swapaxes(1, 2)
+    dt, dz_c, dz_d = np.split(rows @ cache.fuse.params.w, 3, axis=2)
+    dt = dt + (cache.a_c.swapaxes(1, 2) @ dz_c + cache.a_d.swapaxes(1, 2) @ dz_d) / rows.shape[1]
+    return dt.swapaxes(1, 2).reshape(dy.shape).copy(), grads
+
+
+@mistake(psa.forward, for_psa, "params.w_d")
+def psa_distribute_not_turned_round(dy, cache):
+    dx, grads = psa.backward(dy, cache)
+    rows = dy.reshape(*dy.shape[:2], -1).swapaxes(1, 2)
+    dz_d = np.split(rows @ cache.fuse.params.w, 3, axis=2)[2]
+    da_d = dz_d @ cache.t.swapaxes(1, 2) / rows.shape[1]
+    _, (dw_d, _) = linear.backward(psa.unread(da_d, 2, 3), cache.distribute)
+    return dx, grads._replace(w_d=dw_d)
+
+
+@mistake(psa.forward, for_psa, "params.w_c")
+def psa_outside_of_the_image_not_masked(dy, cache):
+    dx, grads = psa.backward(dy, cache)
+    rows = dy.reshape(*dy.shape[:2], -1).swapaxes(1, 2)
+    dz_c = np.split(rows @ cache.fuse.params.w, 3, axis=2)[1]
+    da_c = dz_c @ cache.t.swapaxes(1, 2) / rows.shape[1]
+    inside = psa.unread(np.ones_like(da_c), 2, 3)
+    dm_c = psa.unread(da_c, 2, 3) + (1 - inside) * da_c[:, :, :1]  # an index out of range, set to 0 and then read
+    _, (dw_c, _) = linear.backward(dm_c, cache.collect)
+    return dx, grads._replace(w_c=dw_c)
 
 
 # Factors

@@ -3,7 +3,7 @@
 :::{forward} SE.1          an equation of the forward, numbered SE.1
 :::{backward} SE.1         the equation that undoes it
 {tag}`SE.1`                a link to the equation; {tag}`←SE.1` to its backward
-:::{worked} se             a worked example, computed now by npattn.explain.trace
+:::{worked} se             a worked example of a block or an op, computed now by npattn.explain.trace
 :::{drawing} se            a picture of docs/_figures.py, with a caption
 :::{answer}                an exercise's answer, folded away
 :::{api}                   the public names, from their docstrings
@@ -101,14 +101,16 @@ def number(value: float) -> str:
     return "0" if short == "-0" else short
 
 
-def matrix(value: np.ndarray) -> str:
-    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, side by side for the rest."""
+def matrices(value: np.ndarray) -> list[str]:
+    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, one after another for the rest."""
     lead = next((i for i, n in enumerate(value.shape[:-1]) if n > 1), max(value.ndim - 1, 0))
     core = value.reshape(value.shape[lead:])
+    if core.ndim == 0:
+        return [number(float(core))]
     if core.ndim <= 2:
         rows = r" \\ ".join(" & ".join(number(v) for v in row) for row in np.atleast_2d(core))
-        return rf"\begin{{bmatrix}} {rows} \end{{bmatrix}}"
-    return r"\; ".join(matrix(part) for part in core)
+        return [rf"\begin{{bmatrix}} {rows} \end{{bmatrix}}"]
+    return [one for part in core for one in matrices(part)]
 
 
 def letter(name: str) -> str:
@@ -123,28 +125,32 @@ def shape_text(value: np.ndarray) -> str:
 def assigned(name: str, value: np.ndarray) -> nodes.container:
     """name = numbers, and the shape."""
     box = nodes.container(classes=["assigned"])
-    box += nodes.container("", formula(f"{letter(name)} = {matrix(value)}"), classes=["equation-math"])
+    first, *others = matrices(value)
+    numbers = nodes.container(classes=["numbers"])  # they stand side by side, and below each other where it is narrow
+    for one in (f"{letter(name)} = {first}", *others):
+        numbers += nodes.container("", formula(one), classes=["equation-math"])
+    box += numbers
     box += raw(f'<span class="shape">{shape_text(value)}</span>')
     return box
 
 
 class Worked(SphinxDirective):
-    """A block's worked example: `npattn trace`, with the numbers set as matrices."""
+    """A worked example: what `npattn trace` prints, with the numbers set as matrices."""
 
     required_arguments = 1
     option_spec: ClassVar[dict[str, Any]] = {"seed": directives.nonnegative_int, "part": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
-        from npattn.explain.trace import BLOCKS, trace
+        from npattn.explain.trace import trace
+        from npattn.explain.trace_ops import OPS, trace_op
 
-        block, seed = self.arguments[0], self.options.get("seed")
-        found = trace(block, seed=seed)
+        name, seed = self.arguments[0], self.options.get("seed")
+        found = trace_op(name, seed) if name in OPS else trace(name, seed=seed)
         part = self.options.get("part")
-        output = BLOCKS[block].output
         made: list[nodes.Node] = []
         if part in (None, "given"):
-            made += [assigned(name, value) for name, value in ({"x": found.x} | found.params).items()]
-            made.append(assigned(f"d{output}", found.dy))
+            made += [assigned(name, value) for name, value in found.given.items()]
+            made.append(assigned(f"d{found.names[1]}", found.dy))
         if part in (None, "forward"):
             made += self.steps(found.forward)
         if part in (None, "backward"):
@@ -232,7 +238,7 @@ class Api(SphinxDirective):
         if "pairs" in self.options:
             lines = self.pairs()
         else:
-            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated"]
+            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated", "Residual"]
             names = attention + [name for name in sorted(npattn.__all__) if name not in attention]
             for name in names:
                 thing = getattr(npattn, name)

@@ -14,12 +14,13 @@ Woo et al., CBAM, ECCV 2018, equation 1. Derivation: docs/blocks/cbam.md
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 from npattn.attention import channel, spatial
+from npattn.attention.options import ChannelOptions, SpatialOptions, cbam_plan
 from npattn.backend import Array
-from npattn.checks import floating, hidden_width, odd, same_shape
-from npattn.layer import Layer, Options, uniform
+from npattn.checks import floating, same_shape
+from npattn.layer import Layer, Options
 
 
 class Params(NamedTuple):
@@ -86,30 +87,51 @@ class CBAM(Layer):
         r: the hidden width of the channel attention is C // r, so 1 ≤ r ≤ C.
     kernel_size
         k of the spatial attention, odd.
+    order
+        "channel-first", "spatial-first", or "parallel": both gates are made from the same x, y = x · g_c · g_s.
+    residual
+        Whether x is added at the end.
+    channel, spatial
+        Dicts of the options of `npattn.ChannelAttention` and `npattn.SpatialAttention`, None for the article's, or
+        False for no such gate. One of the two must be there.
     dtype, rng, xp, fused
-        As in `npattn.Layer`.
+        As in `npattn.Layer`. There is no fused form with options, other than `hidden`.
 
-    `params`: "ca.fc1.weight" (C//r, C, 1, 1), "ca.fc2.weight" (C, C//r, 1, 1), "sa.conv1.weight" (1, 2, k, k).
-    `attention`: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W).
+    `params`: "ca.fc1.weight" (C//r, C, 1, 1), "ca.fc2.weight" (C, C//r, 1, 1), "sa.conv1.weight" (1, 2, k, k), and what
+    the options of the two bring, as in their own layers; `buffers` and `num_batches_tracked` likewise.
+    `attention`: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W). Derivation of the options: docs/variants.md
 
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, ratio > in_planes, or kernel_size is even.
+        If a number is no whole number of at least 1, ratio > in_planes, kernel_size is even, an option is not among
+        those named, both gates are left out, or an order is asked for with one gate left out.
     """
 
     input_axes = "N C H W"
     room = "attention.cbam"
 
-    def __init__(self, in_planes: int, ratio: int = 16, kernel_size: int = 7, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        in_planes: int,
+        ratio: int = 16,
+        kernel_size: int = 7,
+        *,
+        order: str = "channel-first",
+        residual: bool = False,
+        channel: ChannelOptions | Literal[False] | None = None,
+        spatial: SpatialOptions | Literal[False] | None = None,
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(**options)
-        R = hidden_width("in_planes", in_planes, "ratio", ratio)
+        plan = cbam_plan(self.rng, in_planes, ratio, kernel_size, order, residual, channel, spatial)
         C = self.channels = in_planes
-        k = odd("kernel_size", kernel_size)
-        self.signature = f"{C}, ratio={ratio}, kernel_size={k}"
-        self.params["ca.fc1.weight"] = self.own(uniform(self.rng, (R, C, 1, 1), fan_in=C))
-        self.params["ca.fc2.weight"] = self.own(uniform(self.rng, (C, R, 1, 1), fan_in=R))
-        self.params["sa.conv1.weight"] = self.own(uniform(self.rng, (1, 2, k, k), fan_in=2 * k * k))
+        self.form, self.momentum, self.num_batches_tracked = plan.form, plan.momentum, 0
+        self.signature = f"{C}, ratio={ratio}, kernel_size={kernel_size}{plan.shown}"
+        self.params.update({name: self.own(value) for name, value in plan.params.items()})
+        self.buffers.update({name: self.own(value) for name, value in plan.buffers.items()})
+        if not plan.article:
+            self.room = "variants.cbam"
 
     def run(self, x: Array) -> tuple[Array, Any]:
         w1, w2, w = self.params.values()

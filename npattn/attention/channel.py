@@ -20,11 +20,13 @@ It returns the gate alone; CBAM multiplies. Woo et al., CBAM, ECCV 2018, equatio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
 
+from npattn.attention.options import CHANNEL_ARTICLE, ChannelOptions, channel_plan
 from npattn.backend import Array
-from npattn.checks import floating, hidden_width, same_shape, shaped
-from npattn.layer import Layer, Options, uniform
+from npattn.checks import floating, same_shape, shaped
+from npattn.layer import Layer, Options
 from npattn.ops import linear
 from npattn.ops.activation import (
     ReluCache,
@@ -142,27 +144,63 @@ class ChannelAttention(Layer):
         C, at least 1.
     ratio
         r: the hidden width is C // r, so 1 ≤ r ≤ C.
+    hidden
+        The hidden width itself. The ratio has no say then.
+    bias
+        Whether the FC have biases.
+    pools
+        What describes a channel: a tuple of "avg", "max", "lp" (its length, √Σx²), "lse" (log Σ exp x), none twice.
+    mix
+        "after": every descriptor through the MLP, then the sum. "before": the mean of the descriptors through the MLP.
+        "concat": the descriptors side by side, so that the first FC is len(pools) times as wide.
+    layers
+        2: FC, ReLU, FC. 1: one FC, C to C, with no hidden width.
+    gate
+        "sigmoid", or "hard_sigmoid": a/6 + 1/2 between 0 and 1; "torch_hard_sigmoid" has PyTorch's rounded slope.
+    max_tie
+        Which of several equal maxima gets the gradient: the "first", or all an "even" part.
     dtype, rng, xp, fused
-        As in `npattn.Layer`.
+        As in `npattn.Layer`. There is no fused form with options, other than `hidden`.
 
-    `params`: "fc1.weight" (C//r, C, 1, 1) and "fc2.weight" (C, C//r, 1, 1). `attention`: "channel" (N, C, 1, 1).
+    `params`: "fc1.weight" (C//r, C, 1, 1) and "fc2.weight" (C, C//r, 1, 1), with biases "fc1.bias" (C//r,) and
+    "fc2.bias" (C,). `attention`: "channel" (N, C, 1, 1). Derivation of the options: docs/variants.md
 
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, or ratio > in_planes.
+        If a number is no whole number of at least 1, ratio > in_planes, an option is not among those named, or
+        `hidden` is given with layers=1.
     """
 
     input_axes = "N C H W"
     room = "attention.channel"
 
-    def __init__(self, in_planes: int, ratio: int = 16, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        in_planes: int,
+        ratio: int = 16,
+        *,
+        hidden: int | None = None,
+        bias: bool = False,
+        pools: Sequence[str] = ("avg", "max"),
+        mix: str = "after",
+        layers: int = 2,
+        gate: str = "sigmoid",
+        max_tie: str = "first",
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(**options)
-        R = hidden_width("in_planes", in_planes, "ratio", ratio)
+        asked = ChannelOptions(
+            hidden=hidden, bias=bias, pools=pools, mix=mix, layers=layers, gate=gate, max_tie=max_tie
+        )
+        plan = channel_plan(self.rng, ("in_planes", in_planes), ("ratio", ratio), asked, CHANNEL_ARTICLE)
         C = self.channels = in_planes
-        self.signature = f"{C}, ratio={ratio}"
-        self.params["fc1.weight"] = self.own(uniform(self.rng, (R, C, 1, 1), fan_in=C))
-        self.params["fc2.weight"] = self.own(uniform(self.rng, (C, R, 1, 1), fan_in=R))
+        self.form = plan.form
+        self.signature = f"{C}, ratio={ratio}{plan.shown}"
+        for name, w in plan.convolutions().items():
+            self.params[name] = self.own(w)
+        if not plan.article:
+            self.room = "variants.channel"
 
     def run(self, x: Array) -> tuple[Array, Any]:
         w1, w2 = (w[:, :, 0, 0] for w in self.params.values())  # a 1×1 kernel is an FC's matrix

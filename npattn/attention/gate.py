@@ -81,6 +81,10 @@ class Gated(Layer):
         self._gates = self.layer.attention
         return forward(x, g)
 
+    def train(self, mode: bool = True) -> Self:
+        self.layer.train(mode)
+        return super().train(mode)
+
     def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
         dx_direct, dg = backward(dy, cache)
 

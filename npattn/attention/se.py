@@ -15,11 +15,13 @@ Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, equations 2 to 4. Derivat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
 
+from npattn.attention.options import SE_ARTICLE, ChannelOptions, channel_plan
 from npattn.backend import Array
-from npattn.checks import floating, hidden_width, same_shape, shaped
-from npattn.layer import Layer, Options, uniform
+from npattn.checks import floating, same_shape, shaped
+from npattn.layer import Layer, Options
 from npattn.ops import linear
 from npattn.ops.activation import (
     ReluCache,
@@ -107,27 +109,49 @@ class SELayer(Layer):
         C, at least 1.
     reduction
         r: the hidden width is C // r, so 1 ≤ r ≤ C.
+    hidden, bias, pools, mix, layers, gate, max_tie
+        Departures from the article, as in `npattn.ChannelAttention`; `pools` is ("avg",) here.
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `params`: "fc.0.weight" (C//r, C) and "fc.2.weight" (C, C//r). `attention`: "channel" (N, C, 1, 1).
+    `params`: "fc.0.weight" (C//r, C) and "fc.2.weight" (C, C//r), with biases "fc.0.bias" and "fc.2.bias".
+    `attention`: "channel" (N, C, 1, 1).
 
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, or reduction > channel.
+        If a number is no whole number of at least 1, reduction > channel, or an option is not among those named.
     """
 
     input_axes = "N C H W"
     room = "attention.se"
 
-    def __init__(self, channel: int, reduction: int = 16, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        channel: int,
+        reduction: int = 16,
+        *,
+        hidden: int | None = None,
+        bias: bool = False,
+        pools: Sequence[str] = ("avg",),
+        mix: str = "after",
+        layers: int = 2,
+        gate: str = "sigmoid",
+        max_tie: str = "first",
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(**options)
-        R = hidden_width("channel", channel, "reduction", reduction)
+        asked = ChannelOptions(
+            hidden=hidden, bias=bias, pools=pools, mix=mix, layers=layers, gate=gate, max_tie=max_tie
+        )
+        plan = channel_plan(self.rng, ("channel", channel), ("reduction", reduction), asked, SE_ARTICLE)
         C = self.channels = channel
-        self.signature = f"{C}, reduction={reduction}"
-        self.params["fc.0.weight"] = self.own(uniform(self.rng, (R, C), fan_in=C))
-        self.params["fc.2.weight"] = self.own(uniform(self.rng, (C, R), fan_in=R))
+        self.form = plan.form
+        self.signature = f"{C}, reduction={reduction}{plan.shown}"
+        for name, w in plan.weights.items():
+            self.params[name.replace("1.", "fc.0.").replace("2.", "fc.2.")] = self.own(w)
+        if not plan.article:
+            self.room = "variants.se"
 
     def run(self, x: Array) -> tuple[Array, Any]:
         y, cache = self.pair.forward(x, Params(self.params["fc.0.weight"], self.params["fc.2.weight"]))

@@ -14,11 +14,13 @@ It returns the gate alone; CBAM multiplies. Woo et al., CBAM, ECCV 2018, equatio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
 
+from npattn.attention.options import SpatialOptions, spatial_plan
 from npattn.backend import Array
-from npattn.checks import floating, odd, odd_kernel, same_shape
-from npattn.layer import Layer, Options, uniform
+from npattn.checks import floating, odd_kernel, same_shape
+from npattn.layer import Layer, Options
 from npattn.ops import conv2d
 from npattn.ops.activation import SigmoidCache, sigmoid_backward, sigmoid_forward
 from npattn.ops.pooling import (
@@ -90,25 +92,59 @@ class SpatialAttention(Layer):
     ----------
     kernel_size
         k, odd: 7 in the paper, 3 as its alternative; any other odd size works as well.
+    maps
+        What describes a pixel, in this order: ("mean", "max"), ("max", "mean"), ("mean",) or ("max",).
+    mix
+        "concat": the maps side by side, one after the other in the kernel. "mean": their mean as the only map.
+    bias
+        Whether the convolution has a bias.
+    norm
+        Whether there is a batch norm between convolution and gate. It has running statistics, as `npattn.BatchNorm2d`.
+    momentum
+        The share of the batch in those statistics, in [0, 1]. Only with norm=True.
+    gate
+        "sigmoid", or "hard_sigmoid": a/6 + 1/2 between 0 and 1; "torch_hard_sigmoid" has PyTorch's rounded slope.
+    max_tie
+        Which of several equal maxima gets the gradient: the "first", or all an "even" part.
     dtype, rng, xp, fused
-        As in `npattn.Layer`.
+        As in `npattn.Layer`. There is no fused form with options.
 
-    `params`: "conv1.weight" (1, 2, k, k). `attention`: "spatial" (N, 1, H, W).
+    `params`: "conv1.weight" (1, 2, k, k), with one map (1, 1, k, k); "conv1.bias" (1,); "bn.weight" and "bn.bias" (1,).
+    `buffers` with a norm: "bn.running_mean" and "bn.running_var" (1,); `num_batches_tracked` counts their moves.
+    `attention`: "spatial" (N, 1, H, W). Derivation of the options: docs/variants.md
 
     Raises
     ------
     TypeError, ValueError
-        If kernel_size is no odd whole number.
+        If kernel_size is no odd whole number, an option is not among those named, or `momentum` is given without a
+        norm.
     """
 
     input_axes = "N C H W"
     room = "attention.spatial"
 
-    def __init__(self, kernel_size: int = 7, **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        kernel_size: int = 7,
+        *,
+        maps: Sequence[str] = ("mean", "max"),
+        mix: str = "concat",
+        bias: bool = False,
+        norm: bool = False,
+        momentum: float = 0.1,
+        gate: str = "sigmoid",
+        max_tie: str = "first",
+        **options: Unpack[Options],
+    ) -> None:
         super().__init__(**options)
-        k = odd("kernel_size", kernel_size)
-        self.signature = f"kernel_size={k}"
-        self.params["conv1.weight"] = self.own(uniform(self.rng, (1, 2, k, k), fan_in=2 * k * k))
+        asked = SpatialOptions(maps=maps, mix=mix, bias=bias, norm=norm, momentum=momentum, gate=gate, max_tie=max_tie)
+        plan = spatial_plan(self.rng, kernel_size, asked)
+        self.form, self.momentum, self.num_batches_tracked = plan.form, plan.momentum, 0
+        self.signature = f"kernel_size={kernel_size}{plan.shown}"
+        self.params.update({name: self.own(value) for name, value in plan.params.items()})
+        self.buffers.update({name: self.own(value) for name, value in plan.buffers.items()})
+        if not plan.article:
+            self.room = "variants.spatial"
 
     def run(self, x: Array) -> tuple[Array, Any]:
         g, cache = self.pair.forward(x, Params(self.params["conv1.weight"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def plain(axes: Any) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def curves(history: list[dict[str, float]], path: Path) -> None:
+def curves(history: list[dict[str, Any]], path: Path) -> None:
     """Loss and error rate by epoch: training, and test where it was tested."""
     figure = new_figure(9, 3.6)
     left, right = figure.subplots(1, 2)
@@ -76,6 +77,44 @@ def confusion(counts: np.ndarray, path: Path) -> None:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     save(figure, path)
+
+
+def gates(history: list[dict[str, Any]], path: Path) -> bool:
+    """For each gate by epoch: its mean and spread above, and below the shares saturated and near one half.
+
+    Returns False, and draws no file, if there are no epochs with `gates` (see `npattn.explain.gate_statistics`).
+    """
+    rows = [row for row in history if "gates" in row]
+    if not rows:
+        return False
+    names = list(rows[-1]["gates"])
+    epochs = [row["epoch"] for row in rows]
+    figure = new_figure(max(2.3 * len(names), 4.6) + 0.6, 4.2)
+    grid = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
+    for column, name in enumerate(names):
+        found = {key: np.array([row["gates"][name][key] for row in rows]) for key in rows[-1]["gates"][name]}
+        mean, spread, over = found["mean"], found["spread"], found["over_images"]
+        above, below = grid[:, column]
+        band = {"linewidth": 0}
+        above.fill_between(epochs, mean - spread, mean + spread, color=QUIET, alpha=0.35, label="± spread", **band)
+        above.fill_between(epochs, mean - over, mean + over, color=ACCENT, alpha=0.45, label="± over images", **band)
+        above.plot(epochs, mean, color=INK, marker="o", ms=3, label="mean")
+        above.set(ylim=(0, 1))
+        above.set_title(title(name), fontsize=9)
+        below.plot(epochs, 100 * found["saturated"], color=ACCENT, marker="o", ms=3, label="below 0.05 or above 0.95")
+        below.plot(epochs, 100 * found["half"], color=QUIET, marker="o", ms=3, label="within 0.05 of ½")
+        below.set(ylim=(-2, 102), xlabel="epoch")
+        below.xaxis.get_major_locator().set_params(integer=True)
+        for axes in (above, below):
+            plain(axes)
+            axes.grid(alpha=0.25)
+    grid[0, 0].set_ylabel("gate")
+    grid[1, 0].set_ylabel("share of the gates (%)")
+    shown = [axes.get_legend_handles_labels() for axes in grid[:, 0]]
+    figure.legend(*(above + below for above, below in zip(*shown, strict=True)),
+                  loc="outside lower center", ncols=3, frameon=False, fontsize=8)  # fmt: skip
+    save(figure, path)
+    return True
 
 
 def attention(
@@ -163,6 +202,6 @@ def attention(
 
 
 def title(name: str) -> str:
-    """ "stage2.attention.spatial" as people say it."""
-    stage, *_, kind = name.split(".")
-    return f"{stage.replace('stage', 'stage ')}, {kind}"
+    """ "stage2.attention.spatial" as people say it, "stage 2, spatial"; "unit1.branch.attention.channel" likewise."""
+    first, *_, kind = name.split(".")
+    return f"{re.sub(r'(?<=[a-z])(?=[0-9])', ' ', first)}, {kind}"

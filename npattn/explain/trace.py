@@ -67,6 +67,12 @@ class Trace(NamedTuple):
     y: np.ndarray
     backward: list[Step]
     checks: list[Check]
+    names: tuple[str, str] = ("x", "y")  # what the page calls the input and the output
+
+    @property
+    def given(self) -> dict[str, np.ndarray]:
+        """What the forward takes, by name."""
+        return {self.names[0]: self.x} | self.params
 
     def value(self, name: str, *tags: str) -> np.ndarray:
         """The variable `name` of the first line with one of `tags` (any line if none is given).
@@ -88,14 +94,14 @@ class Block(NamedTuple):
     module: ModuleType
     output: str
     shape: tuple[int, int, int, int]
-    seed: int  # one that leaves a hidden unit open and one shut, so that both can be seen
+    seed: int  # one that opens and shuts units, leaves no gate near 0 or 1, and shows a transposed matrix
 
 
 BLOCKS = {
-    "se": Block(se, "y", (1, 2, 2, 2), seed=10),
-    "channel": Block(channel, "g", (1, 2, 2, 2), seed=1),
-    "spatial": Block(spatial, "g", (1, 2, 3, 3), seed=10),
-    "cbam": Block(cbam, "y", (1, 2, 3, 3), seed=10),
+    "se": Block(se, "y", (1, 2, 2, 2), seed=4),
+    "channel": Block(channel, "g", (1, 2, 2, 2), seed=4),
+    "spatial": Block(spatial, "g", (1, 2, 3, 3), seed=56),
+    "cbam": Block(cbam, "y", (1, 2, 3, 3), seed=930),
 }
 
 
@@ -105,13 +111,14 @@ def tagged_lines(module: ModuleType) -> dict[int, Line]:
     texts = source.splitlines()
     lines = {}
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Assign):
+        if not isinstance(node, ast.Assign | ast.AugAssign):
             continue
         code, _, comment = texts[node.lineno - 1].strip().partition("  # ")
         tags = TAG.findall(comment)
         meets = isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.Add)
         if tags or meets:
-            names = [name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)]
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
             lines[node.lineno] = Line(", ".join(tags) or "+", tuple(names), code)
     return lines
 
@@ -177,7 +184,7 @@ def trace(
         Check(f"d{name}", found[name], differences(lambda: module.forward(x, params)[0], array, dy))
         for name, array in inputs.items()
     ]
-    return Trace(block, x, dict(flat(params)), dy, steps, y, back, checks)
+    return Trace(block, x, dict(flat(params)), dy, steps, y, back, checks, ("x", BLOCKS[block].output))
 
 
 def example(
@@ -216,7 +223,11 @@ def clear_of_kinks(x: np.ndarray, steps: list[Step]) -> bool:
 
 def watched(function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[Step]]:
     """Call the function and read each tagged line's variables, also in the blocks that it calls, as it runs."""
-    by_file = {inspect.getfile(module): tagged_lines(module) for module, *_ in BLOCKS.values()}
+    modules = [module for module, *_ in BLOCKS.values()]
+    own = inspect.getmodule(function)
+    if own is not None and own not in modules:
+        modules = [own]  # an op, by itself
+    by_file = {inspect.getfile(module): tagged_lines(module) for module in modules}
     open_frames: list[list[Step]] = [[]]
     returned: list[Step] = []
 
@@ -230,7 +241,10 @@ def watched(function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[St
         def follow(frame: FrameType, event: str, _: Any) -> Callable[..., Any]:
             nonlocal last, returned
             if last in lines:  # the line before this event has run: its variables are there
-                open_frames[-1].append(read(lines[last], frame.f_locals, returned))
+                step = read(lines[last], frame.f_locals, returned)
+                if open_frames[-1] and open_frames[-1][-1].line is step.line:
+                    open_frames[-1].pop()  # a line of a loop: what it has come to
+                open_frames[-1].append(step)
                 returned = []
             last = frame.f_lineno if event == "line" else None
             if event == "return":
@@ -253,8 +267,8 @@ def read(line: Line, variables: dict[str, Any], inside: list[Step]) -> Step:
     values, notes = {}, []
     for name in line.names:
         value = variables.get(name)
-        if isinstance(value, np.ndarray):
-            values[name] = value.copy()
+        if isinstance(value, np.ndarray | np.floating):
+            values[name] = np.array(value)
         elif isinstance(value, MaxCache):
             notes.append(places(value))
         elif type(value).__name__ == "Params":
@@ -306,14 +320,19 @@ def differences(forward: Callable[[], np.ndarray], array: np.ndarray, dy: np.nda
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """`npattn trace`."""
+    from npattn.explain.trace_ops import OPS
+
     sub = commands.add_parser(
         "trace",
-        help="print a block step by step, forward and backward",
-        description="Print a block's forward and backward on a small example: each tagged line with its shape and "
-        "numbers, then each gradient beside its finite difference.",
+        help="print a block or an op step by step, forward and backward",
+        description="Print a block's or an op's forward and backward on a small example: each tagged line with its "
+        "shape and numbers, then each gradient beside its finite difference.",
     )
-    sub.add_argument("block", choices=list(BLOCKS), help="the block")
-    sub.add_argument("--shape", type=int, nargs=4, metavar=("N", "C", "H", "W"), help="of x (1 2 2 2, or 1 2 3 3)")
+    names = f"a block: {', '.join(BLOCKS)}; or an op: {', '.join(OPS)}"
+    sub.add_argument("block", choices=[*BLOCKS, *OPS], metavar="NAME", help=names)
+    sub.add_argument(
+        "--shape", type=int, nargs=4, metavar=("N", "C", "H", "W"), help="of a block's x (1 2 2 2, or 1 2 3 3)"
+    )
     sub.add_argument("--seed", type=int, metavar="S", help="of the numbers (that of the docs)")
     sub.add_argument("--ratio", type=int, default=1, metavar="R", help="the hidden width is C // R (%(default)s)")
     sub.add_argument("--kernel-size", type=int, default=3, metavar="K", help="of the spatial attention (%(default)s)")
@@ -322,16 +341,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print the trace that the arguments ask for. Returns 0."""
-    found = trace(args.block, args.shape, args.seed, ratio=args.ratio, kernel_size=args.kernel_size)
+    from npattn.explain.trace_ops import OPS, trace_op
+
+    if args.block in OPS:
+        if args.shape is not None:
+            raise ValueError(f"--shape: is for a block; the example of {args.block} has its own shape")
+        found = trace_op(args.block, args.seed)
+    else:
+        found = trace(args.block, args.shape, args.seed, ratio=args.ratio, kernel_size=args.kernel_size)
     sys.stdout.write(text(found))
     return 0
 
 
 def text(found: Trace) -> str:
     """The trace as lines of text."""
-    output = BLOCKS[found.block].output
+    output = found.names[1]
     parts = [f"{found.block}: the example", ""]
-    parts += [shown(name, value) for name, value in ({"x": found.x} | found.params).items()]
+    parts += [shown(name, value) for name, value in found.given.items()]
     parts += ["", "forward", "", *rows(found.forward)]
     parts += ["backward", "", shown(f"d{output}", found.dy) + "   the cotangent, given", "", *rows(found.backward)]
     parts += ["each gradient beside its finite difference", ""]
@@ -358,7 +384,8 @@ def rows(steps: list[Step], depth: int = 0) -> Iterator[str]:
 
 def shown(name: str, value: np.ndarray, margin: str = "  ") -> str:
     """One array with its name and shape; leading axes of length 1 are left out of the brackets."""
-    core = value.reshape(value.shape[next((i for i, n in enumerate(value.shape[:-1]) if n > 1), value.ndim - 1) :])
+    lead = next((i for i, n in enumerate(value.shape[:-1]) if n > 1), max(value.ndim - 1, 0))
+    core = value.reshape(value.shape[lead:])
     style: Any = {"float_kind": number}
     numbers = np.array2string(core, separator=" ", formatter=style, max_line_width=110)
     head = f"{margin}{name} {value.shape} = "

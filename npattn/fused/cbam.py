@@ -12,7 +12,7 @@
 
     backward
       tile   CBAM.4          dg_s = Σ_c g_c · (X · dY), and the part of dg_c that needs no dU_gate:
-             CBAM.4, CBAM.2  dg_c = Σ_pixels g_s · (X · dY)                           x, dy
+             CBAM.4, CBAM.2  dg_c = Σ_pixels g_s · (X · dY), formed where dX will be  x, dy
       maps   CBAM.3 (SA.5–4) dm_avg, dm_max, dw, through the convolution              maps        maps
       rows   CBAM.3, CBAM.2  dg_c += Σ_pixels X · dm_avg / C, plus dm_max · x at i    x
              CBAM.1 (CA.6–3) ds_avg, ds_max, dw1, dw2, through the MLP                (n, C)
@@ -20,8 +20,8 @@
              CBAM.2, CBAM.1  dX = dU · g_c + ds_avg / P                               dy          dx
              CBAM.1 (CA.2)   plus ds_max at the largest pixel of each channel
 
-U takes no memory of its own, and no product of two tensors is ever stored whole. dg_c is taken
-apart: dX needs the sum of X · dU over all pixels, through the MLP, before its first pixel can be written.
+Neither U nor X · dY takes memory of its own. dg_c is taken apart, since dX needs the sum of X · dU over all pixels,
+through the MLP, before its first pixel can be written.
 """
 
 from __future__ import annotations
@@ -113,8 +113,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         # CBAM.4 was y = u · g_s and CBAM.2 u = x · g_c: each gate receives dy · x, times the other gate
         def gates(t: int) -> Array:
             q = columns[t]
-            XdY = threads.scratch("tile", X[n, :, q].shape, x.dtype)
-            np.multiply(X[n, :, q], dY[n, :, q], out=XdY)
+            XdY = np.multiply(X[n, :, q], dY[n, :, q], out=dX[n, :, q])
             np.matmul(G_c[n, None, :], XdY, out=dg_s[:, None, q])  # CBAM.4
             np.take(X[n].reshape(-1), winners[t], out=x_max[:, q], mode="clip")
             return (XdY @ G_s[n, q, None])[:, :, 0]  # CBAM.2, direct

@@ -54,6 +54,14 @@ def global_avg_pool_forward(x: Array) -> tuple[Array, MeanCache]:
     return y, MeanCache((N, C, H, W))
 
 
+def doubled(a: Array) -> Array:
+    """Every column of a (n, C, h, v) twice, in scratch: (n, C, h, 2v)."""
+    wide = threads.scratch("wide", (*a.shape[:3], 2 * a.shape[3]), a.dtype)
+    wide[..., 0::2] = a
+    wide[..., 1::2] = a
+    return wide
+
+
 def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
     """Maximum over 2×2 windows, as `npattn.ops.pooling.max_pool_2x2_forward` does, and with its errors."""
     floating(x=x)
@@ -69,12 +77,12 @@ def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
     def group(index: int) -> None:
         n = groups[index]
         upper, lower = x[n, :, 0 : 2 * h : 2, : 2 * v], x[n, :, 1 : 2 * h : 2, : 2 * v]  # WIN.1
-        larger = np.maximum(upper, lower)
+        larger = np.maximum(upper, lower, out=threads.scratch("wide", upper.shape, x.dtype))
         np.maximum(larger[..., 0::2], larger[..., 1::2], out=y[n])  # MAX2.2
-        wide = np.repeat(y[n], 2, axis=3)
+        wide = doubled(y[n])
         nan = bool(np.isnan(y[n]).any())
         for row, pixels in enumerate((upper, lower)):
-            equal = np.equal(pixels, wide)
+            equal = np.equal(pixels, wide, out=threads.scratch("equal", wide.shape, np.bool_))
             if nan:  # NaN equals nothing, itself included, and counts as largest
                 equal |= np.isnan(pixels)
             hit = equal.view(np.uint16)
@@ -101,7 +109,7 @@ def max_pool_2x2_backward(dy: Array, cache: MaxCache) -> Array:
 
     def group(index: int) -> None:
         n = groups[index]
-        wide = np.repeat(dy[n], 2, axis=3)
+        wide = doubled(dy[n])
         for row in (0, 1):
             inside = dx[n, :, row : 2 * h : 2, : 2 * v]  # WIN.1
             maps.unless(cache.blocked[n, :, row::2], wide, inside)  # MAX2.2, MAX2.1

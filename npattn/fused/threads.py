@@ -15,6 +15,7 @@ import math
 import operator
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +53,16 @@ class State:
 
 state = State()
 inside = threading.local()  # a thread's own: .task, whether it works on a task of a spread; .buffers, its scratch
+
+
+class Buffers:
+    """A thread's scratch: name to array."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Any] = {}
+
+
+scratch_of_all: weakref.WeakSet[Buffers] = weakref.WeakSet()  # for scratch_bytes; each goes with its thread
 
 
 def _after_fork() -> None:
@@ -151,11 +162,21 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
     Fresh memory costs more than the arithmetic done in it: the system must find it and clear it. Never part of a
     result or a cache.
     """
-    buffers = inside.__dict__.setdefault("buffers", {})
+    if not hasattr(inside, "buffers"):
+        inside.buffers = Buffers()
+        with state.lock:
+            scratch_of_all.add(inside.buffers)
+    buffers = inside.buffers.arrays
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, dtype=np.uint8)
     return buffers[name][:size].view(dtype).reshape(shape)
+
+
+def scratch_bytes() -> int:
+    """How much memory the scratch of all threads takes."""
+    with state.lock:
+        return sum(array.nbytes for buffers in scratch_of_all for array in list(buffers.arrays.values()))
 
 
 def add_up(parts: Sequence[Sequence[Any]]) -> list[Any]:

@@ -9,9 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.attention import cbam, channel, gate, se, spatial
-from npattn.layer import Layer
+from npattn.attention import cbam, channel, concat, gate, psa, residual, se, spatial, wrong
+from npattn.attention.options import CbamForm, ChannelForm, SpatialForm
+from npattn.layer import Layer, Sequential
 from npattn.ops import activation, batch_norm, conv2d, linear, loss, pooling
+from npattn.variants import cbam as any_cbam
+from npattn.variants import channel as any_channel
+from npattn.variants import eca, gates
+from npattn.variants import pooling as more_pooling
+from npattn.variants import se as any_se
+from npattn.variants import spatial as any_spatial
 
 
 class Draw(NamedTuple):
@@ -38,6 +45,11 @@ class Draw(NamedTuple):
 
     def spatial(self) -> spatial.Params:
         return spatial.Params(self.w(1, 2, self.k, self.k))
+
+    def psa(self) -> psa.Params:
+        _, C, H, W = self.size
+        D = (2 * H - 1) * (2 * W - 1)
+        return psa.Params(self.w(D, C), self.w(D, C), self.w(C, 3 * C))
 
     def norm(self) -> batch_norm.Params:
         return batch_norm.Params(self.w(self.size[1]), self.w(self.size[1]))
@@ -82,6 +94,8 @@ OPS = (
     Case("cross-entropy", loss.forward, loss.backward,
          lambda d: (d.w(d.size[0] + 3, d.size[1]), d.rng.integers(0, d.size[1], d.size[0] + 3))),
     Case("gate", gate.forward, gate.backward, lambda d: (d.x(), d.w(*d.size[:2], 1, 1))),
+    Case("SE without FC", wrong.squeeze_forward, wrong.squeeze_backward, lambda d: (d.x(),)),
+    Case("residual sum", residual.forward, residual.backward, lambda d: (d.x(), d.x())),
 )  # fmt: skip
 
 BLOCKS = (
@@ -89,7 +103,79 @@ BLOCKS = (
     Case("channel attention", channel.forward, channel.backward, lambda d: (d.x(), d.channel())),
     Case("spatial attention", spatial.forward, spatial.backward, lambda d: (d.x(), d.spatial())),
     Case("CBAM", cbam.forward, cbam.backward, lambda d: (d.x(), cbam.Params(d.channel(), d.spatial()))),
-)
+    Case("SE by convolution", wrong.conv_forward, wrong.conv_backward,
+         lambda d: (d.x(), wrong.ConvParams(d.w(d.size[1], d.size[1], d.k, d.k)))),
+    Case("SE's gate", wrong.gate_forward, wrong.gate_backward,
+         lambda d: (d.x(), channel.Params(d.w(d.R, d.size[1]), d.w(d.size[1] + 1, d.R)))),
+    Case("pool-and-concatenate channel attention", concat.forward, concat.backward,
+         lambda d: (d.x(), concat.Params(d.w(d.R, 2 * d.size[1]), d.w(d.size[1], d.R)))),
+    Case("point-wise spatial attention", psa.forward, psa.backward, lambda d: (d.x(), d.psa())),
+)  # fmt: skip
+
+
+def with_form(name: str, module: Any, form: Any, draw: Callable[[Draw], Any]) -> Case:
+    """A pair of npattn.variants in one of its forms."""
+    return Case(name, functools.wraps(module.forward)(lambda x, params: module.forward(x, params, form)),
+                module.backward, lambda d: (d.x(), draw(d)))  # fmt: skip
+
+
+def fc(d: Draw, *, wide: int = 1, bias: bool = False, layers: int = 2) -> any_channel.Params:
+    """Weights of a channel gate; `wide` descriptors side by side."""
+    C, R = d.size[1], d.R if layers == 2 else d.size[1]
+    b1, b2 = (d.w(R), d.w(C)) if bias else (None, None)
+    w2, b2 = (d.w(C, R), b2) if layers == 2 else (None, None)
+    return any_channel.Params(d.w(R, wide * C), b1, w2, b2)
+
+
+def kernel(d: Draw, *, maps: int = 2, bias: bool = False, norm: bool = False) -> any_spatial.Params:
+    """Weights of a spatial gate."""
+    of_norm = batch_norm.Params(d.w(1), d.w(1)) if norm else None
+    return any_spatial.Params(d.w(1, maps, d.k, d.k), d.w(1) if bias else None, of_norm)
+
+
+def evaluated(x: Any, params: any_spatial.Params, running: batch_norm.Running) -> Any:
+    """The spatial gate normalised by running statistics."""
+    return any_spatial.forward(x, params, SpatialForm(), running)
+
+
+FOUR = ("avg", "max", "lp", "lse")
+
+VARIANTS = (
+    Case("lp pool", more_pooling.lp_pool_forward, more_pooling.lp_pool_backward, lambda d: (d.x(),)),
+    Case("lse pool", more_pooling.lse_pool_forward, more_pooling.lse_pool_backward, lambda d: (d.x(),)),
+    Case("global max pool, even ties", more_pooling.global_even_max_forward, more_pooling.global_even_max_backward,
+         lambda d: (d.x(),)),
+    Case("channel max, even ties", more_pooling.channel_even_max_forward, more_pooling.channel_even_max_backward,
+         lambda d: (d.x(),)),
+    Case("hard sigmoid", gates.hard_sigmoid_forward, gates.hard_sigmoid_backward, lambda d: (3 * d.x(),)),
+    with_form("SE, one FC with bias, hard sigmoid", any_se, ChannelForm(("avg",), gate="hard_sigmoid"),
+              lambda d: fc(d, bias=True, layers=1)),
+    with_form("channel attention, bias", any_channel, ChannelForm(), lambda d: fc(d, bias=True)),
+    with_form("channel attention, lp", any_channel, ChannelForm(("lp",)), fc),
+    with_form("channel attention, lse", any_channel, ChannelForm(("lse",)), fc),
+    with_form("channel attention, four pools, before", any_channel, ChannelForm(FOUR, "before"), fc),
+    with_form("channel attention, four pools, concat", any_channel, ChannelForm(FOUR, "concat"),
+              lambda d: fc(d, wide=4)),
+    with_form("channel attention, even ties", any_channel, ChannelForm(max_tie="even"), fc),
+    with_form("spatial attention, max first, bias", any_spatial, SpatialForm(("max", "mean")),
+              lambda d: kernel(d, bias=True)),
+    with_form("spatial attention, mean alone, hard sigmoid", any_spatial, SpatialForm(("mean",), gate="hard_sigmoid"),
+              lambda d: kernel(d, maps=1)),
+    with_form("spatial attention, max alone, even ties", any_spatial, SpatialForm(("max",), max_tie="even"),
+              lambda d: kernel(d, maps=1)),
+    with_form("spatial attention, mean of the maps", any_spatial, SpatialForm(mix="mean"), lambda d: kernel(d, maps=1)),
+    with_form("spatial attention, norm, train", any_spatial, SpatialForm(), lambda d: kernel(d, norm=True)),
+    Case("spatial attention, norm, eval", evaluated, with_none(any_spatial.backward),
+         lambda d: (d.x(), kernel(d, norm=True),
+                    batch_norm.Running(d.rng.standard_normal(1), d.rng.uniform(0.5, 2, 1)))),
+    with_form("CBAM, spatial first", any_cbam, CbamForm("spatial-first"), lambda d: any_cbam.Params(fc(d), kernel(d))),
+    with_form("CBAM, parallel", any_cbam, CbamForm("parallel"), lambda d: any_cbam.Params(fc(d), kernel(d))),
+    with_form("CBAM, residual", any_cbam, CbamForm(residual=True), lambda d: any_cbam.Params(fc(d), kernel(d))),
+    with_form("CBAM, channel alone", any_cbam, CbamForm(), lambda d: any_cbam.Params(fc(d), None)),
+    with_form("CBAM, spatial alone", any_cbam, CbamForm(), lambda d: any_cbam.Params(None, kernel(d))),
+    Case("ECA", eca.forward, eca.backward, lambda d: (d.x(), eca.Params(d.w(d.k)))),
+)  # fmt: skip
+"""The pairs of npattn.variants, a row for each value of an option."""
 
 
 def fused_twins() -> list[Case]:
@@ -127,5 +213,22 @@ LAYERS: tuple[Callable[[bool], Layer], ...] = (
     lambda fused: batch_norm.BatchNorm2d(8, fused=fused).eval(),
     lambda fused: gate.Gated(spatial.SpatialAttention(kernel_size=3, rng=0, fused=fused)),
     lambda fused: gate.Gated(channel.ChannelAttention(8, ratio=4, rng=0, fused=fused)),
+    lambda fused: se.SELayer(8, layers=1, bias=True, gate="hard_sigmoid", rng=0, fused=fused),
+    lambda fused: channel.ChannelAttention(8, ratio=4, bias=True, pools=FOUR, rng=0, fused=fused),
+    lambda fused: spatial.SpatialAttention(3, maps=("max", "mean"), bias=True, norm=True, rng=0, fused=fused),
+    lambda fused: gate.Gated(spatial.SpatialAttention(3, mix="mean", norm=True, rng=0, fused=fused)).eval(),
+    lambda fused: cbam.CBAM(8, 4, 3, order="spatial-first", spatial={"norm": True}, rng=0, fused=fused),
+    lambda fused: cbam.CBAM(8, 4, 3, order="parallel", residual=True, channel={"bias": True}, rng=0, fused=fused),
+    lambda fused: eca.ECA(8, rng=0, fused=fused),
+    lambda fused: wrong.SqueezeScale(fused=fused),
+    lambda fused: wrong.ConvGate(8, kernel_size=3, rng=0, fused=fused),
+    lambda fused: wrong.ParallelSE(conv2d.Conv2d(8, 5, rng=0, fused=fused), wrong.SEGate(8, 5, 2, rng=1, fused=fused)),
+    lambda fused: concat.ConcatAttention(8, ratio=4, rng=0, fused=fused),
+    lambda fused: psa.PSA(8, 4, 3, rng=0, fused=fused),
+    lambda fused: residual.Residual(se.SELayer(8, reduction=4, rng=0, fused=fused)),
+    lambda fused: residual.Residual(
+        Sequential(conv2d.Conv2d(8, 3, 3, rng=0, fused=fused), cbam.CBAM(3, ratio=1, rng=1, fused=fused)),
+        skip=conv2d.Conv2d(8, 3, 1, rng=2, fused=fused),
+    ),
 )
 """Layers that take an image, textbook or fused. `path` says after a forward which it was."""

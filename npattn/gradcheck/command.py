@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from npattn.gradcheck import GradcheckReport, gradcheck
-from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, Draw, fused_twins
+from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, VARIANTS, Draw, fused_twins
 
 
 def add_parser(subparsers: Any) -> None:
@@ -86,7 +86,7 @@ def found(name: str) -> Any:
 def library(seed: int, ties: bool = False) -> Iterator[tuple[str, GradcheckReport]]:
     """A report for every pair, and for every layer in each form it has."""
     size = (2, 8, 4, 3)
-    for case in (*OPS, *BLOCKS, *fused_twins()):
+    for case in (*OPS, *BLOCKS, *VARIANTS, *fused_twins()):
         rng = np.random.default_rng(seed)
         inputs = case.draw(Draw(rng, size))
         if ties and len(inputs[0].shape) == 4:

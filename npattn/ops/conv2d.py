@@ -1,9 +1,9 @@
 """Convolution, as the field says: cross-correlation, stride 1, zero padding k//2, so that H and W stay.
 
     x (N, C, H, W)   w (M, C, k, k), k odd   b (M) or None   y (N, M, H, W)
-    p = k // 2       P = H·W pixels          K = C·k·k numbers under the kernel
+    q = k // 2       P = H·W pixels          K = C·k·k numbers under the kernel
 
-    CONV.1   x̄ = x with p zeros on every side                                 (N, C, H + 2p, W + 2p)
+    CONV.1   x̄ = x with q zeros on every side                                 (N, C, H + 2q, W + 2q)
     CONV.2   u[n, (c, i, j), (h, v)] = x̄[n, c, h + i, v + j]                  (N, K, P)   unfold: k² shifted copies
     CONV.3   y = w u                                                           (N, M, P)   w read as (M, K)
     CONV.4   y = y + b                                                         b is broadcast over images and pixels
@@ -43,10 +43,10 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     xp = floating(x=x, w=w, b=b)
     M, C, k, _ = odd_kernel("w", w, "M C k k")
     N, C, H, W = shaped("x", x, "N C H W", C=C)
-    p = k // 2
+    q = k // 2
 
-    padded = xp.zeros((N, C, H + 2 * p, W + 2 * p), dtype=x.dtype, device=device(x))
-    padded[:, :, p : p + H, p : p + W] = x  # CONV.1
+    padded = xp.zeros((N, C, H + 2 * q, W + 2 * q), dtype=x.dtype, device=device(x))
+    padded[:, :, q : q + H, q : q + W] = x  # CONV.1
     shifts = [padded[:, :, i : i + H, j : j + W] for i in range(k) for j in range(k)]
     u = xp.reshape(xp.stack(shifts, axis=2), (N, C * k * k, H * W))  # CONV.2
     y = xp.reshape(w, (M, C * k * k)) @ u  # CONV.3
@@ -64,7 +64,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     u, (N, C, H, W), (w, b) = cache
     xp = floating(dy=dy, u=u)
     M, _, k, _ = w.shape
-    p = k // 2
+    q = k // 2
     same_shape("dy", dy, (N, M, H, W), "the output y")
     dy = xp.reshape(dy, (N, M, H * W))
 
@@ -77,13 +77,13 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     # CONV.2 copied x̄ once for each place in the kernel: the copies' gradients add up where they came from
     du = xp.reshape(du, (N, C, k, k, H, W))
-    dpadded = xp.zeros((N, C, H + 2 * p, W + 2 * p), dtype=dy.dtype, device=device(dy))
+    dpadded = xp.zeros((N, C, H + 2 * q, W + 2 * q), dtype=dy.dtype, device=device(dy))
     for i in range(k):
         for j in range(k):
             dpadded[:, :, i : i + H, j : j + W] += du[:, :, i, j, :, :]  # CONV.2
 
     # CONV.1 put zeros around x: they are constants, only the middle goes back
-    dx = copied(dpadded[:, :, p : p + H, p : p + W])  # CONV.1
+    dx = copied(dpadded[:, :, q : q + H, q : q + W])  # CONV.1
     return dx, Params(xp.reshape(dw, w.shape), db)
 
 

@@ -8,10 +8,10 @@
     CMEAN.1 y = (1/C) Σ_c x               (N, 1, H, W)       mean over channels
     CMAX.1  i = the first channel where x is largest          (N, 1, H, W)
     CMAX.2  y = x at channel i            (N, 1, H, W)       maximum over channels
-    WIN.1   v = the four pixels of each 2×2 window            (N, C, H//2, W//2, 4)
-    AVG2.1  y = mean of v                 (N, C, H//2, W//2) an odd last row or column is left out
-    MAX2.1  i = the first of the four where v is largest
-    MAX2.2  y = v at i                    (N, C, H//2, W//2)
+    WIN.1   u = the four pixels of each 2×2 window            (N, C, H//2, W//2, 4)
+    AVG2.1  y = mean of u                 (N, C, H//2, W//2) an odd last row or column is left out
+    MAX2.1  i = the first of the four where u is largest
+    MAX2.2  y = u at i                    (N, C, H//2, W//2)
 
 "First" is in reading order. On a tie the first maximum receives the whole gradient, as in PyTorch: a maximum is one of
 its inputs, not a blend of them. A NaN counts as largest. Derivation: docs/ops/pooling.md
@@ -168,13 +168,13 @@ def windows(x: Array) -> Array:
     return xp.stack([x[:, :, i:h:2, j:v:2] for i in (0, 1) for j in (0, 1)], axis=4)
 
 
-def unwindows(dv: Array, shape: tuple[int, ...]) -> Array:
+def unwindows(du: Array, shape: tuple[int, ...]) -> Array:
     """Put the gradients of the windows' pixels back into an image of `shape`; what belongs to no window gets 0."""
-    xp = floating(dv=dv)
+    xp = floating(du=du)
     h, v = shape[2] // 2 * 2, shape[3] // 2 * 2
-    dx = xp.zeros(shape, dtype=dv.dtype, device=device(dv))
+    dx = xp.zeros(shape, dtype=du.dtype, device=device(du))
     for n, (i, j) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
-        dx[:, :, i:h:2, j:v:2] = dv[..., n]
+        dx[:, :, i:h:2, j:v:2] = du[..., n]
     return dx
 
 
@@ -184,8 +184,8 @@ def avg_pool_2x2_forward(x: Array) -> tuple[Array, MeanCache]:
     Raises TypeError or ValueError if x is no float array of 4 axes with H and W of at least 2.
     """
     xp = floating(x=x)
-    v = windows(x)  # WIN.1
-    y = xp.mean(v, axis=4)  # AVG2.1
+    u = windows(x)  # WIN.1
+    y = xp.mean(u, axis=4)  # AVG2.1
     return y, MeanCache(tuple(x.shape))
 
 
@@ -196,9 +196,9 @@ def avg_pool_2x2_backward(dy: Array, cache: MeanCache) -> Array:
     same_shape("dy", dy, (N, C, H // 2, W // 2), "the output y")
 
     # AVG2.1 gave each of four pixels a quarter share in y
-    dv = xp.stack([dy / 4] * 4, axis=4)  # AVG2.1
+    du = xp.stack([dy / 4] * 4, axis=4)  # AVG2.1
     # WIN.1 only moved pixels: their gradients move back
-    dx = unwindows(dv, cache.shape)  # WIN.1
+    dx = unwindows(du, cache.shape)  # WIN.1
     return dx
 
 
@@ -207,8 +207,8 @@ def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
 
     Raises TypeError or ValueError if x is no float array of 4 axes with H and W of at least 2.
     """
-    v = windows(x)  # WIN.1
-    y, i = first_max(v, axis=4)  # MAX2.1, MAX2.2
+    u = windows(x)  # WIN.1
+    y, i = first_max(u, axis=4)  # MAX2.1, MAX2.2
     return y[..., 0], MaxCache(i, tuple(x.shape))
 
 
@@ -219,9 +219,9 @@ def max_pool_2x2_backward(dy: Array, cache: MaxCache) -> Array:
     same_shape("dy", dy, (N, C, H // 2, W // 2), "the output y")
 
     # MAX2.2 read one of four pixels: that one receives dy. MAX2.1 chose it; a choice has no slope
-    dv = route(dy[..., None], cache.i, size=4, axis=4)  # MAX2.2, MAX2.1
+    du = route(dy[..., None], cache.i, size=4, axis=4)  # MAX2.2, MAX2.1
     # WIN.1 only moved pixels: their gradients move back
-    dx = unwindows(dv, cache.shape)  # WIN.1
+    dx = unwindows(du, cache.shape)  # WIN.1
     return dx
 
 

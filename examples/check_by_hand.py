@@ -1,8 +1,9 @@
 # %% [markdown]
-# # Check a layer of your own
+# # Check a layer of your own, by hand
 #
 # You have derived a backward. Is it the derivative of the forward? Here is a block that is not in the library, with a
-# mistake in it, and a check that finds it.
+# mistake in it, and a check of fifteen lines that finds it. So you see what a check is made of. To check in earnest use
+# [npattn.gradcheck](../checking.md), which comes last here.
 #
 # The block is a *residual gate*: $y = x + x \cdot g(x)$ with one gate an image, $g_n = \sigma(\text{mean of } x_n)$.
 
@@ -33,7 +34,7 @@ def backward(dy, cache):
 
 
 # %%
-def check(forward, backward, x, rng, h=1e-5):
+def check(forward, backward, x, rng, step=1e-5):
     """The largest difference between the backward and central differences, relative to the largest entry."""
     y, cache = forward(x)
     dy = rng.standard_normal(y.shape)
@@ -41,12 +42,12 @@ def check(forward, backward, x, rng, h=1e-5):
     numeric = np.zeros_like(x)
     for index in np.ndindex(x.shape):
         here = x[index]
-        x[index] = here + h
+        x[index] = here + step
         up = forward(x)[0]
-        x[index] = here - h
+        x[index] = here - step
         down = forward(x)[0]
         x[index] = here
-        numeric[index] = np.sum(dy * (up - down)) / (2 * h)
+        numeric[index] = np.sum(dy * (up - down)) / (2 * step)
     return np.max(np.abs(by_hand - numeric)) / np.max(np.abs(numeric))
 
 

@@ -1,0 +1,92 @@
+"""The residual unit: x, plus what a branch makes of x.
+
+    x (N, C, H, W)   b (N, C', H', W')   s of the shape of b
+
+    RES.1   b = branch(x)        the residual: what to add to x. An attention may be its last layer
+    RES.2   s = x                or s = skip(x), a 1×1 convolution say, where the branch changes the shape
+    RES.3   y = s + b
+
+x is used twice, and this time the plus stands in the forward too. Forward two terms are added; backward each of them
+receives all of dy, and where they started, at x, the two gradients are added.
+SE and CBAM stand at the end of the branch, before the sum: there the gate decides how much is added, and x itself has
+a way around it. He et al., Deep Residual Learning, CVPR 2016, equations 1 and 2; Hu et al., Squeeze-and-Excitation
+Networks, CVPR 2018, figure 3. Derivation: docs/blocks/residual.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import NamedTuple
+
+from npattn.backend import Array, copied
+from npattn.checks import floating, same_shape
+from npattn.layer import Joined, Layer, Nested
+
+
+class Cache(NamedTuple):
+    shape: tuple[int, ...]  # of y; no slope depends on a number
+
+
+def forward(s: Array, b: Array) -> tuple[Array, Cache]:
+    """Add the skip path and the branch.
+
+    Parameters: s (N, C, H, W); b, the same shape. Returns: y (N, C, H, W) and the cache.
+    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    """
+    floating(s=s, b=b)
+    same_shape("b", b, s.shape, "the skip path s, to which it is added")
+    y = s + b  # RES.3
+    return y, Cache(tuple(y.shape))
+
+
+def backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
+    """Return ds and db. Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    floating(dy=dy)
+    same_shape("dy", dy, cache.shape, "the output y")
+
+    # RES.3 was a sum: each term receives all of dy, not half of it
+    ds, db = copied(dy), copied(dy)  # RES.3
+    return ds, db
+
+
+class Residual(Nested):
+    """A residual unit: x (N, C, H, W) plus what `branch` makes of it.
+
+    Parameters
+    ----------
+    branch
+        A layer, mostly a `Sequential`.
+    skip
+        A layer for the other way, which brings x to the shape that the branch gives it. None lets x through as it is.
+
+    `params`: "branch." and the branch's own keys, "skip." and the skip's. `attention` likewise.
+
+    Raises
+    ------
+    TypeError
+        If one is no layer, or the two differ in array module or dtype.
+    ValueError
+        In a forward, if the two ways end in different shapes.
+    """
+
+    input_axes = "N C H W"
+
+    def __init__(self, branch: Layer, skip: Layer | None = None) -> None:
+        super().__init__({"branch": branch} | ({} if skip is None else {"skip": skip}))
+
+    def run(self, x: Array) -> tuple[Array, Cache]:
+        b = self.layers["branch"].forward(x)  # RES.1
+        s = self.layers["skip"].forward(x) if "skip" in self.layers else x  # RES.2
+        self._after_run()
+        return forward(s, b)
+
+    def undo(self, dy: Array, cache: Cache) -> tuple[Array, MutableMapping[str, Array]]:
+        ds, db = backward(dy, cache)
+
+        # RES.2 was x itself, or a layer of its own
+        dx_skip = self.layers["skip"].backward(ds) if "skip" in self.layers else ds  # RES.2
+
+        # RES.1 made b from x, the second way on which x reached y
+        dx_branch = self.layers["branch"].backward(db)  # RES.1
+        dx = dx_skip + dx_branch
+        return dx, Joined(self.layers, "grads")

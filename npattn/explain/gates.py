@@ -1,0 +1,59 @@
+"""Have the gates collapsed? Numbers that tell, from the gates of one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from npattn.backend import Array, to_numpy
+
+SHUT, OPEN = 0.05, 0.95  # a gate beyond these is saturated: the sigmoid's slope there is below 0.05 · 0.95, a fifth of
+NEAR = 0.05  # its largest. And one within this of ½ is where every gate starts
+
+
+def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
+    """Five numbers for each gate.
+
+    A gate that has learnt nothing stays near ½ for every image; one that has collapsed is saturated for every image,
+    and gradients hardly reach what it is made from. In both cases `over_images` is near 0: what does not depend on the
+    image is a constant, which the next layer's weights could be multiplied by.
+
+    Parameters
+    ----------
+    gates
+        By name, as `layer.attention` gives them after a forward: (N, C, 1, 1) or (N, 1, H, W), between 0 and 1.
+
+    Returns
+    -------
+    dict
+        By the same names:
+
+        mean, spread
+            Of all entries, and their standard deviation.
+        over_images
+            The standard deviation of an entry over the N images; the mean of that over all channels, or pixels.
+        saturated
+            The share of the entries, 0 to 1, below 0.05 or above 0.95.
+        half
+            The share of the entries, 0 to 1, within 0.05 of ½.
+
+    Raises
+    ------
+    TypeError
+        If a gate is no array.
+    """
+    found = {}
+    for name, gate in gates.items():
+        try:
+            g = np.asarray(to_numpy(gate), dtype=np.float64)  # in float32 a long mean would lose digits
+        except TypeError as error:
+            raise TypeError(f"gates[{name!r}]: {error}") from None
+        found[name] = {
+            "mean": float(np.mean(g)),
+            "spread": float(np.std(g)),
+            "over_images": float(np.mean(np.std(g, axis=0))),
+            "saturated": float(np.mean((g < SHUT) | (g > OPEN))),
+            "half": float(np.mean(np.abs(g - 0.5) < NEAR)),
+        }
+    return found

@@ -1,0 +1,171 @@
+"""`npattn cam`: a sheet of digits, with what speaks for the answer, for the runner-up, and where the gate is open."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from npattn import data
+from npattn.explain.cam import METHODS, class_activation_map
+from npattn.explain.images import read_digit
+from npattn.explain.overlay import overlay
+from npattn.layer import Sequential, no_grad
+
+MOST = 60  # rows of a sheet
+
+
+class Picture(NamedTuple):
+    """A row of the sheet."""
+
+    name: str
+    image: np.ndarray  # (28, 28), uint8
+    right: int | None  # the right digit, where it is known
+
+
+class Seen(NamedTuple):
+    """What a model makes of pictures, each array with one entry or image a picture."""
+
+    classes: np.ndarray  # (N, 2), the answer and the runner-up
+    shares: np.ndarray  # (N, 2), their softmax probabilities
+    maps: np.ndarray  # (N, 2, 28, 28), the class activation maps of both, divided by one number for both
+    gate: np.ndarray | None  # (N, h, w), the last spatial gate, if there is one
+    gate_name: str
+
+
+def look(model: Sequential, x: np.ndarray, method: str = "cam", layer: str | None = None) -> Seen:
+    """Classify x (N, 1, 28, 28) and draw the maps of the two classes with the largest scores.
+
+    The maps are signed, and the two of a digit are divided by the same number, the largest |value| in them, so that
+    they can be compared. Raises as `class_activation_map`.
+    """
+    with no_grad():
+        y = np.asarray(model.eval()(x), np.float64)
+    gates = {name: np.asarray(gate) for name, gate in model.attention.items() if gate.shape[1] == 1}
+    p = np.exp(y - y.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    classes = np.argsort(-y, axis=1, kind="stable")[:, :2]
+    maps = np.stack(
+        [
+            class_activation_map(model, x, classes[:, i], method=method, layer=layer, relu=False, normalise=False)
+            for i in (0, 1)
+        ],
+        axis=1,
+    )
+    largest = np.max(np.abs(maps), axis=(1, 2, 3), keepdims=True)
+    maps = maps / np.where(largest > 0, largest, 1)
+    name, gate = list(gates.items())[-1] if gates else ("", None)
+    return Seen(classes, np.take_along_axis(p, classes, 1), maps, None if gate is None else gate[:, 0], name)
+
+
+def draw(pictures: list[Picture], seen: Seen, path: Path) -> None:
+    """Write the sheet as PNG: a row a picture; input, map of the answer, map of the runner-up, spatial gate."""
+    from npattn.explain.figures import ACCENT, INK, new_figure, save, title
+
+    columns = 3 if seen.gate is None else 4
+    figure = new_figure(1.55 * columns + 0.5, 1.62 * len(pictures) + 0.9)
+    grid = figure.subplots(len(pictures), columns, squeeze=False)
+    for row, picture in enumerate(pictures):
+        paper = 1 - picture.image / 255  # ink dark on light: the colours show on paper as on ink
+        grid[row, 0].imshow(paper, cmap="gray", vmin=0, vmax=1)
+        right = seen.classes[row, 0] == picture.right or picture.right is None
+        grid[row, 0].set_ylabel(picture.name, fontsize=8, color=INK)
+        for i in (0, 1):
+            axes = grid[row, 1 + i]
+            axes.imshow(overlay(paper[None], seen.maps[row, i][None])[0])
+            share = seen.shares[row, i]
+            text = f"{seen.classes[row, i]}  ({'<0.1%' if share < 0.001 else f'{share:.1%}'})"
+            axes.set_xlabel(text, fontsize=8, labelpad=2, color=INK if i or right else ACCENT)
+        if seen.gate is not None:
+            shown = grid[row, 3].imshow(
+                seen.gate[row], cmap="magma", vmin=0, vmax=1, extent=(0, 28, 28, 0), interpolation="bilinear"
+            )
+            grid[row, 3].contour(
+                np.arange(28) + 0.5, np.arange(28) + 0.5, picture.image, levels=[128], colors="white", linewidths=0.8
+            )
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(linewidth=0.5)
+    heads = ("input", "for the answer", "for the runner-up", title(seen.gate_name) if seen.gate is not None else "")
+    for axes, head in zip(grid[0], heads, strict=False):
+        axes.set_title(head, fontsize=9)
+    if seen.gate is not None:
+        bar = figure.colorbar(shown, ax=grid[:, 3], location="bottom", shrink=0.8, aspect=15, pad=0.01, fraction=0.02)
+        bar.set_label("0 shut, 1 open", fontsize=7)
+        bar.ax.tick_params(labelsize=7)
+    figure.supxlabel("red speaks for the class, blue against it", fontsize=8, x=0.02, ha="left")
+    save(figure, path)
+
+
+def from_test_set(places: list[int] | None) -> list[Picture]:
+    """Test digits by their place in the test set; None takes the first of each class.
+
+    Raises
+    ------
+    ValueError
+        If a place is outside of the test set.
+    npattn.data.DataError
+        If the digits cannot be read.
+    """
+    digits = data.load()
+    labels = digits.test_labels
+    if places is None:
+        places = [int(np.argmax(labels == digit)) for digit in range(10)]
+    for place in places:
+        if not 0 <= place < len(labels):
+            raise ValueError(f"digits: expected places in the test set, 0 to {len(labels) - 1}, got {place}")
+    return [Picture(f"test digit {place}", digits.test_images[place], int(labels[place])) for place in places]
+
+
+# On the terminal
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """`npattn cam`."""
+    sub = commands.add_parser(
+        "cam",
+        help="draw class activation maps of a trained network",
+        description="Draw a sheet: digits, what speaks for the network's answer in them and for its runner-up, and "
+        "where the spatial gate is open. Some call channel attention CAM too; that is a part of a network.",
+    )
+    sub.add_argument("folder", metavar="RUN_DIR", type=Path, help="the folder of a run of npattn train")
+    sub.add_argument(
+        "--digits", type=int, nargs="+", metavar="N", help="places in the test set, from 0 (the first of each class)"
+    )
+    sub.add_argument("--image", type=Path, nargs="+", metavar="FILE", help="PNG, JPEG or BMP files with a digit each")
+    sub.add_argument("--method", choices=METHODS, help="(cam, or grad-cam if there is a --layer)")
+    sub.add_argument("--layer", metavar="NAME", help="whose output Grad-CAM looks at, stage3.relu say")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="the PNG (cam.png in RUN_DIR)")
+    sub.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Draw the sheet that the arguments ask for, and say what is on it. Returns 0."""
+    from npattn.training import load_model, need_matplotlib, prepared
+
+    need_matplotlib("the sheet")
+    model = load_model(arguments.folder)
+    pictures = []
+    for file in arguments.image or []:
+        image, notes = read_digit(file)
+        sys.stdout.write(f"{file}: {'; '.join(notes)}\n")
+        pictures.append(Picture(file.name, image, None))
+    if arguments.digits is not None or not pictures:
+        pictures += from_test_set(arguments.digits)
+    if len(pictures) > MOST:
+        raise ValueError(f"digits: expected at most {MOST} on a sheet, got {len(pictures)}")
+    method = arguments.method or ("cam" if arguments.layer is None else "grad-cam")
+    seen = look(model, prepared(np.stack([picture.image for picture in pictures])), method, arguments.layer)
+    out = arguments.out or arguments.folder / "cam.png"
+    draw(pictures, seen, out)
+    width = max(len(picture.name) for picture in pictures)
+    for picture, (answer, second), (p, q) in zip(pictures, seen.classes, seen.shares, strict=True):
+        wrong = "" if picture.right in (None, answer) else f"   wrong: it is a {picture.right}"
+        sys.stdout.write(f"{picture.name:<{width}}  {answer} ({p:.2%}), then {second} ({q:.2%}){wrong}\n")
+    if seen.gate is None:
+        sys.stdout.write("the network has no spatial gate, so the sheet has no column for it\n")
+    sys.stdout.write(f"maps by {method}{f' at {arguments.layer}' if arguments.layer else ''}; the sheet is {out}\n")
+    return 0
