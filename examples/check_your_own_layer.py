@@ -1,7 +1,7 @@
 """A layer of one's own, from a wrong backward to a right one. docs/checking.md tells the story around this output.
 
-    python examples/check_your_own_layer.py
-    npattn gradcheck examples.check_your_own_layer:make_layer --shape 2,3,4,5
+python examples/check_your_own_layer.py
+npattn gradcheck examples.check_your_own_layer:make_layer --shape 2,3,4,5
 """
 
 from __future__ import annotations

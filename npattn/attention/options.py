@@ -191,7 +191,7 @@ def spatial_plan(rng: Any, kernel_size: int, given: SpatialOptions, called: str 
             f"{called.format('momentum')}: expected norm=True with it, whose statistics it moves, got {momentum}"
         )
     n = len(form.maps) if form.mix == "concat" else 1
-    params = {"conv1.weight": uniform(rng, (1, n, k, k), fan_in=n * k * k)}
+    params: dict[str, Any] = {"conv1.weight": uniform(rng, (1, n, k, k), fan_in=n * k * k)}
     if given["bias"]:
         params["conv1.bias"] = uniform(rng, (1,), fan_in=n * k * k)
     buffers = {}
