@@ -97,24 +97,33 @@ def header(text: str) -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded
 
 
+class Hostile:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
 def test_no_pickle_is_run(tmp_path: Path):
-    """An array of objects is a pickle inside of an .npz; a .pt file is one as a whole."""
-
-    class Hostile:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "ran",))
-
-    np.savez(tmp_path / "w.npz", w=np.array([Hostile()], dtype=object))
+    """An array of objects is a pickle inside of an .npz."""
+    np.savez(tmp_path / "w.npz", w=np.array([Hostile(tmp_path / "ran")], dtype=object))
     with pytest.raises(FileError, match=r"w.npz: no .npz of numbers"):
         read(tmp_path / "w.npz")
-    (tmp_path / "w.pt").write_bytes(pickle.dumps({"w": Hostile()}))
-    with pytest.raises(FileError, match=r"w.pt"):  # by torch, or since torch is not there
-        read(tmp_path / "w.pt")
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.save({"w": Hostile()}, tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_pickle_is_run_by_torch(tmp_path: Path):
+    """A .pt file is a pickle as a whole, bare or in a zip."""
+    torch = pytest.importorskip("torch")
+    hostile = {"w": Hostile(tmp_path / "ran")}
+    (tmp_path / "w.pt").write_bytes(pickle.dumps(hostile))
+    torch.save(hostile, tmp_path / "w.pth")
+    for name in ("w.pt", "w.pth"):
         with pytest.raises(FileError, match="torch cannot read it as weights alone"):
-            read(tmp_path / "w.pth")
+            read(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
 
@@ -144,7 +153,7 @@ def test_a_bomb(tmp_path: Path):
         size = struct.pack("<I", archive.infolist()[0].file_size)
     start = data.index(b"PK\x01\x02")  # the directory at the end, where the sizes are claimed
     path.write_bytes(data[:start] + data[start:].replace(size, struct.pack("<I", 2**30)))
-    with pytest.raises(FileError, match=r"claims more than|no .npz"):
+    with pytest.raises(FileError, match="claims more than"):
         read(path)
 
 

@@ -88,6 +88,21 @@ def ultralytics() -> Theirs:
     return Theirs(forward, channel_attention=branch(fc=nn.Conv2d(32, 32, 1)), spatial_attention=branch(cv1=cv1))
 
 
+def timm_cbam() -> Theirs:
+    """amax, which shares among ties; [mean, max], batch norm of momentum 0.1."""
+
+    def forward(self: Any, x: Any) -> Any:
+        channel, conv = self.channel, self.spatial.conv
+        a = [channel.fc2(channel.fc1(s).relu()) for s in (mean_of(x), x.amax((2, 3), keepdim=True))]
+        u = x * torch.sigmoid(a[0] + a[1])
+        m = torch.cat([u.mean(1, keepdim=True), u.amax(1, keepdim=True)], 1)
+        return u * torch.sigmoid(conv.bn(conv.conv(m)))
+
+    channel = branch(fc1=nn.Conv2d(32, 2, 1, bias=False), fc2=nn.Conv2d(2, 32, 1, bias=False))
+    conv = branch(conv=nn.Conv2d(2, 1, 7, padding=3, bias=False), bn=nn.BatchNorm2d(1))
+    return Theirs(forward, channel=channel, spatial=branch(conv=conv))
+
+
 def timm(name: str, **args: Any) -> Any:
     module = {"SEModule": "squeeze_excite", "EffectiveSEModule": "squeeze_excite", "EcaModule": "eca"}.get(name, "cbam")
     layers = pytest.importorskip(f"timm.layers.{module}", reason="timm is not installed", exc_type=ImportError)
@@ -98,6 +113,7 @@ ALL_POOLS = {"gate_channels": 32, "reduction_ratio": 8, "pool_types": ["avg", "m
 CASES = [
     ("official", "CBAM", official, ALL_POOLS),
     ("xmu", "CBAMBlock", xmu, {"channel": 32, "reduction": 8, "kernel_size": 5}),
+    ("timm", "CbamModule", timm_cbam, {"channels": 32}),
     ("ultralytics", "CBAM", ultralytics, {"c1": 32, "kernel_size": 3}),
 ] + [
     ("timm", name, lambda name=name, args=args: timm(name, **args), {"channels": 32} | args)
@@ -121,11 +137,12 @@ def test_train_a_step_in_both(dialect: str, name: str, make: Callable[[], Any], 
     theirs = make().double()
     ours = dialects.load(dialect, name, theirs.state_dict(), **args)
     rng = np.random.default_rng(6)
-    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.3)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05)  # small, so that no weight is cut to nearly 0
     for _ in range(2):  # the second step starts from where the first one went
         x = rng.standard_normal((3, 32, 6, 5))
         if ties:
             x = np.maximum(rng.integers(-2, 3, x.shape), 0).astype(np.float64)
+            x[:, :, 2, 3] = 0  # a pixel where all channels tie
         dy = rng.standard_normal(x.shape)
         leaf = torch.tensor(x, requires_grad=True)
         optimizer.zero_grad()
@@ -135,8 +152,11 @@ def test_train_a_step_in_both(dialect: str, name: str, make: Callable[[], Any], 
 
         assert distance(ours(x), y.detach().numpy()) < WITHIN
         assert distance(ours.backward(dy), leaf.grad.numpy()) < WITHIN
+        wanted = {key: weight.grad.numpy() for key, weight in theirs.named_parameters()}
+        assert list(ours.grads) == list(wanted)
         for key, gradient in ours.grads.items():
-            ours.params[key] = ours.params[key] - 0.3 * gradient
+            assert distance(gradient, wanted[key]) < WITHIN, key
+            ours.params[key] = ours.params[key] - 0.05 * gradient
         state, wanted = dialects.dump(ours), theirs.state_dict()
         assert list(state) == list(wanted)
         for key, value in wanted.items():
