@@ -16,7 +16,7 @@ from npattn.backend import to_numpy
 from npattn.bench import device, pytorch
 from npattn.bench.sides import BenchError, Side
 from npattn.fused import memory, tiles
-from npattn.fused.threads import get_num_threads, set_num_threads, spread
+from npattn.fused.threads import drop_scratch, get_num_threads, scratch_bytes, set_num_threads, spread
 
 PAUSE = 0.02  # seconds between two sides, in which the first one's idle threads stop spinning
 SLOW = 1.0  # seconds; a side that takes longer is timed three times only
@@ -58,7 +58,11 @@ def status(key: str) -> float | None:
 
 
 def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: None) -> float | None:
-    """How far one call drives the process's memory up, in bytes; None where the system does not tell (not Linux)."""
+    """How far one call drives the process's memory up, in bytes; None where the system does not tell (not Linux).
+
+    The scratch that our threads keep from call to call counts as well.
+    """
+    drop_scratch()
     call()
     release()
     gc.collect()
@@ -71,7 +75,7 @@ def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: No
     result = call()
     highest = status("VmHWM")
     del result
-    return None if before is None or highest is None else highest - before
+    return None if before is None or highest is None else highest - before + scratch_bytes()
 
 
 def measure(sides: list[Side], runs: int, on: str = "cpu") -> None:
