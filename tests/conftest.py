@@ -7,6 +7,9 @@ import sys
 from socket import gethostname
 from typing import Any, NamedTuple
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one test a processor at a time: BLAS need not share it out
+
 import array_api_strict
 import numpy as np
 import pytest
