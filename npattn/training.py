@@ -590,7 +590,7 @@ _listening: list[threading.Event] = []  # of the blocks that the main thread is 
 def interruptible() -> Iterator[threading.Event]:
     """Within the block the first Ctrl-C (or SIGTERM) sets the event instead of raising; the second one raises.
 
-    A block around it hears the first one too: a run that ends with its last step must not swallow what was meant for all.
+    A block around it hears the first one too: a run that is at its end must not swallow what was meant for all.
     """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -121,9 +121,9 @@ def test_ctrl_c_at_the_end_of_a_training(tiny, counted, tmp_path, monkeypatch):
     """It comes while the last epoch is tested, when that run has nothing left to stop: the next one must not begin."""
     real = trainings_module.Quiet.end_epoch
 
-    def late(self, began):
+    def late(self):
         signal.raise_signal(signal.SIGINT)
-        real(self, began)
+        real(self)
 
     monkeypatch.setattr(trainings_module.Quiet, "end_epoch", late)
     assert not ablate(tmp_path, only=["none", "SE"], seeds=1, settings=FEW)
