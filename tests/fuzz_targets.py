@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import gzip
 import hashlib
 import io
 import json
+import math
 import random
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 import npattn
 from npattn import checkpoint, data, training
+from npattn.ablation import VARIANTS, trainings
+from npattn.explain import images
 
 
 class Target(NamedTuple):
@@ -65,7 +70,7 @@ def idx(rng: random.Random) -> bytes:
     """An IDX file; its header may lie."""
     axes = rng.choice((0, 1, 1, 2, 3, 3, 4, 255))
     sizes = [rng.choice(NUMBERS[:8] if rng.random() < 0.7 else NUMBERS) % 2**32 for _ in range(min(axes, 5))]
-    total = int(np.prod(sizes, dtype=object)) if sizes else 1
+    total = math.prod(sizes)
     content = bytes(min(max(total + rng.choice((0, 0, 0, 0, 1, -1)), 0), 4096))
     magic = b"\0\0" + bytes([rng.choice((8, 8, 8, 8, 9, 13)), axes])
     raw = magic + b"".join(size.to_bytes(4, "big") for size in sizes) + content
@@ -82,6 +87,9 @@ WHOLE = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2, 4, 3)) + by
 FILE = data.File("a file", (2, 4, 3), hashlib.sha256(WHOLE).hexdigest())
 
 
+BOMBS = [gzip.compress(bytes(size), 9, mtime=0) for size in (10, 10**4, 10**7)]
+
+
 def idx_gz(rng: random.Random) -> bytes:
     """The one right file, gzipped in one of the ways there are, or another one, or a bomb; then changed."""
     raw = WHOLE if rng.random() < 0.7 else idx(rng)
@@ -90,7 +98,7 @@ def idx_gz(rng: random.Random) -> bytes:
             at = rng.randrange(len(raw) + 1)
             packed = gzip.compress(raw[:at], mtime=0) + gzip.compress(raw[at:], mtime=0)
         case 1:
-            packed = gzip.compress(bytes(rng.choice((10, 10**4, 10**6))), 1, mtime=0)
+            packed = rng.choice(BOMBS)
         case 2:
             packed = raw
         case 3:  # with a name and extra fields in its header
@@ -135,9 +143,14 @@ def text(rng: random.Random) -> str:
     return rng.choice(("", "cbam", "none", "\0", "a\0b", "\ud800", "é", "1", "nan", "x" * 500, "../../x", "epochs"))
 
 
+def copied(tree: Any) -> Any:
+    """The same dicts again, and the same values in them."""
+    return {key: copied(node) for key, node in tree.items()} if isinstance(tree, dict) else tree
+
+
 def changed(tree: Any, rng: random.Random) -> Any:
     """A copy of a dict in which some values are others, missing, or new; also those of dicts within."""
-    tree = copy.deepcopy(tree)
+    tree = copied(tree)
     for _ in range(rng.choice((0, 1, 1, 1, 2, 4))):
         node = tree
         while isinstance(node, dict) and node:
@@ -286,7 +299,7 @@ def wrong_arrays(arrays: dict[str, Any], rng: random.Random) -> dict[Any, Any]:
                 arrays[key] = rng.choice((
                     np.zeros(()), np.zeros((1,) * 64, np.float32), np.array(["a"]), np.array([None]),
                     np.zeros(3, "M8[s]"),
-                    np.zeros(old.shape, ">f4"), np.zeros(old.shape, np.int8), old.T, old[None],
+                    np.zeros(old.shape, ">f4"), np.zeros(old.shape, np.int8), old.T, np.zeros((1, *old.shape[:8])),
                     np.zeros(old.shape, np.float16), np.ones(old.shape, complex), np.zeros((0, 2**40)),
                 ))  # fmt: skip
             case _:
@@ -315,13 +328,101 @@ def state_dict(rng: random.Random) -> Any:
 
 
 def parse_state_dict(given: Any) -> None:
-    before = LAYER.state_dict()
+    before = {**LAYER.params, **LAYER.buffers}
     try:
         LAYER.load_state_dict(given)
     except Exception:
-        assert all(np.array_equal(before[key], array, equal_nan=True) for key, array in LAYER.state_dict().items())
+        assert all(array is before[key] for key, array in {**LAYER.params, **LAYER.buffers}.items())
         raise
-    assert all(array.shape == STATE[key].shape for key, array in LAYER.state_dict().items())
+    assert all(array.shape == STATE[key].shape for key, array in {**LAYER.params, **LAYER.buffers}.items())
+
+
+# Images
+
+
+class Held:
+    """Bytes that pass for the path of a file."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw, self.st_size = raw, len(raw)
+
+    def stat(self) -> Held:
+        return self
+
+    def read_bytes(self) -> bytes:
+        return self.raw
+
+    def read_text(self, encoding: str) -> str:
+        return self.raw.decode(encoding)
+
+    def __str__(self) -> str:
+        return "the file"
+
+
+def pictures() -> list[bytes]:
+    """A dark stroke on light paper, in many formats and modes."""
+    ink = np.full((20, 30), 230, np.uint8)
+    ink[5:15, 10:13] = 20
+    found = []
+    for kind, mode, options in (
+        ("PNG", "L", {}), ("PNG", "RGBA", {}), ("PNG", "P", {}), ("PNG", "1", {}), ("PNG", "I;16", {}),
+        ("JPEG", "L", {}), ("JPEG", "RGB", {"progressive": True}), ("JPEG", "CMYK", {}),
+        ("BMP", "L", {}), ("BMP", "RGB", {}), ("GIF", "L", {}), ("TIFF", "L", {}),
+    ):  # fmt: skip
+        Image.fromarray(ink).convert(mode).save(out := io.BytesIO(), kind, **options)
+        found.append(out.getvalue())
+    return found
+
+
+PICTURES = pictures()
+
+
+def image(rng: random.Random) -> bytes:
+    """A picture, or what is left of one; in a PNG the checksums are mended, so that it is read on."""
+    raw = mutated(rng.choice(PICTURES), rng)
+    if raw[:8] != PICTURES[0][:8] or rng.random() < 0.3:
+        return raw
+    out, at = bytearray(raw), 8
+    while at + 12 <= len(out):
+        end = at + 8 + int.from_bytes(out[at : at + 4], "big")
+        out[end : end + 4] = zlib.crc32(out[at + 4 : end]).to_bytes(4, "big") if end + 4 <= len(out) else b""
+        at = end + 4
+    return bytes(out)
+
+
+def parse_image(raw: bytes) -> None:
+    images.Path = lambda path: path  # type: ignore[assignment,misc]
+    digit, notes = images.read_digit(Held(raw))  # type: ignore[arg-type]
+    assert digit.shape == (28, 28)
+    assert digit.dtype == np.uint8
+    assert notes
+
+
+# What `npattn ablate` keeps
+
+VARIANT = VARIANTS[0]
+SETTINGS = trainings.Settings()
+KEPT = {
+    "variant": VARIANT.name,
+    "seed": 0,
+    "settings": dataclasses.asdict(SETTINGS),
+    "accuracy": 0.9,
+}
+
+
+def finished(rng: random.Random) -> bytes:
+    """A finished training, or one that is nearly it."""
+    if rng.random() < 0.02:
+        return rng.choice((b"[" * 10**5, b"9" * 5000, b"\xff", b"null"))
+    raw = json.dumps(changed(KEPT, rng)).encode()
+    return mutated(raw, rng) if rng.random() < 0.3 else raw
+
+
+def parse_finished(raw: bytes) -> None:
+    trainings.file_of = lambda *given: Held(raw)  # type: ignore[assignment,return-value]
+    found = trainings.kept(Path(), VARIANT, 0, SETTINGS)
+    assert found is not None
+    assert found["settings"] == KEPT["settings"]
 
 
 WRONG = (KeyError, TypeError, ValueError)
@@ -331,6 +432,8 @@ TARGETS = (
     Target("idx.gz", idx_gz, parse_idx_gz, (data.DataError,), 20, bytes=True),
     Target("checkpoint", npz, parse_npz, (checkpoint.CheckpointError,), 20, bytes=True),
     Target("config", lambda rng: changed(CONFIG, rng), parse_config, (TypeError, ValueError), 13),
-    Target("run", run, parse_run, WRONG, 2, memory=4 << 20),
+    Target("run", run, parse_run, WRONG, 1, memory=4 << 20),
+    Target("image", image, parse_image, (images.ImageError,), 2, memory=512 << 20, bytes=True),
+    Target("ablation", finished, parse_finished, (trainings.AblationError,), 3, bytes=True),
     Target("state_dict", state_dict, parse_state_dict, WRONG, 15),
 )
