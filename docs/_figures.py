@@ -279,7 +279,7 @@ def psa() -> str:
     d.text(middle, 18, "t  (N, P, C), x with a pixel a row")
     d.text(middle, 38, "dt = dt_self + dt_c + dt_d + dt_mc + dt_md", "bwd")
     d.wire((middle, 46), (middle, 330))
-    d.names(middle, 190, "t", "dt_self")
+    d.names(middle, 224, "t", "dt_self")
     for cx, branch, tags in ((left, "c", ("PSA.3", "PSA.5")), (right, "d", ("PSA.4", "PSA.6"))):
         d.wire((middle, 60), (cx, 60), (cx, 90))
         d.names(cx, 78, "t", f"dt_m{branch}")

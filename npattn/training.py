@@ -605,9 +605,15 @@ def new_folder(config: TrainConfig) -> Path:
     raise TrainingError(f"runs/{stem}: a thousand runs in one second")
 
 
+_listening: list[threading.Event] = []  # of the blocks that the main thread is in
+
+
 @contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Within the block the first Ctrl-C (or SIGTERM) sets the event instead of raising; the second one raises."""
+    """Within the block the first Ctrl-C (or SIGTERM) sets the event instead of raising; the second one raises.
+
+    A block around it hears the first one too: a run that is at its end must not swallow what was meant for all.
+    """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted  # only the main thread hears signals
@@ -616,14 +622,17 @@ def interruptible() -> Iterator[threading.Event]:
     def note(number: int, frame: Any) -> None:
         if interrupted.is_set():
             raise KeyboardInterrupt
-        interrupted.set()
+        for event in _listening:
+            event.set()
 
+    _listening.append(interrupted)
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _listening.remove(interrupted)
 
 
 def leaves(model: Nested) -> Iterator[Layer]:

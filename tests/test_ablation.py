@@ -117,6 +117,21 @@ def test_interrupted_between_and_within(tiny, counted, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_at_the_end_of_a_training(tiny, counted, tmp_path, monkeypatch):
+    """It comes while the last epoch is tested, when that run has nothing left to stop: the next one must not begin."""
+    real = trainings_module.Quiet.end_epoch
+
+    def late(self):
+        signal.raise_signal(signal.SIGINT)
+        real(self)
+
+    monkeypatch.setattr(trainings_module.Quiet, "end_epoch", late)
+    assert not ablate(tmp_path, only=["none", "SE"], seeds=1, settings=FEW)
+    assert counted == [("none", 0)]
+    assert [path.name for path in (tmp_path / "trainings").iterdir()] == ["none-seed0.json"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c(tmp_path):
     """The command itself: Ctrl-C ends it with 130, and given again it goes on."""
     command = [sys.executable, "-m", "npattn", "ablate", "--out", str(tmp_path), "--only", "none", "--digits", "32",
