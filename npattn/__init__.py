@@ -19,6 +19,7 @@ a layer is a thin object around a pair.
     npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
     npattn.explain             seeing what a network does: class_activation_map, gate_statistics
+    npattn.dialects            weights from timm and other codebases, with equal outputs and gradients
 """
 
 from typing import TYPE_CHECKING, Any
@@ -88,11 +89,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the training and the variants when they are asked for: most programs need neither."""
+    """Import training, variants and dialects when they are asked for: most programs need none of them."""
     if name == "explain":
         import npattn.explain as explain  # binds the name here, so that this function is not asked again
 
         return explain
+    if name == "dialects":
+        import npattn.dialects as dialects
+
+        return dialects
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
         from npattn import training
 

@@ -102,7 +102,7 @@ def number(value: float) -> str:
 
 
 def matrices(value: np.ndarray) -> list[str]:
-    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, one after another for the rest."""
+    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, several of them for the rest."""
     lead = next((i for i, n in enumerate(value.shape[:-1]) if n > 1), max(value.ndim - 1, 0))
     core = value.reshape(value.shape[lead:])
     if core.ndim == 0:

@@ -29,6 +29,9 @@ def add_parser(commands: Any) -> None:
     sub.add_argument("--digits", type=int, default=usual.digits, metavar="N", help=f"to train on ({usual.digits})")
     sub.add_argument("--epochs", type=int, default=usual.epochs, metavar="N", help=f"passes over them ({usual.epochs})")
     sub.add_argument("--batch-size", type=int, default=usual.batch_size, metavar="N", help=f"({usual.batch_size})")
+    sub.add_argument(
+        "--test-digits", type=int, default=usual.test_digits, metavar="N", help=f"to test with ({usual.test_digits})"
+    )
     sub.add_argument("--jobs", type=int, default=cores(), metavar="N", help=f"trainings at a time ({cores()})")
     sub.add_argument("--list", action="store_true", help="say what there is to train, and train nothing")
     sub.set_defaults(run=run)
@@ -53,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.out,
             only=arguments.only,
             seeds=arguments.seeds,
-            settings=Settings(arguments.digits, arguments.epochs, arguments.batch_size),
+            settings=Settings(arguments.digits, arguments.epochs, arguments.batch_size, arguments.test_digits),
             jobs=arguments.jobs,
             tell=tell,
         )

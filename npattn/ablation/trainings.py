@@ -41,13 +41,20 @@ class Quiet(Run):
         return {}
 
 
+def first(digits: data.Digits, settings: Settings) -> data.Digits:
+    """The first ones of the training and the test digits. Raises AblationError if there are not so many."""
+    train, test = slice(settings.digits), slice(settings.test_digits)
+    for name, wanted, there in (("digits", settings.digits, digits.train_labels),
+                                ("test_digits", settings.test_digits, digits.test_labels)):  # fmt: skip
+        if wanted > len(there):
+            raise AblationError(f"{name}: expected at most {len(there):,}, got {wanted:,}")
+    return data.Digits(digits.train_images[train], digits.train_labels[train],
+                       digits.test_images[test], digits.test_labels[test], digits.source)  # fmt: skip
+
+
 def one_training(variant: Variant, seed: int, settings: Settings, digits: data.Digits | None = None) -> dict[str, Any]:
     """Train a variant with a seed, and return what is to be known of it; an empty dict if it was interrupted."""
-    digits = data.load() if digits is None else digits
-    if settings.digits > len(digits.train_labels):
-        raise AblationError(f"digits: expected at most {len(digits.train_labels):,}, got {settings.digits:,}")
-    first = slice(settings.digits)
-    digits = digits._replace(train_images=digits.train_images[first], train_labels=digits.train_labels[first])
+    digits = first(data.load() if digits is None else digits, settings)
     config = TrainConfig(
         model=variant.model, attention=variant.attention, epochs=settings.epochs, batch_size=settings.batch_size,
         seed=seed, test_every=settings.epochs,
@@ -165,8 +172,7 @@ def ablate(
     whole_number("seeds", seeds)
     whole_number("jobs", jobs)
     digits = data.load()
-    if settings.digits > len(digits.train_labels):
-        raise AblationError(f"digits: expected at most {len(digits.train_labels):,}, got {settings.digits:,}")
+    first(digits, settings)
     (folder / TRAININGS).mkdir(parents=True, exist_ok=True)
     # the seeds outside: whoever stops early has all variants with fewer seeds
     missing = [(v, seed) for seed in range(seeds) for v in variants if kept(folder, v, seed, settings) is None]
@@ -193,11 +199,12 @@ def ablate(
 
 def here(missing: Sequence[tuple[Variant, int]], settings: Settings, digits: data.Digits, finished: Finished) -> bool:
     """Train one after the other. Returns False if interrupted."""
-    for variant, seed in missing:
-        result = one_training(variant, seed, settings, digits)
-        if not result:
-            return False
-        finished(variant, seed, result)
+    with interruptible() as interrupted:
+        for variant, seed in missing:
+            result = {} if interrupted.is_set() else one_training(variant, seed, settings, digits)
+            if not result:
+                return False
+            finished(variant, seed, result)
     return True
 
 

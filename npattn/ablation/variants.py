@@ -66,6 +66,8 @@ class Settings:
         Passes over them, at least 1.
     batch_size
         Digits a step, at least 2.
+    test_digits
+        How many of the test digits are classified at the end, the first ones; 1 to 10,000.
 
     Raises
     ------
@@ -76,11 +78,13 @@ class Settings:
     digits: int = 2000
     epochs: int = 5
     batch_size: int = 64
+    test_digits: int = 10_000
 
     def __post_init__(self) -> None:
         whole_number("digits", self.digits, least=2)
         whole_number("epochs", self.epochs)
         whole_number("batch_size", self.batch_size, least=2)
+        whole_number("test_digits", self.test_digits)
 
 
 def chosen(names: Sequence[str] | None) -> tuple[Variant, ...]:

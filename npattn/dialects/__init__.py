@@ -1,0 +1,164 @@
+"""Weights from other codebases: SE and CBAM as seven of them write it, with equal outputs and gradients.
+
+    layer = npattn.dialects.load("timm", "CbamModule", state_dict, channels=64)     # arguments as timm names them
+    layer(x), layer.backward(dy)                                                    # what timm's module computes
+    npattn.dialects.dump(layer)                                                     # a state_dict again, byte for byte
+
+A dialect is a file here, and a class of that codebase a function in it: `article`, `timm`, `official`, `luuuyi`,
+`xmu`, `changzy00`, `ultralytics`. table.py is the form that they share, detect.py asks which class a state_dict is of,
+files.py reads and writes files, command.py is `npattn dialect`. What differs, and why it matters: docs/dialects.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from npattn.backend import Array, copied
+from npattn.checks import floating
+from npattn.dialects import article, changzy00, luuuyi, official, timm, ultralytics, xmu
+from npattn.dialects.detect import AmbiguousError, Candidate, UnknownError, candidates, detect, inside, part, unwrapped
+from npattn.dialects.files import FileError, read, write
+from npattn.dialects.spoken import Spoken
+from npattn.dialects.table import TABLE, Misfit, Module, fit, shapes_of
+from npattn.layer import Layer
+
+DIALECTS = tuple(
+    file.__name__.rpartition(".")[2] for file in (article, timm, official, luuuyi, xmu, changzy00, ultralytics)
+)
+
+__all__ = [
+    "DIALECTS",
+    "AmbiguousError",
+    "Candidate",
+    "FileError",
+    "Spoken",
+    "UnknownError",
+    "build",
+    "candidates",
+    "detect",
+    "dump",
+    "inside",
+    "load",
+    "part",
+    "read",
+    "write",
+]
+
+
+def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any) -> Spoken:
+    """Make a layer that computes what a module of another codebase does with these weights.
+
+    Parameters
+    ----------
+    dialect
+        One of `DIALECTS`.
+    module
+        The name of the class there, "CbamModule" say.
+    state_dict
+        Its keys and shapes, arrays of any library, float32 or float64. A prefix `module.` on all keys is passed over.
+    **args
+        The constructor's arguments, named as there; what is left out has the default there.
+
+    Returns
+    -------
+    A layer of that dtype, in training mode, whose parameters, buffers and gradients have the keys and shapes there.
+    It returns what the module returns there: x times the gate, or the gate alone.
+
+    Raises
+    ------
+    ValueError
+        If dialect or module is unknown, an argument has a value that is not spoken, or a shape does not fit.
+    TypeError
+        If an argument is missing or unknown, or an entry is no float array.
+    KeyError
+        If a key is missing or unknown; the message lists each.
+    """
+    row = found(dialect, module)
+    state = unwrapped(state_dict)
+    try:
+        bound = row.bound(args)
+    except TypeError as error:
+        raise TypeError(f"{error}{hint(row, state)}") from None
+    floats = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    floating(**floats)
+    dtype = next(iter(floats.values())).dtype if floats else "float32"
+    layer = made(row, bound, dtype=str(dtype).rpartition(".")[2])
+    wrong = wrong_shapes(row, layer, state)
+    if wrong:
+        raise ValueError(f"{row.title}({row.said(bound)}): {wrong}{hint(row, state)}")
+    return layer.load_state_dict(state)
+
+
+def build(dialect: str, module: str, *, dtype: Any = "float32", rng: Any = None, **args: Any) -> Spoken:
+    """Make a layer as `load` does, with initial weights instead of given ones: PyTorch's defaults, drawn by `rng`.
+
+    Raises ValueError if dialect or module is unknown or an argument has a value that is not spoken, TypeError if an
+    argument is missing or unknown.
+    """
+    row = found(dialect, module)
+    return made(row, row.bound(args), dtype=dtype, rng=rng)
+
+
+def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
+    """Copies of a loaded layer's parameters and buffers, or of its gradients, in the keys and shapes of its codebase.
+
+    Parameters
+    ----------
+    layer
+        What `load` or `build` returned. (A layer that was made here has npattn's own keys: `layer.state_dict()`.)
+    what
+        "state": everything that the state_dict has there, `num_batches_tracked` included. "grads": the gradients of the
+        last backward, one for every parameter.
+
+    Raises
+    ------
+    TypeError
+        If layer is not from `load` or `build`.
+    ValueError
+        If what is neither.
+    RuntimeError
+        If there are no gradients yet.
+    """
+    if not isinstance(layer, Spoken):
+        raise TypeError(f"layer: expected one that npattn.dialects.load returned, got {type(layer).__name__}")
+    if what == "state":
+        return layer.state_dict()
+    if what != "grads":
+        raise ValueError(f"what: expected 'state' or 'grads', got {what!r}")
+    if not layer.grads:
+        raise RuntimeError("grads before backward: call the layer on an input, and its backward, first")
+    return {key: copied(gradient) for key, gradient in layer.grads.items()}
+
+
+def found(dialect: str, module: str) -> Module:
+    """The class in the table. Raises ValueError if there is none."""
+    if dialect not in TABLE:
+        raise ValueError(f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}")
+    if module not in TABLE[dialect]:
+        raise ValueError(f"module: expected one of {', '.join(TABLE[dialect])} in {dialect}, got {module!r}")
+    return TABLE[dialect][module]
+
+
+def made(row: Module, bound: Mapping[str, Any], **options: Any) -> Spoken:
+    return Spoken(row, bound, row.build(**bound, **options))
+
+
+def hint(row: Module, state: Mapping[str, Array]) -> str:
+    """The arguments that this state would fit, as the end of an error's message."""
+    try:
+        args = row.arguments(fit(row, {key: tuple(value.shape) for key, value in state.items()}))
+    except (Misfit, AttributeError):
+        return ""
+    return f"; this state fits {row.title}({row.said(args)})"
+
+
+def wrong_shapes(row: Module, layer: Spoken, state: Mapping[str, Array]) -> str:
+    """What is wrong with the shapes, all of it; nothing if only keys are."""
+    shapes = {key.theirs: shape for key, shape in shapes_of(row, layer.layer).items() if key.axes}
+    wrong = [
+        f"state[{key!r}]: expected shape {shape}, got {tuple(state[key].shape)}"
+        for key, shape in shapes.items()
+        if key in state and tuple(state[key].shape) != shape
+    ]
+    return "; ".join(wrong)

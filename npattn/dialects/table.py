@@ -1,0 +1,190 @@
+"""One codebase's class as a row of the table: its arguments, its keys and shapes, and which of ours it is.
+
+A codebase's file has one function for each class. Its signature is the signature there, names and defaults; what it
+returns is the layer of ours that computes the same. Above it stands what the class keeps in its `state_dict`:
+
+    theirs                shape      ours           only with
+    mlp.1.weight          R C        fc1.weight
+    mlp.1.bias            R          fc1.bias       bias
+
+Shapes are written in letters: C channels, R hidden width, k kernel size; "-" is the shape of a single number. A 1×1
+kernel and an FC's matrix differ in axes of length 1 only, so theirs and ours may have different numbers of those.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from npattn.layer import Layer
+
+COUNTER = "batches"  # ours for num_batches_tracked: no array of a layer, but the number of its training forwards
+
+
+class Key(NamedTuple):
+    """One entry of a `state_dict`."""
+
+    theirs: str
+    axes: tuple[str, ...]  # letters, or "1", "2" for a length that is fixed
+    ours: str
+    part: str | None  # entries of one part are there together or not at all
+
+
+class Misfit(ValueError):
+    """A state_dict cannot be of this class. The message says why."""
+
+
+class Found(NamedTuple):
+    """What the keys and shapes of a state_dict say."""
+
+    sizes: Mapping[str, int]  # by letter
+    parts: frozenset[str]  # which of the optional parts are there
+
+
+class Module(NamedTuple):
+    """A class of another codebase."""
+
+    dialect: str
+    name: str
+    build: Callable[..., Layer]  # called with the arguments there; further ones, dtype and so on, go to our layer
+    keys: tuple[Key, ...]
+    arguments: Callable[[Found], dict[str, Any]]  # the arguments that fit; raises Misfit if none do
+    returns: str  # a formula
+    unseen: tuple[str, ...]  # arguments that leave no trace in the state_dict
+    same_as: str | None  # "dialect.name" of one that has the same keys and computes the same
+
+    @property
+    def title(self) -> str:
+        return f"{self.dialect}.{self.name}"
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """Of the constructor there."""
+        shown = inspect.signature(self.build)
+        own = [p for p in shown.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        return shown.replace(parameters=own, return_annotation=shown.empty)
+
+    def bound(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """`args` with the defaults filled in. Raises TypeError if one is missing or unknown."""
+        signature = self.signature
+        plain = ", ".join(re.sub(r": [^,=]+(?= = )|: [^,=]+$", "", str(p)) for p in signature.parameters.values())
+        try:
+            bound = signature.bind(**args)
+        except TypeError as error:
+            raise TypeError(f"{self.title}: {error}; its arguments are ({plain})") from None
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def said(self, args: Mapping[str, Any]) -> str:
+        """`args` as they are written in a call, without those that are as the default."""
+        defaults = {name: p.default for name, p in self.signature.parameters.items()}
+        return ", ".join(f"{name}={value!r}" for name, value in args.items() if value != defaults[name])
+
+    def call(self, args: Mapping[str, Any], state: str = "state") -> str:
+        """The line of Python that loads `state` as this class."""
+        said = self.said(args)
+        return f'npattn.dialects.load("{self.dialect}", "{self.name}", {state}{", " + said if said else ""})'
+
+
+TABLE: dict[str, dict[str, Module]] = {}
+"""Every class by dialect and name, in the order in which they are told."""
+
+
+def keys_of(text: str) -> tuple[Key, ...]:
+    """Read the table above a function: columns apart by two spaces or more."""
+    rows = [re.split(r"\s{2,}", line.strip()) for line in text.strip().splitlines()]
+    return tuple(
+        Key(theirs, () if shape == "-" else tuple(shape.split()), ours, rest[0] if rest else None)
+        for theirs, shape, ours, *rest in rows
+    )
+
+
+def module(
+    dialect: str,
+    keys: str,
+    arguments: Callable[[Found], dict[str, Any]],
+    *,
+    returns: str,
+    unseen: tuple[str, ...] = (),
+    same_as: str | None = None,
+) -> Callable[[Callable[..., Layer]], Callable[..., Layer]]:
+    """Enter the decorated function into the table, under its own name."""
+
+    def enter(build: Callable[..., Layer]) -> Callable[..., Layer]:
+        row = Module(dialect, build.__name__, build, keys_of(keys), arguments, returns, unseen, same_as)
+        TABLE.setdefault(dialect, {})[build.__name__] = row
+        return build
+
+    return enter
+
+
+def shapes_of(row: Module, layer: Layer) -> dict[Key, tuple[int, ...]]:
+    """The entries of the class's state_dict for a layer that `row.build` has made, with their shapes there."""
+    arrays = {**layer.params, **layer.buffers}
+    norm = any(key.ours.endswith("running_mean") and key.ours in arrays for key in row.keys)
+    found: dict[Key, tuple[int, ...]] = {}
+    for key in row.keys:
+        if key.ours == COUNTER:
+            if norm:
+                found[key] = ()
+        elif key.ours in arrays:
+            ours = tuple(arrays[key.ours].shape)
+            found[key] = (ours + (1,) * len(key.axes))[: len(key.axes)]
+    return found
+
+
+def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Found:
+    """Hold a state_dict's keys and shapes against a class.
+
+    Raises
+    ------
+    Misfit
+        If keys are missing or unknown, a shape does not fit, or no arguments give these sizes.
+    """
+    wanted = {key.theirs: key for key in row.keys}
+    parts = frozenset(key.part for key in row.keys if key.part and key.theirs in shapes)
+    missing = [
+        k.theirs for k in row.keys if k.theirs not in shapes and k.ours != COUNTER and (not k.part or k.part in parts)
+    ]
+    unknown = [name for name in shapes if name not in wanted]
+    wrong = [f"missing {listed(missing)}"] if missing else []
+    wrong += [f"unknown {listed(unknown)}"] if unknown else []
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name not in wanted:
+            continue
+        axes = wanted[name].axes
+        fits = len(shape) == len(axes) and all(
+            size == (int(axis) if axis.isdigit() else sizes.setdefault(axis, size))
+            for axis, size in zip(axes, shape, strict=True)
+        )
+        if not fits:
+            known = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in axes)
+            wrong.append(f"{name}: expected ({known}), got {shape}")
+    if wrong:
+        raise Misfit("; ".join(wrong))
+    return Found(sizes, parts)
+
+
+def listed(names: list[str], most: int = 4) -> str:
+    """The first names, and how many there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def reduction(found: Found, name: str = "reduction", usual: int = 16) -> dict[str, int]:
+    """A reduction r with C // r = R, the usual one if it does. Raises Misfit if there is none."""
+    C, R = found.sizes["C"], found.sizes["R"]
+    for r in (usual, C // R if R else 1, *range(1, C + 1)):
+        if C // r == R:
+            return {name: r}
+    raise Misfit(f"no whole {name} makes {R} hidden units of {C} channels")
+
+
+def three_or_seven(k: int) -> int:
+    """A kernel size where the codebase asserts one of these. Raises Misfit (a ValueError) for another."""
+    if k not in (3, 7):
+        raise Misfit(f"kernel_size: expected 3 or 7, which is asserted there, got {k}")
+    return k

@@ -1,0 +1,194 @@
+"""huggingface/pytorch-image-models (timm 1.0), timm/layers/squeeze_excite.py, cbam.py and eca.py.
+
+What is its own: amax instead of max, so that tied maxima share a gradient evenly; hidden widths rounded to a multiple
+of rd_divisor; batch norm between the spatial convolution and its gate; a "light" class that averages mean and maximum
+before anything else. Every class returns x · gate. Other activations than ReLU, a norm inside of SE, and ECA's use_mlp
+are not spoken here and are refused. CbamModule's two halves are not offered by `create_attn`, nor here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from npattn.attention.cbam import CBAM
+from npattn.attention.options import ChannelOptions, SpatialOptions
+from npattn.attention.se import SELayer
+from npattn.dialects.table import Found, Misfit, module
+from npattn.layer import Layer
+
+
+def divisible(width: float, divisor: int) -> int:
+    """The multiple of the divisor that is nearest to `width`, halves upwards, and never 0: timm's rounding rule."""
+    return max(1, int(width + divisor / 2) // divisor) * divisor
+
+
+def width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:
+    """The hidden width: rd_channels if it is given (and not 0), else channels · rd_ratio, rounded."""
+    return rd_channels or divisible(channels * rd_ratio, rd_divisor)
+
+
+def gate_of(gate_layer: str) -> str:
+    """Ours for a gate of timm's: sigmoid, or the hard sigmoid with PyTorch's slope. Raises ValueError for others."""
+    ours = {"sigmoid": "sigmoid", "hard_sigmoid": "torch_hard_sigmoid"}
+    if gate_layer not in ours:
+        raise ValueError(f"gate_layer: expected one of {', '.join(ours)}, which are spoken here, got {gate_layer!r}")
+    return ours[gate_layer]
+
+
+def only(name: str, given: Any, spoken: Any) -> None:
+    if given != spoken:
+        raise ValueError(f"{name}: expected {spoken!r}, the only one spoken here, got {given!r}")
+
+
+def channels_of(found: Found, divisor: int, bias: str, usual: bool) -> dict[str, Any]:
+    """The arguments of a bottleneck: rd_channels where the default rule gives another width."""
+    C, R = found.sizes["C"], found.sizes["R"]
+    given = {} if width(C, 1 / 16, None, divisor) == R else {"rd_channels": R}
+    return {"channels": C} | given | ({} if ("bias" in found.parts) is usual else {bias: not usual})
+
+
+def cbam_arguments(found: Found) -> dict[str, Any]:
+    return channels_of(found, 1, "mlp_bias", usual=False) | {"spatial_kernel_size": found.sizes["k"]}
+
+
+@module(
+    "timm",
+    """
+    fc1.weight                              R C 1 1    fc.0.weight
+    fc1.bias                                R          fc.0.bias           bias
+    fc2.weight                              C R 1 1    fc.2.weight
+    fc2.bias                                C          fc.2.bias           bias
+    """,
+    lambda found: channels_of(found, 8, "bias", usual=True),
+    returns="x · gate, gate = sigmoid(mlp(mean))",
+    unseen=("add_maxpool", "gate_layer", "act_layer"),
+)
+def SEModule(
+    channels: int, rd_ratio: float = 1 / 16, rd_channels: int | None = None, rd_divisor: int = 8,
+    add_maxpool: bool = False, bias: bool = True, act_layer: str = "relu", norm_layer: None = None,
+    gate_layer: str = "sigmoid", **options: Any,
+) -> Layer:  # fmt: skip
+    only("act_layer", act_layer, "relu")
+    only("norm_layer", norm_layer, None)
+    return SELayer(
+        channels, hidden=width(channels, rd_ratio, rd_channels, rd_divisor), bias=bias, gate=gate_of(gate_layer),
+        **squeezed(add_maxpool), **options,
+    )  # fmt: skip
+
+
+def squeezed(add_maxpool: bool) -> dict[str, Any]:
+    """What SE squeezes by: the means, or half the means and half the maxima."""
+    return {"pools": ("avg", "max"), "mix": "before", "max_tie": "even"} if add_maxpool else {}
+
+
+@module(
+    "timm",
+    """
+    fc.weight                               C C 1 1    fc.0.weight
+    fc.bias                                 C          fc.0.bias
+    """,
+    lambda found: {"channels": found.sizes["C"]},
+    returns="x · gate, gate = hard_sigmoid(fc(mean))",
+    unseen=("add_maxpool", "gate_layer"),
+)
+def EffectiveSEModule(
+    channels: int, add_maxpool: bool = False, gate_layer: str = "hard_sigmoid", **options: Any
+) -> Layer:
+    return SELayer(channels, layers=1, bias=True, gate=gate_of(gate_layer), **squeezed(add_maxpool), **options)
+
+
+def eca_kernel(channels: int, gamma: float, beta: float) -> int:
+    """The kernel that grows with log2 C: |log2 C + β| / γ, cut to a whole number, made odd upwards, at least 3."""
+    t = int(abs(math.log(channels, 2) + beta) / gamma)
+    return max(t + 1 - t % 2, 3)
+
+
+def eca_arguments(found: Found) -> dict[str, int]:
+    if found.sizes["k"] % 2 == 0:
+        raise Misfit(f"kernel_size: expected an odd number, got {found.sizes['k']}")
+    return {"kernel_size": found.sizes["k"]}
+
+
+@module(
+    "timm",
+    """
+    conv.weight                             1 1 k      conv.weight
+    """,
+    eca_arguments,
+    returns="x · gate, gate = sigmoid(conv along the channels of mean)",
+    unseen=("channels", "gamma", "beta", "gate_layer"),
+)
+def EcaModule(
+    channels: int | None = None, kernel_size: int = 3, gamma: float = 2, beta: float = 1, act_layer: None = None,
+    gate_layer: str = "sigmoid", rd_ratio: float = 1 / 8, rd_channels: int | None = None, rd_divisor: int = 8,
+    use_mlp: bool = False, **options: Any,
+) -> Layer:  # fmt: skip
+    from npattn.variants.eca import ECA
+
+    only("act_layer", act_layer, None)
+    only("use_mlp", use_mlp, False)
+    k = kernel_size if channels is None else eca_kernel(channels, gamma, beta)
+    return ECA(None, k, gate=gate_of(gate_layer), **options)  # channels decides k and nothing else there
+
+
+@module(
+    "timm",
+    """
+    channel.fc1.weight                      R C 1 1    ca.fc1.weight
+    channel.fc1.bias                        R          ca.fc1.bias         bias
+    channel.fc2.weight                      C R 1 1    ca.fc2.weight
+    channel.fc2.bias                        C          ca.fc2.bias         bias
+    spatial.conv.conv.weight                1 2 k k    sa.conv1.weight
+    spatial.conv.bn.weight                  1          sa.bn.weight
+    spatial.conv.bn.bias                    1          sa.bn.bias
+    spatial.conv.bn.running_mean            1          sa.bn.running_mean
+    spatial.conv.bn.running_var             1          sa.bn.running_var
+    spatial.conv.bn.num_batches_tracked     -          batches
+    """,
+    cbam_arguments,
+    returns="u · sigmoid(norm(conv([mean, max] of u))), u = x · sigmoid(mlp(mean) + mlp(max))",
+    unseen=("gate_layer", "act_layer"),
+)
+def CbamModule(
+    channels: int, rd_ratio: float = 1 / 16, rd_channels: int | None = None, rd_divisor: int = 1,
+    spatial_kernel_size: int = 7, act_layer: str = "relu", gate_layer: str = "sigmoid", mlp_bias: bool = False,
+    **options: Any,
+) -> Layer:  # fmt: skip
+    only("act_layer", act_layer, "relu")
+    R = width(channels, rd_ratio, rd_channels, rd_divisor)
+    gate = gate_of(gate_layer)
+    channel = ChannelOptions(hidden=R, bias=mlp_bias, gate=gate, max_tie="even")
+    spatial = SpatialOptions(norm=True, gate=gate, max_tie="even")
+    return CBAM(channels, kernel_size=spatial_kernel_size, channel=channel, spatial=spatial, **options)
+
+
+@module(
+    "timm",
+    """
+    channel.fc1.weight                      R C 1 1    ca.fc1.weight
+    channel.fc1.bias                        R          ca.fc1.bias         bias
+    channel.fc2.weight                      C R 1 1    ca.fc2.weight
+    channel.fc2.bias                        C          ca.fc2.bias         bias
+    spatial.conv.conv.weight                1 1 k k    sa.conv1.weight
+    spatial.conv.bn.weight                  1          sa.bn.weight
+    spatial.conv.bn.bias                    1          sa.bn.bias
+    spatial.conv.bn.running_mean            1          sa.bn.running_mean
+    spatial.conv.bn.running_var             1          sa.bn.running_var
+    spatial.conv.bn.num_batches_tracked     -          batches
+    """,
+    cbam_arguments,
+    returns="u · sigmoid(norm(conv((mean + max) / 2 of u))), u = x · sigmoid(mlp((mean + max) / 2))",
+    unseen=("act_layer",),
+)
+def LightCbamModule(
+    channels: int, rd_ratio: float = 1 / 16, rd_channels: int | None = None, rd_divisor: int = 1,
+    spatial_kernel_size: int = 7, act_layer: str = "relu", gate_layer: str = "sigmoid", mlp_bias: bool = False,
+    **options: Any,
+) -> Layer:  # fmt: skip
+    only("act_layer", act_layer, "relu")
+    R = width(channels, rd_ratio, rd_channels, rd_divisor)
+    # gate_layer is not read there by either gate: sigmoids whatever it says
+    channel = ChannelOptions(hidden=R, bias=mlp_bias, mix="before", max_tie="even")
+    spatial = SpatialOptions(mix="mean", norm=True, max_tie="even")
+    return CBAM(channels, kernel_size=spatial_kernel_size, channel=channel, spatial=spatial, **options)

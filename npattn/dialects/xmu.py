@@ -1,0 +1,73 @@
+"""xmu-xiaoma666/External-Attention-pytorch, model/attention/CBAM.py and model/attention/SEAttention.py.
+
+The maximum is the first map, the mean the second; the convolution has a bias; the block adds x; a kernel of 49 unless
+told otherwise. ChannelAttention and SpatialAttention return their gate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from npattn.attention.cbam import CBAM as OurCBAM
+from npattn.attention.channel import ChannelAttention as OurChannelAttention
+from npattn.attention.options import SpatialOptions
+from npattn.attention.se import SELayer as OurSELayer
+from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
+from npattn.dialects.table import module, reduction
+from npattn.layer import Layer
+
+
+@module(
+    "xmu",
+    """
+    fc.0.weight           R C        fc.0.weight
+    fc.2.weight           C R        fc.2.weight
+    """,
+    lambda found: {"channel": found.sizes["C"]} | reduction(found),
+    returns="x · gate, gate = sigmoid(mlp(mean))",
+    same_as="article.SELayer",
+)
+def SEAttention(channel: int = 512, reduction: int = 16, **options: Any) -> Layer:
+    return OurSELayer(channel, reduction, **options)
+
+
+@module(
+    "xmu",
+    """
+    se.0.weight           R C 1 1    fc1.weight
+    se.2.weight           C R 1 1    fc2.weight
+    """,
+    lambda found: {"channel": found.sizes["C"]} | reduction(found),
+    returns="gate = sigmoid(mlp(max) + mlp(mean))",
+)
+def ChannelAttention(channel: int, reduction: int = 16, **options: Any) -> Layer:
+    return OurChannelAttention(channel, reduction, **options)
+
+
+@module(
+    "xmu",
+    """
+    conv.weight           1 2 k k    conv1.weight
+    conv.bias             1          conv1.bias
+    """,
+    lambda found: {"kernel_size": found.sizes["k"]},
+    returns="gate = sigmoid(conv([max, mean]) + bias)",
+)
+def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
+    return OurSpatialAttention(kernel_size, maps=("max", "mean"), bias=True, **options)
+
+
+@module(
+    "xmu",
+    """
+    ca.se.0.weight        R C 1 1    ca.fc1.weight
+    ca.se.2.weight        C R 1 1    ca.fc2.weight
+    sa.conv.weight        1 2 k k    sa.conv1.weight
+    sa.conv.bias          1          sa.conv1.bias
+    """,
+    lambda found: {"channel": found.sizes["C"]} | reduction(found) | {"kernel_size": found.sizes["k"]},
+    returns="u · sigmoid(conv([max, mean] of u) + bias) + x, u = x · sigmoid(mlp(max) + mlp(mean))",
+)
+def CBAMBlock(channel: int = 512, reduction: int = 16, kernel_size: int = 49, **options: Any) -> Layer:
+    spatial = SpatialOptions(maps=("max", "mean"), bias=True)
+    return OurCBAM(channel, reduction, kernel_size, spatial=spatial, residual=True, **options)
