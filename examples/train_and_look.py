@@ -17,16 +17,17 @@ digits = data.load()
 model = models.digits("cbam", rng=0)
 print(f"{len(digits.train_labels):,} digits to train on, {model.count():,} parameters")
 
-shown = [int(np.argmax(digits.test_labels == digit)) for digit in (1, 4, 7)]
+shown = [int(np.argmax(digits.test_labels == digit)) for digit in (1, 4, 7)]  # all below 500
 
 
 def gates():
     """The spatial and channel gates of every stage for the digits that we look at."""
     with no_grad():
-        model.eval()(prepared(digits.test_images[shown]))
-    return model.attention
+        model(prepared(digits.test_images[:500]))
+    return {name: gate[shown] for name, gate in model.attention.items()}
 
 
+model.train()  # batch normalisation by the batch, as the first step will see it
 before = gates()
 
 # %% [markdown]
@@ -66,8 +67,9 @@ plt.show()
 # %% [markdown]
 # ## What the gates do
 #
-# Above each other: the digit, the spatial gate of stage 2 before training and after it. Before, the gate hardly knows
-# the digit: it is one half everywhere, give or take. After, it tells stroke from paper. Bright is open.
+# Above each other: the digit, the spatial gate of stage 2 before training and after it. Bright is open. Before, it is
+# near one half at every pixel; a few steps have moved it. What a whole training makes of the gates, and what can be
+# read from them and what not, is told [with the demo](../demo.md#what-the-gates-look-like).
 
 # %%
 after = gates()
@@ -85,8 +87,9 @@ figure.colorbar(picture, ax=grid, shrink=0.5, label="spatial gate")
 plt.show()
 
 # %% [markdown]
-# And the channel gates of stage 3, one line a digit. How much they differ from digit to digit is what this attention
-# has learnt to tell apart.
+# And the channel gates of stage 3, one line a digit. Before, the three lines nearly lie on each other: the gates differ
+# from channel to channel, by chance, and hardly from digit to digit. How far the lines are apart is what this attention
+# has learnt to tell.
 
 # %%
 name = "stage3.attention.channel"

@@ -5,13 +5,15 @@ Written whole or not at all, and read with every size checked before memory is t
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,6 +21,11 @@ from npattn.files import atomic
 
 VERSION = 1
 LARGEST = 2**30  # bytes of all arrays of a checkpoint together
+DTYPES = {dtype.str.encode(): dtype for dtype in map(np.dtype, ("f4", "f8", "i8", "u1", "?"))}
+HEADER = re.compile(
+    rb"\{'descr': '(?P<dtype>...)', 'fortran_order': (?P<fortran>True|False), "
+    rb"'shape': \((?P<shape>(\d{1,18}, )*\d{1,18},?|)\), \} *\n"
+)
 
 
 class CheckpointError(Exception):
@@ -38,40 +45,52 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises CheckpointError if the file is missing, broken, larger than a checkpoint can be, or of another version.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            if sum(member.file_size for member in members) > LARGEST:
-                raise CheckpointError(f"{path}: claims more than {LARGEST:,} bytes")
-            arrays = {member.filename.removesuffix(".npy"): read_member(archive, member) for member in members}
+        with path.open("rb") as file:
+            return read(file, str(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def read(file: BinaryIO, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The same from an open file, which errors call `name`. Raises CheckpointError, OSError."""
+    size = file.seek(0, io.SEEK_END)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise CheckpointError(f"{name}: no checkpoint of npattn: it has compressed entries")
+            if sum(member.file_size for member in members) > min(size, LARGEST):
+                raise CheckpointError(f"{name}: claims more bytes than it has, or more than {LARGEST:,}")
+            arrays = {member.filename.removesuffix(".npy"): read_member(archive, member) for member in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: no checkpoint, or a broken one: {error}") from None
+        raise CheckpointError(f"{name}: no checkpoint, or a broken one: {error}") from None
     try:
         meta = json.loads(arrays.pop("meta").tobytes().decode())
         known = meta["format"] == "npattn checkpoint", meta["version"]
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise CheckpointError(f"{path}: no checkpoint of npattn: it has no meta entry that says so") from None
+        raise CheckpointError(f"{name}: no checkpoint of npattn: it has no meta entry that says so") from None
     if known != (True, VERSION):
-        raise CheckpointError(f"{path}: expected an npattn checkpoint of version {VERSION}, got {known[1]!r}")
+        raise CheckpointError(f"{name}: expected an npattn checkpoint of version {VERSION}, got {known[1]!r}")
     return arrays, meta
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array of the archive. Raises ValueError if its header does not fit its size."""
+    """One array of the archive. Raises ValueError if its header is not as NumPy writes it or does not fit its size.
+
+    NumPy's own reader evaluates the header as Python, which it limits; nothing here is evaluated.
+    """
     with archive.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        if header is None:
-            raise ValueError(f"{member.filename}: .npy version {version}")
-        try:
-            shape, fortran, dtype = header(stream)
-        except Exception as error:  # NumPy reads it by Python's own parser and tokenizer, which raise many kinds
-            raise ValueError(f"{member.filename}: a header that cannot be read: {error}") from None
+        start = stream.read(10)
+        header = stream.read(int.from_bytes(start[8:], "little"))
+        match = HEADER.fullmatch(header)
+        if start[:8] != b"\x93NUMPY\x01\x00" or match is None or match["dtype"] not in DTYPES:
+            raise ValueError(f"{member.filename}: no .npy header of numbers: {(start + header)[:100]!r}")
+        shape = tuple(int(size) for size in match["shape"].replace(b",", b" ").split())
+        dtype = DTYPES[match["dtype"]]
         size = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "fiub" or size != member.file_size - stream.tell():
+        if size != member.file_size - len(start) - len(header):
             raise ValueError(
                 f"{member.filename}: a header of {shape} {dtype} that does not fit its {member.file_size} bytes"
             )
         flat = np.frombuffer(stream.read(size), dtype)  # reading to the end checks the CRC
-        return flat.reshape(shape, order="F" if fortran else "C").copy()
+        return flat.reshape(shape, order="F" if match["fortran"] == b"True" else "C").copy()

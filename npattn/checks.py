@@ -87,15 +87,15 @@ def same_shape(name: str, array: Array, shape: tuple[int, ...], what: str) -> No
         raise ValueError(f"{name}: expected shape {tuple(shape)}, that of {what}, got {tuple(array.shape)}")
 
 
-def whole_number(name: str, value: int, least: int = 1) -> int:
-    """Return `value` as an int, after checking that it is a whole number and at least `least`.
+def whole_number(name: str, value: int, least: int = 1, most: int | None = None) -> int:
+    """Return `value` as an int, after checking that it is a whole number from `least` to `most`, None for any.
 
     Raises
     ------
     TypeError
         If it is no integer (a bool is none here).
     ValueError
-        If it is smaller than `least`.
+        If it is smaller than `least` or larger than `most`.
     """
     if isinstance(value, bool):
         raise TypeError(f"{name}: expected a whole number, got {value!r}")
@@ -105,6 +105,8 @@ def whole_number(name: str, value: int, least: int = 1) -> int:
         raise TypeError(f"{name}: expected a whole number, got {value!r}") from None
     if number < least:
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name}: expected a whole number of at most {most}, got {number}")
     return number
 
 
@@ -130,12 +132,16 @@ def real_number(name: str, value: float, least: float = -math.inf, most: float =
     Raises
     ------
     TypeError
-        If it is no number.
+        If it is no number (a bool or a string is none here).
     ValueError
         If it is outside the range, NaN or infinite.
     """
+    if isinstance(value, bool | str | bytes):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
     try:
         number = float(value)
+    except OverflowError:  # an int beyond the largest float
+        number = math.inf
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {value!r}") from None
     if not math.isfinite(number) or not least <= number <= most:

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from npattn import __version__, bench
+from npattn.ablation import AblationError
+from npattn.ablation import command as ablation_command
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
 from npattn.dialects import command as dialect_command
-from npattn.explain import sheet, trace
+from npattn.explain import counts, sheet, trace
 from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS, NETWORKS
 from npattn.training import TrainConfig, TrainingError, train
@@ -24,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (DataError, CheckpointError, TrainingError, bench.BenchError, OSError, ValueError) as error:
+    except (DataError, CheckpointError, TrainingError, AblationError, bench.BenchError, OSError, ValueError) as error:
         print(f"npattn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -44,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
     trace.add_parser(commands)
     sheet.add_parser(commands)
     bench.add_parser(commands)
+    counts.add_parser(commands)
+    ablation_command.add_parser(commands)
     dialect_command.add_parser(commands)
     return top
 
@@ -63,6 +67,9 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     sub.add_argument("--batch-size", type=int, metavar="N", help=f"digits a step ({default.batch_size})")
     sub.add_argument("--lr", type=float, metavar="X", help=f"peak of the one-cycle learning rate ({default.lr})")
     sub.add_argument("--seed", type=int, metavar="N", help=f"of everything random ({default.seed})")
+    sub.add_argument(
+        "--save-every", type=int, metavar="N", help=f"steps from one checkpoint to the next ({default.save_every})"
+    )
     where = sub.add_mutually_exclusive_group()
     where.add_argument(
         "--data-dir", metavar="D", help="a folder with the four MNIST files, for all 60,000 training digits "
@@ -77,7 +84,7 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, or go on. Returns 130 if it was interrupted, after saving."""
-    names = ("model", "attention", "epochs", "batch_size", "lr", "seed", "data_dir", "download", "out")
+    names = ("model", "attention", "epochs", "batch_size", "lr", "seed", "save_every", "data_dir", "download", "out")
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.textbook:
         given["fused"] = False

@@ -11,17 +11,22 @@ import gzip
 import hashlib
 import math
 import os
+import time
 import zlib
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from npattn.files import atomic
+from npattn.files import atomic, sweep
+
+if TYPE_CHECKING:
+    from urllib.request import OpenerDirector
 
 EMBEDDED = Path(__file__).parent / "mnist"
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 LARGEST_DOWNLOAD = 16 * 2**20  # bytes; the largest of the four has 9.9 million
+LONGEST_DOWNLOAD = 3600  # seconds for one of them
 
 
 class DataError(Exception):
@@ -166,7 +171,46 @@ def parse_idx(raw: bytes, name: str) -> np.ndarray:
     shape = tuple(int.from_bytes(raw[i : i + 4], "big") for i in range(4, start, 4))
     if math.prod(shape) != len(raw) - start:
         raise DataError(f"{name}: its header says {shape}, {math.prod(shape):,} bytes, but {len(raw) - start:,} follow")
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+    try:
+        return np.frombuffer(raw, np.uint8, offset=start).reshape(shape).copy()
+    except ValueError:  # no bytes, as one axis is 0, but the others are too long even for that
+        raise DataError(f"{name}: its header says {shape}, which no array can have") from None
+
+
+def opener() -> OpenerDirector:
+    """What opens an address: it knows https alone, so a redirection to anything else is an error before it is asked."""
+    from urllib import request
+
+    class Redirected(request.HTTPRedirectHandler):
+        def redirect_request(self, req: Any, fp: Any, *rest: Any) -> Any:
+            fp.close()  # its page would be read to the end, however long
+            return super().redirect_request(req, fp, *rest)
+
+    made = request.OpenerDirector()
+    for handler in (
+        request.ProxyHandler(),
+        request.UnknownHandler(),
+        request.HTTPDefaultErrorHandler(),
+        Redirected(),
+        request.HTTPErrorProcessor(),
+        request.HTTPSHandler(),
+    ):
+        made.add_handler(handler)
+    return made
+
+
+def download_bytes(url: str) -> bytes:
+    """What the address gives. Raises DataError if that is too much or takes too long, OSError and others if nothing."""
+    end = time.monotonic() + LONGEST_DOWNLOAD
+    got = bytearray()
+    with opener().open(url, timeout=60) as answer:
+        while chunk := answer.read1(2**16):
+            got += chunk
+            if len(got) > LARGEST_DOWNLOAD:
+                raise DataError(f"more than {LARGEST_DOWNLOAD:,} bytes")
+            if time.monotonic() > end:
+                raise DataError(f"not whole after {LONGEST_DOWNLOAD} seconds")
+    return bytes(got)
 
 
 def fetch(folder: Path, file: File) -> Path:
@@ -175,25 +219,21 @@ def fetch(folder: Path, file: File) -> Path:
     The bytes are checked before they get their name. Raises DataError if no mirror gave them, with each one's reason.
     """
     import io
-    import urllib.request
+    from http.client import HTTPException
 
     reasons = []
     for mirror in MIRRORS:
         url = f"{mirror}{file.name}.gz"
         try:
-            with urllib.request.urlopen(url, timeout=60) as answer:
-                if not answer.geturl().startswith("https://"):
-                    raise DataError(f"redirected to {answer.geturl()}, which is not https")
-                packed = answer.read(LARGEST_DOWNLOAD + 1)
-            if len(packed) > LARGEST_DOWNLOAD:
-                raise DataError(f"more than {LARGEST_DOWNLOAD:,} bytes")
+            packed = download_bytes(url)
             decompressed(io.BytesIO(packed), file)
-        except (OSError, DataError) as error:
+        except (OSError, HTTPException, ValueError, DataError) as error:  # ValueError: sent on to what is no address
             reasons.append(f"{url}: {error}")
             continue
         path = folder / f"{file.name}.gz"
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder, older=LONGEST_DOWNLOAD)
             with atomic(path) as out:
                 out.write(packed)
         except OSError as error:

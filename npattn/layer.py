@@ -245,7 +245,7 @@ class Layer:
         TypeError
             If a value is no float array.
         ValueError
-            If a shape differs.
+            If a shape differs, or a number is too large for the layer's dtype.
         """
         self._assign(self._checked(state))
         return self
@@ -266,8 +266,20 @@ class Layer:
             except TypeError as error:
                 raise TypeError(f"state[{key!r}]: {str(error).removeprefix(key + ': ')}") from None
             same_shape(f"state[{key!r}]", value, tuple(old.shape), "the layer's own")
-            loaded[key] = self.own(np.array(value))
+            loaded[key] = self._taken(key, np.array(value))
         return loaded
+
+    def _taken(self, key: str, value: np.ndarray) -> Array:
+        """A value of a state_dict as an array of the layer's own, after checking that its numbers fit."""
+        if np.iscomplexobj(value):
+            raise TypeError(f"state[{key!r}]: expected dtype float32 or float64, got {value.dtype}")
+        with np.errstate(over="ignore"):
+            taken = self.own(value)
+            if np.isinf(value).sum() != np.isinf(to_numpy(taken)).sum():
+                raise ValueError(
+                    f"state[{key!r}]: expected numbers that {self.dtype} can hold, got {np.abs(value).max()}"
+                )
+        return taken
 
     def _assign(self, loaded: Mapping[str, Array]) -> None:
         for mine in (self.params, self.buffers):

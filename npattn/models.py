@@ -25,16 +25,20 @@ in global average pooling and one linear layer. That ending is what class activa
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import NamedTuple, Unpack
+from functools import partial
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
+from npattn.attention.concat import ConcatAttention
 from npattn.attention.gate import Gated
+from npattn.attention.psa import PSA
 from npattn.attention.residual import Residual
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
+from npattn.attention.wrong import ConvGate, ParallelSE, SEGate, SqueezeScale
 from npattn.backend import Array
 from npattn.layer import Layer, Options, Sequential
 from npattn.ops.activation import ReLU
@@ -43,14 +47,68 @@ from npattn.ops.conv2d import Conv2d
 from npattn.ops.linear import Linear
 from npattn.ops.pooling import GlobalAvgPool, MaxPool2x2
 
-ATTENTIONS: dict[str, Callable[..., Layer] | None] = {
+
+class Place(NamedTuple):
+    """Where an attention stands."""
+
+    inputs: int  # the channels that come into the stage
+    channels: int  # those that the attention sees
+    size: int  # H and W there
+
+
+R = 8  # the usual ratio, instead of 16: 32 channels are few
+
+
+def of_channels(place: Place, options: Options, **form: Any) -> Layer:
+    """Channel attention, with the options that `form` names."""
+    return Gated(ChannelAttention(place.channels, form.pop("ratio", R), **form, **options))
+
+
+def of_pixels(place: Place, options: Options, **form: Any) -> Layer:
+    """Spatial attention, with the options that `form` names."""
+    return Gated(SpatialAttention(**form, **options))
+
+
+def of_both(place: Place, options: Options, **form: Any) -> Layer:
+    """CBAM, with the options that `form` names."""
+    return CBAM(place.channels, form.pop("ratio", R), **form, **options)
+
+
+ATTENTIONS: dict[str, Callable[[Place, Options], Layer | None] | None] = {
     "none": None,
-    "se": lambda channels, **options: SELayer(channels, reduction=8, **options),
-    "channel": lambda channels, **options: Gated(ChannelAttention(channels, ratio=8, **options)),
-    "spatial": lambda channels, **options: Gated(SpatialAttention(kernel_size=7, **options)),
-    "cbam": lambda channels, **options: CBAM(channels, ratio=8, kernel_size=7, **options),
+    "se": lambda at, o: SELayer(at.channels, R, **o),
+    "channel": of_channels,
+    "spatial": of_pixels,
+    "cbam": of_both,
+    "concat": lambda at, o: Gated(ConcatAttention(at.channels, R, **o)),
+    "psa": lambda at, o: PSA(at.channels, at.size, at.size, **o) if at.size <= 7 else None,  # its cost grows as size⁴
+    "squeeze": lambda at, o: SqueezeScale(**o),
+    "conv": lambda at, o: Conv2d(at.channels, at.channels, 3, bias=False, **o),
+    "conv-gate": lambda at, o: ConvGate(at.channels, 3, **o),
+    "se-parallel": lambda at, o: SEGate(at.inputs, at.channels, R, **o),
+    "se-r2": lambda at, o: SELayer(at.channels, 2, **o),
+    "se-r4": lambda at, o: SELayer(at.channels, 4, **o),
+    "se-r16": lambda at, o: SELayer(at.channels, 16, **o),
+    "channel-avg": partial(of_channels, pools=("avg",)),
+    "channel-max": partial(of_channels, pools=("max",)),
+    "spatial-mean": partial(of_pixels, maps=("mean",)),
+    "spatial-max": partial(of_pixels, maps=("max",)),
+    "spatial-k3": partial(of_pixels, kernel_size=3),
+    "cbam-spatial-first": partial(of_both, order="spatial-first"),
+    "cbam-parallel": partial(of_both, order="parallel"),
+    "cbam-residual": partial(of_both, residual=True),
 }
-"""What can stand in the stages. The ratio is 8 instead of 16, since 32 channels are few."""
+"""What can stand in the stages, from its place and the options of all layers. None: nothing."""
+
+
+def with_attention(layers: dict[str, Layer], attention: str, place: Place, options: Options) -> dict[str, Layer]:
+    """The layers with an attention behind them, if asked for; or beside them, if it is a gate for what they make."""
+    make = ATTENTIONS[attention]
+    made = None if make is None else make(place, options)
+    if isinstance(made, SEGate):
+        return {"beside": ParallelSE(Sequential(**layers), made)}
+    return layers if made is None else {**layers, "attention": made}
+
 
 CLASSES = 10
 
@@ -65,16 +123,14 @@ def stem(outputs: int, **options: Unpack[Options]) -> Sequential:
     )
 
 
-def stage(inputs: int, outputs: int, attention: str, pool: bool, **options: Unpack[Options]) -> Sequential:
+def stage(inputs: int, outputs: int, size: int, attention: str, pool: bool, **options: Unpack[Options]) -> Sequential:
     """Convolution, batch normalisation, ReLU, and, if asked for, attention and pooling."""
     layers: dict[str, Layer] = {
         "conv": Conv2d(inputs, outputs, 3, bias=False, **options),
         "bn": BatchNorm2d(outputs, **options),
         "relu": ReLU(**options),
     }
-    make = ATTENTIONS[attention]
-    if make is not None:
-        layers["attention"] = make(outputs, **options)
+    layers = with_attention(layers, attention, Place(inputs, outputs, size), options)
     if pool:
         layers["pool"] = MaxPool2x2(**options)
     return Sequential(**layers)
@@ -86,7 +142,7 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     Parameters
     ----------
     attention
-        "none", "se", "channel", "spatial" or "cbam".
+        "none", "se", "channel", "spatial", "cbam", or any other of ATTENTIONS.
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
@@ -99,15 +155,15 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     options["rng"] = np.random.default_rng(options.get("rng"))  # one stream for all layers: no two start alike
     return Sequential(
         stage1=stem(16, **options),
-        stage2=stage(16, 32, attention, pool=True, **options),
-        stage3=stage(32, 64, attention, pool=False, **options),
-        stage4=stage(64, 64, "none", pool=False, **options),
+        stage2=stage(16, 32, 14, attention, pool=True, **options),
+        stage3=stage(32, 64, 7, attention, pool=False, **options),
+        stage4=stage(64, 64, 7, "none", pool=False, **options),
         pool=GlobalAvgPool(**options),
         head=Linear(64, CLASSES, **options),
     )
 
 
-def unit(inputs: int, outputs: int, attention: str, **options: Unpack[Options]) -> Residual:
+def unit(inputs: int, outputs: int, size: int, attention: str, **options: Unpack[Options]) -> Residual:
     """A residual unit of two convolutions, with the attention, if asked for, at the end of the branch."""
     layers: dict[str, Layer] = {
         "conv1": Conv2d(inputs, outputs, 3, bias=False, **options),
@@ -116,9 +172,7 @@ def unit(inputs: int, outputs: int, attention: str, **options: Unpack[Options]) 
         "conv2": Conv2d(outputs, outputs, 3, bias=False, **options),
         "bn2": BatchNorm2d(outputs, **options),
     }
-    make = ATTENTIONS[attention]
-    if make is not None:
-        layers["attention"] = make(outputs, **options)
+    layers = with_attention(layers, attention, Place(inputs, outputs, size), options)
     if inputs == outputs:
         return Residual(Sequential(**layers))
     skip = Sequential(conv=Conv2d(inputs, outputs, 1, bias=False, **options), bn=BatchNorm2d(outputs, **options))
@@ -144,12 +198,12 @@ def se_resnet(attention: str = "se", **options: Unpack[Options]) -> Sequential:
     options["rng"] = np.random.default_rng(options.get("rng"))
     return Sequential(
         stem=stem(16, **options),
-        unit1=unit(16, 16, attention, **options),
+        unit1=unit(16, 16, 14, attention, **options),
         relu1=ReLU(**options),
         pool1=MaxPool2x2(**options),
-        unit2=unit(16, 32, attention, **options),
+        unit2=unit(16, 32, 7, attention, **options),
         relu2=ReLU(**options),
-        unit3=unit(32, 32, attention, **options),
+        unit3=unit(32, 32, 7, attention, **options),
         relu3=ReLU(**options),
         pool=GlobalAvgPool(**options),
         head=Linear(32, CLASSES, **options),

@@ -60,6 +60,8 @@ class Lines(Silent):
 
     def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
         self.epochs = epochs
+        if step:
+            self.say(f"going on in epoch {epoch + 1}, after step {step} of {steps}")
 
     def epoch_done(self, row: dict[str, float]) -> None:
         tested = f"  test {row['test_accuracy']:.2%}" if "test_accuracy" in row else ""

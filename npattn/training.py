@@ -1,7 +1,8 @@
 """The demo's training: configuration, loop, checkpoints, metrics. From Python `npattn.train(TrainConfig())`.
 
 Nothing random is kept: the order of an epoch and how a batch is moved are drawn from (seed, epoch, step) alone. So a
-run that goes on from a checkpoint draws what it would have drawn, and ends in the same weights, bit for bit.
+run that goes on from a checkpoint draws what it would have drawn, and ends in the same weights, bit for bit. What is
+promised of a run that is killed, fills the disk or meets NaN: docs/robustness.md
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from npattn import checkpoint, data, models
+from npattn import checkpoint, data, finite, models
 from npattn.checks import real_number, whole_number
 from npattn.explain.gates import gate_statistics
-from npattn.files import atomic
+from npattn.files import alone, atomic, sweep
+from npattn.fused.threads import blas_held
 from npattn.layer import Layer, Nested, Sequential, no_grad
 from npattn.ops import loss
 from npattn.optimizer import AdamW, one_cycle
@@ -51,9 +53,9 @@ class TrainConfig:
     model
         "digits", four stages, or "se-resnet", residual units: see `npattn.models`.
     epochs
-        Passes over the training digits, at least 1.
+        Passes over the training digits, 1 to 1,000,000.
     batch_size
-        Digits a step, at least 2.
+        Digits a step, 2 to 60,000.
     lr
         The peak of the one-cycle learning rate, above 0.
     decay
@@ -62,9 +64,12 @@ class TrainConfig:
         Training digits are shifted by up to `shift` pixels (0 to 14), turned by up to `turn` degrees (0 to 180) and
         scaled by up to 1 ± `zoom` (0 to 0.9), each by its own random amounts.
     seed
-        Of the initial weights, the order and these amounts; at least 0.
+        Of the initial weights, the order and these amounts; 0 to 2⁶³ − 1.
     test_every
         The test digits are classified after every so many epochs, at least 1, and after the last one.
+    save_every
+        A checkpoint is written before the first step, after every so many steps of an epoch, at least 1, and after
+        each epoch. It plays no part in the weights.
     data_dir, download
         Where the digits come from: see `npattn.data.load`.
     out
@@ -89,9 +94,10 @@ class TrainConfig:
     zoom: float = 0.1
     seed: int = 0
     test_every: int = 3
-    data_dir: str | None = None
+    save_every: int = 50
+    data_dir: str | os.PathLike[str] | None = None
     download: bool = False
-    out: str | None = None
+    out: str | os.PathLike[str] | None = None
     fused: bool = True
 
     def __post_init__(self) -> None:
@@ -99,16 +105,41 @@ class TrainConfig:
         if self.attention is None:
             object.__setattr__(self, "attention", models.NETWORKS[self.model].attention)
         models.known("attention", str(self.attention), models.ATTENTIONS)
-        whole_number("epochs", self.epochs)
-        whole_number("batch_size", self.batch_size, least=2)
-        whole_number("seed", self.seed, least=0)
-        whole_number("test_every", self.test_every)
-        real_number("shift", self.shift, least=0, most=14)
-        real_number("turn", self.turn, least=0, most=180)
-        real_number("zoom", self.zoom, least=0, most=0.9)
-        if real_number("lr", self.lr, least=0) == 0:
+        values: dict[str, Any] = {  # as plain numbers and strings, which a checkpoint can hold
+            "epochs": whole_number("epochs", self.epochs, most=10**6),
+            "batch_size": whole_number("batch_size", self.batch_size, least=2, most=60_000),
+            "seed": whole_number("seed", self.seed, least=0, most=2**63 - 1),
+            "test_every": whole_number("test_every", self.test_every),
+            "save_every": whole_number("save_every", self.save_every),
+            "shift": real_number("shift", self.shift, least=0, most=14),
+            "turn": real_number("turn", self.turn, least=0, most=180),
+            "zoom": real_number("zoom", self.zoom, least=0, most=0.9),
+            "lr": real_number("lr", self.lr, least=0),
+            "decay": real_number("decay", self.decay, least=0),
+        }
+        if values["lr"] == 0:
             raise ValueError("lr: expected a learning rate above 0, got 0")
-        real_number("decay", self.decay, least=0)
+        for name in ("download", "fused"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        for name in ("data_dir", "out"):
+            if getattr(self, name) is not None:
+                values[name] = path_text(name, getattr(self, name))
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def path_text(name: str, value: str | os.PathLike[str]) -> str:
+    """`value` as a string, after checking that it can be a path. Raises TypeError, ValueError."""
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: expected a path or None, got {value!r}")
+    if not text or "\0" in text:
+        raise ValueError(f"{name}: expected a path, got {text!r}")
+    return text
 
 
 @dataclass
@@ -122,6 +153,25 @@ class State:
     seen: int = 0
     seconds: float = 0.0  # of the whole run
     history: list[dict[str, Any]] = field(default_factory=list)
+    epoch_seconds: float = 0.0  # of the epoch so far
+
+    def __post_init__(self) -> None:
+        """Check what may come from a file. Raises TypeError, ValueError."""
+        for name in ("epoch", "step", "right", "seen"):
+            whole_number(f"state.{name}", getattr(self, name), least=0, most=2**63 - 1)
+        for name in ("loss", "seconds", "epoch_seconds"):
+            real_number(f"state.{name}", getattr(self, name), least=0)
+        if not isinstance(self.history, list) or len(self.history) != self.epoch:
+            raise ValueError(f"state.history: expected a list of {self.epoch} epochs")
+        for row in self.history:
+            if not isinstance(row, dict) or not {"epoch", "loss", "accuracy", "rate", "seconds"} <= row.keys():
+                raise ValueError(f"state.history: expected a dict for each epoch, got {row!r:.80}")
+            gates = row.get("gates", {})
+            if not isinstance(gates, dict) or not all(isinstance(gate, dict) for gate in gates.values()):
+                raise ValueError("state.history: expected a dict of dicts for the gates")
+            for part in ({key: value for key, value in row.items() if key != "gates"}, *gates.values()):
+                for key, value in part.items():
+                    real_number(f"state.history: {key!r:.80}", value)
 
 
 @dataclass(frozen=True)
@@ -177,13 +227,15 @@ def train(
     Raises
     ------
     TrainingError
-        If there is no figure library, the folder is in use by another run's results, or the loss is no number any more.
+        If there is no figure library, the folder holds another run's results or another process trains in it, the
+        results cannot be written (a full disk, say), or a number became NaN or infinite: the message then names the
+        step and the layer, parameter or digit where it began. What was saved before stays whole.
     npattn.data.DataError
         If the digits cannot be read.
     npattn.checkpoint.CheckpointError
         If there is nothing to resume from.
     OSError
-        If the results cannot be written.
+        If the folder or the figures cannot be written.
     """
     need_matplotlib()
     if resume is not None:
@@ -194,6 +246,7 @@ def train(
         digits = data.load(config.data_dir, download=config.download)
         if digits.source != source:
             raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
+        check_position(out / CHECKPOINT, config, state, optimizer, len(digits.train_labels))
     else:
         config = config or TrainConfig()
         digits = data.load(config.data_dir, download=config.download)
@@ -203,9 +256,14 @@ def train(
 
     shown: Progress = for_terminal() if progress else Silent()
     run = Run(config, state, model, optimizer, digits, out, shown)
-    finished = run.go()
-    _, accuracy, confusion = run.tested or evaluate(model, digits.test_images, digits.test_labels)
-    write_figures(run, confusion)
+    try:
+        with alone(out):
+            sweep(out)
+            finished = run.go()
+            _, accuracy, confusion = run.tested or evaluate(model, digits.test_images, digits.test_labels)
+            write_figures(run, confusion)
+    except BlockingIOError:
+        raise TrainingError(f"{out}: another process is training in this folder") from None
     shown.end(out, accuracy, state.seconds, finished)
     return TrainResult(model.eval(), accuracy, state.history, confusion, out, finished)
 
@@ -233,29 +291,44 @@ class Run:
         self.count = len(digits.train_labels)
         self.steps = -(-self.count // config.batch_size)  # an epoch's, the last one shorter
         self.tested: tuple[float, float, np.ndarray] | None = None  # what `evaluate` said of the weights as they are
+        self.saved = "nothing was saved before"
+        self.began = time.perf_counter()
 
+    @blas_held()  # its products are cut among its threads, and where they are cut decides the last bits
     def go(self) -> bool:
-        """Train to the end. Returns False if it was interrupted. Saves after every epoch and at an interruption."""
+        """Train to the end. Returns False if it was interrupted.
+
+        Saves at the beginning, every `save_every` steps, after every epoch and at an interruption.
+        """
         state, config = self.state, self.config
-        with no_grad():
-            rows = models.table(self.model.eval(), np.zeros((config.batch_size, 1, 28, 28), np.float32))
+        with no_grad(), np.errstate(all="ignore"):
+            batch = min(config.batch_size, self.count)
+            rows = models.table(self.model.eval(), np.zeros((batch, 1, 28, 28), np.float32))
         self.progress.start(rows, self.digits.source, config, state.epoch)
+        self.began = time.perf_counter()
         with interruptible() as interrupted:
+            self.save()
             while state.epoch < config.epochs:
-                began = time.perf_counter()
                 order = np.random.default_rng((config.seed, state.epoch)).permutation(self.count)
                 self.progress.epoch(state.epoch, config.epochs, self.steps, state.step)
                 while state.step < self.steps:
                     self.step(order)
-                    if interrupted.is_set():
-                        state.seconds += time.perf_counter() - began
+                    if interrupted.is_set() or (state.step % config.save_every == 0 and state.step < self.steps):
                         self.save()
+                    if interrupted.is_set():
                         return False
-                self.end_epoch(began)
+                self.end_epoch()
                 self.save()
                 if interrupted.is_set():
                     return state.epoch == config.epochs
         return True
+
+    def clock(self) -> None:
+        """Add the time since the last call to the run's and the epoch's."""
+        now = time.perf_counter()
+        self.state.seconds += now - self.began
+        self.state.epoch_seconds += now - self.began
+        self.began = now
 
     def rate(self) -> float:
         """The learning rate of the next step."""
@@ -270,15 +343,18 @@ class Run:
         x = prepared(jittered(self.digits.train_images[chosen], config.shift, config.turn, config.zoom, rng))
         t = self.digits.train_labels[chosen].astype(np.int64)
 
-        scores = self.model.train()(x)
-        value, cache = loss.forward(scores, t)
-        if not np.isfinite(value):
-            raise TrainingError(
-                f"epoch {state.epoch + 1}, step {state.step + 1}: the loss is {float(value)}. "
-                f"{self.out / CHECKPOINT} is of the epoch before, if there was one; a smaller lr may help"
-            )
-        self.model.backward(loss.backward(np.ones_like(value), cache))
-        self.optimizer.step(self.model.grads, self.rate())
+        with np.errstate(all="ignore"):  # what is no number is looked for, and named
+            scores = self.model.train()(x)
+            value, cache = loss.forward(scores, t)
+            self.model.backward(loss.backward(np.ones_like(value), cache))
+            if not finite.after_backward(value, self.model):
+                what = "a number is not finite" if np.isfinite(value) else f"the loss is {float(value)}"
+                raise self.stop(what, finite.culprit(self.model, x, t, chosen))
+            self.optimizer.step(self.model.grads, self.rate())
+            if not finite.every(self.model.params):
+                raise self.stop(
+                    f"a number is not finite after the update, at the rate {self.rate():g}", finite.in_state(self.model)
+                )
         self.tested = None
 
         state.loss += float(value) * len(t)
@@ -287,7 +363,12 @@ class Run:
         state.step += 1
         self.progress.step(state.loss / state.seen, state.right / state.seen)
 
-    def end_epoch(self, began: float) -> None:
+    def stop(self, what: str, culprit: str) -> TrainingError:
+        """The error that ends a run which met a number that is none."""
+        where = f"epoch {self.state.epoch + 1}, step {self.state.step + 1}"
+        return TrainingError(f"{where}: {what}; {culprit}. {self.saved}; a smaller lr may help")
+
+    def end_epoch(self) -> None:
         """Evaluate if it is time to, note the epoch in the history, and turn to the next."""
         state, done = self.state, self.state.epoch + 1
         row: dict[str, Any] = {
@@ -299,17 +380,27 @@ class Run:
         if done % self.config.test_every == 0 or done == self.config.epochs:
             self.tested = evaluate(self.model, self.digits.test_images, self.digits.test_labels)
             row["test_loss"], row["test_accuracy"], _ = self.tested
+            if not np.isfinite(row["test_loss"]):
+                raise self.stop(f"after it the loss of the test digits is {row['test_loss']}", self.untestable())
         gates = self.gates()
         if gates:
             row["gates"] = gates
-        seconds = time.perf_counter() - began
-        state.seconds += seconds
-        row["seconds"] = round(seconds, 3)
+        if not all(finite.every(statistics) for statistics in gates.values()):
+            raise self.stop("after it the gates of the test digits are not finite", self.untestable())
+        self.clock()
+        row["seconds"] = round(state.epoch_seconds, 3)
         state.history.append(row)
         self.progress.epoch_done(row)
-        state.epoch, state.step = state.epoch + 1, 0
+        state.epoch, state.step, state.epoch_seconds = state.epoch + 1, 0, 0.0
         state.loss, state.right, state.seen = 0.0, 0, 0
 
+    @np.errstate(all="ignore")
+    def untestable(self) -> str:
+        """Where the first number that is none comes from as the first test digits go through the network."""
+        x, t = prepared(self.digits.test_images[:500]), self.digits.test_labels[:500].astype(np.int64)
+        return finite.culprit(self.model.eval(), x, t, np.arange(len(t)), which="test")
+
+    @np.errstate(all="ignore")
     def gates(self) -> dict[str, dict[str, float]]:
         """How the gates stand for the first test digits, always the same ones; empty if the network does not attend."""
         with no_grad():
@@ -317,7 +408,8 @@ class Run:
         return gate_statistics(self.model.attention)
 
     def save(self) -> None:
-        """Write checkpoint.npz and metrics.json, each whole or not at all."""
+        """Write checkpoint.npz and metrics.json, each whole or not at all. Raises TrainingError if the disk refuses."""
+        self.clock()
         arrays = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         arrays |= {f"optimizer.m.{key}": value for key, value in self.optimizer.m.items()}
         arrays |= {f"optimizer.v.{key}": value for key, value in self.optimizer.v.items()}
@@ -327,7 +419,8 @@ class Run:
             "optimizer_steps": self.optimizer.steps,
             "source": self.digits.source,
         }
-        checkpoint.save(self.out / CHECKPOINT, arrays, meta)
+        self.written(CHECKPOINT, lambda path: checkpoint.save(path, arrays, meta))
+        self.saved = f"{self.out / CHECKPOINT} stands before epoch {self.state.epoch + 1}, step {self.state.step + 1}"
         metrics = {
             "config": meta["config"],
             "seed": self.config.seed,
@@ -340,8 +433,21 @@ class Run:
             "test_accuracy": next((r["test_accuracy"] for r in self.state.history[::-1] if "test_accuracy" in r), None),
             "epochs": self.state.history,
         }
-        with atomic(self.out / METRICS) as file:
-            file.write((json.dumps(metrics, indent=2) + "\n").encode())
+        self.written(METRICS, lambda path: write_text(path, json.dumps(metrics, indent=2) + "\n"))
+
+    def written(self, name: str, write: Callable[[Path], None]) -> None:
+        """Let `write` make a file of the run's folder, or say what is left if the disk refuses."""
+        try:
+            write(self.out / name)
+        except OSError as error:
+            reason = error.strerror or error
+            raise TrainingError(f"{self.out / name}: cannot be written: {reason}; {self.saved}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all. Raises OSError."""
+    with atomic(path) as file:
+        file.write(text.encode())
 
 
 def prepared(images: np.ndarray) -> np.ndarray:
@@ -371,6 +477,7 @@ def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np
     return moved
 
 
+@blas_held()
 def evaluate(
     model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int = 500
 ) -> tuple[float, float, np.ndarray]:
@@ -378,7 +485,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     total, confusion = 0.0, np.zeros((models.CLASSES, models.CLASSES), np.int64)
-    with no_grad():
+    with no_grad(), np.errstate(all="ignore"):  # whether the loss is a number can be seen
         for start in range(0, len(labels), batch_size):
             t = labels[start : start + batch_size].astype(np.int64)
             scores = model(prepared(images[start : start + batch_size]))
@@ -409,22 +516,51 @@ def restored(out: Path) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
     path = out / CHECKPOINT
     arrays, meta = checkpoint.load(path)
     try:
-        config = TrainConfig(**meta["config"])
-        state = State(**meta["state"])
-        model = network(config)
-        model.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
-        optimizer = AdamW(model.params, decay=config.decay)
-        optimizer.steps = meta["optimizer_steps"]
-        for moment, name in ((optimizer.m, "m"), (optimizer.v, "v")):
-            for key, zeros in moment.items():
-                value = arrays[f"optimizer.{name}.{key}"]
-                if value.shape != zeros.shape or value.dtype != zeros.dtype:
-                    raise ValueError(f"optimizer.{name}.{key} has shape {value.shape}, expected {zeros.shape}")
-                moment[key] = value
-        source = str(meta["source"])
+        return rebuilt(arrays, meta)
     except (KeyError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{path}: does not hold a run of the demo: {error}") from None
-    return config, state, model, optimizer, source
+
+
+def rebuilt(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
+    """The same from a checkpoint's arrays and meta. Raises KeyError, TypeError, ValueError if they are not a run's."""
+    config = TrainConfig(**meta["config"])
+    state = State(**meta["state"])
+    if state.epoch > config.epochs:
+        raise ValueError(f"state.epoch: expected at most {config.epochs}, got {state.epoch}")
+    model = network(config)
+    optimizer = AdamW(model.params, decay=config.decay)
+    expected = {f"model.{key}": value for key, value in model.state_dict().items()}
+    expected |= {f"optimizer.{name}.{key}": value for name in ("m", "v") for key, value in optimizer.m.items()}
+    if odd := expected.keys() ^ arrays.keys():
+        raise KeyError(f"missing or unknown: {', '.join(sorted(odd))}"[:200])
+    for key, value in arrays.items():
+        if value.shape != expected[key].shape or value.dtype != expected[key].dtype:
+            like = f"{expected[key].shape} {expected[key].dtype}"
+            raise ValueError(f"{key}: expected {like}, got {value.shape} {value.dtype}")
+        if finite.bad(value):
+            raise ValueError(f"{key}: {finite.bad(value)}")
+        if key.startswith("optimizer.v.") or key.endswith("running_var"):
+            real_number(f"{key}: its smallest", value.min(), least=0)
+    model.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
+    for moment, name in ((optimizer.m, "m"), (optimizer.v, "v")):
+        for key in moment:
+            moment[key] = arrays[f"optimizer.{name}.{key}"]
+    optimizer.steps = whole_number("optimizer_steps", meta["optimizer_steps"], least=0)
+    if not isinstance(meta["source"], str):
+        raise TypeError(f"source: expected a string, got {meta['source']!r}")
+    return config, state, model, optimizer, meta["source"]
+
+
+def check_position(path: Path, config: TrainConfig, state: State, optimizer: AdamW, count: int) -> None:
+    """Raise CheckpointError if a run on `count` digits cannot stand where the checkpoint says."""
+    steps = -(-count // config.batch_size)
+    seen = min(state.step * config.batch_size, count)
+    fits = state.step <= steps and state.right <= state.seen == seen and (state.epoch < config.epochs or not state.step)
+    if not fits or optimizer.steps != state.epoch * steps + state.step:
+        raise checkpoint.CheckpointError(
+            f"{path}: does not hold a run of the demo: epoch {state.epoch + 1}, step {state.step + 1}, "
+            f"{state.seen:,} digits and {optimizer.steps:,} updates do not go together"
+        )
 
 
 def new_folder(config: TrainConfig) -> Path:

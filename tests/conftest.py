@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from socket import gethostname
 from typing import Any, NamedTuple
 
 import array_api_strict
@@ -17,6 +19,20 @@ settings.register_profile("dev", max_examples=15, **quiet)
 settings.register_profile("ci", max_examples=40, derandomize=True, **quiet)
 settings.register_profile("thorough", max_examples=10_000, **quiet)
 settings.load_profile(os.environ.get("NPATTN_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+
+HERE = (None, "", "127.0.0.1", "::1", "localhost", gethostname())
+
+
+def offline(event: str, arguments: Any) -> None:
+    """An audit hook: no test asks another machine for anything. A browser on this one is driven over a socket."""
+    if event == "socket.connect" and isinstance(arguments[1], tuple) and arguments[1][0] not in HERE:
+        raise RuntimeError(f"a test connects to {arguments[1][0]}")
+    if event == "socket.getaddrinfo" and arguments[0] not in HERE:
+        raise RuntimeError(f"a test looks up {arguments[0]}")
+
+
+sys.addaudithook(offline)
 
 
 class Library(NamedTuple):

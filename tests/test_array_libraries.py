@@ -64,8 +64,9 @@ def test_ties_are_the_same(case: Case, library):
         lambda **o: npattn.SpatialAttention(3, **o),
         lambda **o: npattn.CBAM(8, 2, 3, **o),
         lambda **o: npattn.Sequential(npattn.Conv2d(8, 4, **o), npattn.BatchNorm2d(4, **o), npattn.ReLU(**o)),
+        lambda **o: npattn.Residual(npattn.SELayer(8, 2, **o), npattn.Conv2d(8, 8, 1, **o)),
     ],
-    ids=["SE", "channel", "spatial", "CBAM", "Sequential"],
+    ids=["SE", "channel", "spatial", "CBAM", "Sequential", "Residual"],
 )
 def test_layers_move(make, library):
     """A layer made on NumPy and moved with `to`, and its twin that stayed, agree."""

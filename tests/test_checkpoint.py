@@ -95,8 +95,25 @@ def test_other_files(tmp_path):
     with pytest.raises(CheckpointError, match="expected an npattn checkpoint of version 1, got 99"):
         checkpoint.load(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bomb.npy", bytes(checkpoint.LARGEST + 1))
-    with pytest.raises(CheckpointError, match="claims more than"):
+        archive.writestr("bomb.npy", bytes(10**6))
+    with pytest.raises(CheckpointError, match="it has compressed entries"):
+        checkpoint.load(path)
+    with path.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("sparse.npy", b"")
+        file.seek(checkpoint.LARGEST + 1)  # a hole: it takes no space
+        archive.start_dir = file.tell()
+        archive.filelist[0].file_size = archive.filelist[0].compress_size = checkpoint.LARGEST + 1
+    with pytest.raises(CheckpointError, match="or more than 1,073,741,824"):
+        checkpoint.load(path)
+
+
+def test_entries_that_share_their_bytes(path):
+    """A small file whose directory lists one large entry a hundred times claims a hundred times the memory."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", member((10**5,), content=bytes(4 * 10**5)))
+        archive.filelist *= 100
+    assert path.stat().st_size < 500_000
+    with pytest.raises(CheckpointError, match="claims more bytes than it has"):
         checkpoint.load(path)
 
 

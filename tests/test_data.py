@@ -6,8 +6,13 @@ import contextlib
 import gzip
 import hashlib
 import io
+import os
+import re
+import signal
 import struct
 import urllib.request
+from http.client import BadStatusLine, HTTPResponse
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -126,37 +131,42 @@ def test_any_bytes_are_an_array_or_an_error(raw: bytes):
         assert len(raw) == 4 + 4 * array.ndim + array.size
 
 
-class Answer(io.BytesIO):
-    """What urlopen gives."""
-
-    def __init__(self, content: bytes, url: str) -> None:
-        super().__init__(content)
-        self.url = url
-
-    def geturl(self) -> str:
-        return self.url
+def answered(content: bytes, status: int = 200, **headers: str) -> HTTPResponse:
+    """What a server gives: a real response, from bytes instead of a socket. `location` sends elsewhere."""
+    lines = [f"HTTP/1.1 {status} .", *(f"{key}: {value}" for key, value in headers.items())]
+    stream = io.BytesIO("\r\n".join([*lines, "", ""]).encode() + content)
+    response = HTTPResponse(SimpleNamespace(makefile=lambda mode: stream))  # type: ignore[arg-type]
+    response.begin()
+    response.msg = "."  # as urllib's handlers set it
+    return response
 
 
 def serve(monkeypatch, answers) -> list[str]:
-    """Let urlopen give what `answers(url)` gives, and note what was asked."""
+    """Let `answers(url)` take the place of every server, and note what was asked for."""
     asked = []
 
-    def urlopen(url, timeout):
-        asked.append(url)
-        answer = answers(url)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    class Server(urllib.request.BaseHandler):
+        def https_open(self, request):
+            asked.append(request.full_url)
+            answer = answers(request.full_url)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
 
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(urllib.request, "HTTPSHandler", Server)
     return asked
+
+
+def test_tests_have_no_network(tiny, tmp_path):
+    with pytest.raises(RuntimeError, match=r"a test (looks up|connects to)"):
+        data.load(tmp_path, download=True)
 
 
 def test_download(tiny, tmp_path, monkeypatch):
     def answers(url):
         if "storage" not in url:
             return OSError("mirror is away")
-        return Answer(gzip.compress(tiny[url.rpartition("/")[2].removesuffix(".gz")]), url)
+        return answered(gzip.compress(tiny[url.rpartition("/")[2].removesuffix(".gz")]))
 
     asked = serve(monkeypatch, answers)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -172,17 +182,73 @@ def test_download(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda raw, url: Answer(raw[:-1], url), "truncated"),
-        (lambda raw, url: Answer(raw[:-9] + b"123456789", url), "altered"),
-        (lambda raw, url: Answer(b"<html>no</html>", url), "truncated"),
-        (lambda raw, url: Answer(raw, "http://elsewhere.example/"), "not https"),
-        (lambda raw, url: Answer(bytes(data.LARGEST_DOWNLOAD + 5), url), "more than 16,777,216 bytes"),
-        (lambda raw, url: TimeoutError("timed out"), "timed out"),
+        (lambda raw: answered(raw[:-1]), "truncated"),
+        (lambda raw: answered(raw[:-1], **{"content-length": str(len(raw))}), "truncated"),
+        (lambda raw: answered(raw[:-9] + b"123456789"), "altered"),
+        (lambda raw: answered(b"<html>no</html>"), "truncated"),
+        (lambda raw: answered(b"", 404), "HTTP Error 404"),
+        (lambda raw: answered(b"", 302, location="http://elsewhere.example/"), "unknown url type: http"),
+        (lambda raw: answered(b"", 302, location="ftp://elsewhere.example/"), "unknown url type: ftp"),
+        (lambda raw: answered(b"", 302, location="file:///etc/passwd"), "HTTP Error 302"),
+        (lambda raw: answered(b"", 301, location=f"https://x.example/{data.TRAIN_IMAGES.name}.gz"), "infinite loop"),
+        (lambda raw: answered(b"", 301, location="https://[elsewhere"), "Invalid IPv6 URL"),
+        (lambda raw: answered(bytes(data.LARGEST_DOWNLOAD + 5)), "more than 16,777,216 bytes"),
+        (lambda raw: answered(b"-5\r\n", **{"transfer-encoding": "chunked"}), "IncompleteRead"),
+        (lambda raw: BadStatusLine("x"), "x"),
+        (lambda raw: TimeoutError("timed out"), "timed out"),
     ],
-    ids=["short", "altered", "page", "http", "huge", "timeout"],
-)
+    ids=[
+        "short", "cut off", "altered", "page", "missing", "http", "ftp", "file", "loop", "no address", "huge",
+        "nonsense", "no http", "timeout",
+    ],
+)  # fmt: skip
 def test_a_download_that_goes_wrong_leaves_nothing(tiny, tmp_path, monkeypatch, answer, message: str):
-    serve(monkeypatch, lambda url: answer(gzip.compress(tiny[url.rpartition("/")[2].removesuffix(".gz")]), url))
-    with pytest.raises(DataError, match=rf"(?s)could not be downloaded.*{message}"):
+    asked = serve(monkeypatch, lambda url: answer(gzip.compress(tiny[url.rpartition("/")[2].removesuffix(".gz")])))
+    with pytest.raises(DataError, match=rf"(?s)could not be downloaded.*{re.escape(message)}"):
         data.load(tmp_path / "new", download=True)
     assert not list(tmp_path.rglob("*-ubyte*"))
+    assert asked
+    assert all(url.startswith("https://") for url in asked), "nothing else is even asked"
+
+
+def test_a_download_that_never_ends(tiny, tmp_path, monkeypatch):
+    """A byte now and then, as long as one waits: given up after an hour by the clock."""
+
+    class Endless(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            clock[0] += 59
+            buffer[:1] = b"x"
+            return 1
+
+    clock = [0.0]
+
+    def answer(url):
+        response = answered(b"")
+        response.fp = io.BufferedReader(Endless())
+        return response
+
+    monkeypatch.setattr(data, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    serve(monkeypatch, answer)
+    with pytest.raises(DataError, match="not whole after 3600 seconds"):
+        data.load(tmp_path / "new", download=True)
+
+
+def test_a_download_that_is_killed_leaves_no_file_by_that_name(tiny, tmp_path, monkeypatch):
+    """Killed in the middle of the write: what is there has a name that is never read, and goes at the next download."""
+    serve(monkeypatch, lambda url: answered(gzip.compress(tiny[url.rpartition("/")[2].removesuffix(".gz")])))
+    pid = os.fork()
+    if pid == 0:
+        os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)  # all is written, but nothing renamed
+        data.load(tmp_path, download=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(".part")
+    with pytest.raises(DataError, match="no such file"):
+        data.load(tmp_path)
+    os.utime(left, (0, 0))
+    assert data.load(tmp_path, download=True).source == "full 60,000"
+    assert not left.exists()

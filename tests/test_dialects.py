@@ -375,6 +375,22 @@ def test_float32_stays():
     assert distance(y, file.arrays["y"]) < 1e-5
 
 
+@pytest.mark.parametrize("stem", ["official_SpatialGate_train", "timm_CbamModule_train"])
+def test_to_another_library_and_back(stem: str):
+    """On array-api-strict no NumPy function works; the layer keeps its names, and what it computes."""
+    strict = pytest.importorskip("array_api_strict")
+    file = recorded(stem)
+    layer = file.load().to(xp=strict)
+    y = layer(strict.asarray(file.arrays["x"]))
+    dx = layer.backward(strict.asarray(file.arrays["dy"]))
+    assert distance(np.asarray(y), file.arrays["y"]) < WITHIN
+    assert distance(np.asarray(dx), file.arrays["dx"]) < WITHIN
+    after = dialects.dump(layer.to(xp=np))
+    assert list(after) == list(file.kind("state"))
+    for key, buffer in file.kind("after").items():
+        assert distance(after[key], buffer) < WITHIN, key
+
+
 def test_timms_rounding():
     """Of 1/16 of the channels to a multiple of 8, at least 8, halves upwards; rd_channels=0 means none is given."""
     from npattn.dialects.timm import eca_kernel, width

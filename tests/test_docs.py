@@ -11,6 +11,7 @@ import os
 import re
 import runpy
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,25 @@ def test_a_block_page_has_all_its_parts(page: str):
         assert part in text, part
     exercises = text.split("## Exercises")[1]
     assert len(re.findall(r"^\*\*\d+\.\*\*", exercises, re.MULTILINE)) == exercises.count(":::{answer}")
+
+
+OP_PAGES = [page for page in SOURCES if page.startswith("ops/")]
+
+
+@pytest.mark.parametrize("page", OP_PAGES)
+def test_an_op_page_has_all_its_parts(page: str):
+    text = SOURCES[page]
+    for part in (":::{forward}", ":::{backward}", "{literalinclude}", ":::{worked}", "## Exercises", ":::{answer}"):
+        assert part in text, part
+    assert re.search(r"^##+ .*code", text, re.MULTILINE | re.IGNORECASE), "no heading for the code"
+    headings = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
+    assert len(headings) == len(set(headings)), "two headings alike"
+
+
+def test_the_place_of_a_maximum_has_a_letter_of_its_own():
+    """i is a row of a kernel. (docs/notation.md)"""
+    for page, text in SOURCES.items():
+        assert not re.search(r"\bi_\{n|= i\]|\bi_p\b", text), page
 
 
 def test_source_is_included_and_never_pasted():
@@ -135,6 +155,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     opened.quit()
 
 
+TOO_WIDE = """
+const wide = [];
+for (const box of document.querySelectorAll("div.math")) {
+  if (box.closest(".worked, details:not([open])")) continue;
+  const right = Math.max(0, ...[...box.querySelectorAll(".base")].map(part => part.getBoundingClientRect().right));
+  if (right > box.getBoundingClientRect().right + 2) wide.push(box.querySelector("annotation").textContent);
+}
+return wide;
+"""
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_in_a_browser(browser: Any, pages: list[Path], width: int, scheme: str):
     """No request leaves the machine, all that is asked for is there, and no page scrolls sideways."""
@@ -152,6 +183,8 @@ def test_in_a_browser(browser: Any, pages: list[Path], width: int, scheme: str):
             assert ready
             assert browser.execute_script("return document.fonts.check('16px KaTeX_Main')"), f"{page.name}: no font"
             with_mathematics += 1
+            cut = browser.execute_script(TOO_WIDE)
+            assert not cut, f"{page.name}: cut off on a screen of {width}: {cut}"
     assert with_mathematics > 10
     requests = 0
     for entry in browser.get_log("performance"):
@@ -162,3 +195,13 @@ def test_in_a_browser(browser: Any, pages: list[Path], width: int, scheme: str):
             requests += 1
         assert message["method"] != "Network.loadingFailed", message["params"]
     assert requests > len(pages)
+
+
+def test_the_search_works_without_a_server(browser: Any, pages: list[Path]):
+    browser.get((SITE / "search.html").as_uri() + "?q=sigmoid")
+    for _ in range(50):
+        found = browser.execute_script("return [...document.querySelectorAll('#search-results a')].map(a => a.href)")
+        if any("activation" in address for address in found):
+            break
+        time.sleep(0.1)
+    assert any("ops/activation.html" in address for address in found), found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import tests.zoo_variants  # noqa: F401  (it adds to the zoo)
 from npattn import GradcheckError, gradcheck
 from tests.zoo import ZOO, Mistake
 

@@ -13,6 +13,13 @@ def test_import_is_light():
     assert done.stdout.strip() == "[]"
 
 
+def test_explain_comes_when_it_is_asked_for():
+    heavy = ["matplotlib", "scipy", "PIL"]
+    code = f"import npattn, sys; npattn.explain.class_activation_map; print([n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_public_names_are_there():
     import npattn
 

@@ -53,11 +53,18 @@ def same(one, other) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize("attention", models.ATTENTIONS)
+BLOCKS = ("none", "se", "channel", "spatial", "cbam", "concat", "psa", "squeeze", "conv", "conv-gate", "se-parallel")
+VARIANTS = [name for name in models.ATTENTIONS if name not in BLOCKS]
+
+
+@pytest.mark.parametrize("attention", BLOCKS)
 def test_every_attention_trains_and_writes_its_files(tiny, tmp_path, attention: str):
     result = npattn.train(config(tmp_path, attention=attention, epochs=1), progress=False)
     written = {path.name for path in result.out.iterdir()}
-    pictures = {"curves.png", "confusion.png"} | ({"attention.png", "gates.png"} if attention != "none" else set())
+    attends = attention not in ("none", "conv")
+    drawn = attends and attention not in ("psa", "conv-gate")  # their weights are no gates of a channel or a pixel
+    pictures = {"curves.png", "confusion.png"} | ({"gates.png"} if attends else set())
+    pictures |= {"attention.png"} if drawn else set()
     assert written == {"metrics.json", "checkpoint.npz"} | pictures
     for name in pictures:
         assert (result.out / name).read_bytes().startswith(b"\x89PNG")
@@ -66,17 +73,18 @@ def test_every_attention_trains_and_writes_its_files(tiny, tmp_path, attention: 
     assert metrics["finished"] is True
     assert metrics["seed"] == 0
     assert metrics["test_accuracy"] == result.accuracy == result.history[-1]["test_accuracy"]
-    assert metrics["parameters"] == result.model.count() < 70_000
+    assert metrics["parameters"] == result.model.count()
+    assert result.model.count() < (110_000 if attention in ("psa", "conv", "conv-gate") else 70_000)
     assert metrics["versions"]["numpy"] == np.__version__
     assert len(metrics["epochs"]) == 1
     assert metrics["epochs"][0].keys() == {
         "epoch", "loss", "accuracy", "test_loss", "test_accuracy", "rate", "seconds",
-        *(["gates"] if attention != "none" else []),
+        *(["gates"] if attends else []),
     }  # fmt: skip
-    if attention != "none":
+    if attends:
         gates = metrics["epochs"][0]["gates"]
         assert gates.keys() == result.model.attention.keys()
-        assert all(0.05 < numbers["mean"] < 0.95 for numbers in gates.values())
+        assert attention in ("psa", "squeeze") or all(0.05 < numbers["mean"] < 0.95 for numbers in gates.values())
     assert result.confusion.sum() == len(tiny.test_labels)
     assert result.confusion.sum(axis=1).tolist() == np.bincount(tiny.test_labels, minlength=10).tolist()
     assert same(load_model(result.out), result.model)
@@ -126,6 +134,17 @@ def test_a_checkpoint_from_before_there_were_models(tiny, no_figures, tmp_path):
     assert [("gates" in row) for row in gone_on.history] == [False, True]
     assert figures.gates(gone_on.history, tmp_path / "gates.png") is True
     assert whole.history[1].keys() == gone_on.history[1].keys()
+
+
+@pytest.mark.parametrize("attention", VARIANTS)
+@pytest.mark.parametrize("network", models.NETWORKS)
+def test_every_variant_takes_a_step(tiny, network: str, attention: str):
+    """Forward, backward, and a gradient for every parameter, in both networks."""
+    model = models.NETWORKS[network].build(attention, rng=0)
+    scores = model(prepared(tiny.train_images[:8]))
+    assert scores.shape == (8, 10)
+    model.backward(np.ones_like(scores) - 2 * np.eye(8, 10, dtype=scores.dtype))
+    assert all(np.any(model.grads[key] != 0) for key in model.params), "a parameter without a gradient"
 
 
 def test_it_learns(tiny, no_figures, tmp_path):

@@ -102,7 +102,7 @@ def number(value: float) -> str:
 
 
 def matrices(value: np.ndarray) -> list[str]:
-    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, one after another for the rest."""
+    """An array as LaTeX: leading axes of length 1 left out, a matrix for the last two, several of them for the rest."""
     lead = next((i for i, n in enumerate(value.shape[:-1]) if n > 1), max(value.ndim - 1, 0))
     core = value.reshape(value.shape[lead:])
     if core.ndim == 0:
@@ -148,15 +148,20 @@ class Worked(SphinxDirective):
         found = trace_op(name, seed) if name in OPS else trace(name, seed=seed)
         part = self.options.get("part")
         made: list[nodes.Node] = []
+
+        def titled(title: str) -> list[nodes.Node]:
+            return [] if part else [raw(f'<p class="part">{title}</p>')]
+
         if part in (None, "given"):
+            made += titled("What is given")
             made += [assigned(name, value) for name, value in found.given.items()]
             made.append(assigned(f"d{found.names[1]}", found.dy))
         if part in (None, "forward"):
-            made += self.steps(found.forward)
+            made += titled("Forward") + self.steps(found.forward)
         if part in (None, "backward"):
-            made += self.steps(found.backward)
+            made += titled("Backward") + self.steps(found.backward)
         if part in (None, "check"):
-            made += self.checks(found.checks)
+            made += titled("The check") + self.checks(found.checks)
         return [nodes.container("", *made, classes=["worked"])]
 
     def steps(self, steps: list[Any], depth: int = 0) -> list[nodes.Node]:
@@ -270,6 +275,18 @@ class Api(SphinxDirective):
         return lines
 
 
+def keys_first(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Put a docstring's paragraph of keys, "`params`: …", before its sections: napoleon takes it for a parameter."""
+    start = next((i for i, line in enumerate(lines) if line.startswith("`params`")), None)
+    section = next((i for i, line in enumerate(lines) if line == "Parameters"), None)
+    if start is None or section is None or start < section:
+        return
+    end = next((i for i in range(start, len(lines)) if not lines[i].strip()), len(lines))
+    paragraph = lines[start:end]
+    del lines[start : end + 1]
+    lines[section:section] = [*paragraph, ""]
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("forward", Equation)
     app.add_directive("backward", Equation)
@@ -278,5 +295,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("drawing", Drawing)
     app.add_directive("answer", Answer)
     app.add_directive("api", Api)
+    app.connect("autodoc-process-docstring", keys_first, priority=400)  # before napoleon
     app.connect("env-before-read-docs", lambda app, env, names: setattr(env, "npattn_places", places(Path(env.srcdir))))
     return {"version": "1", "parallel_read_safe": True}

@@ -14,7 +14,7 @@ from typing import Any
 from npattn.attention.cbam import CBAM
 from npattn.attention.options import ChannelOptions, SpatialOptions
 from npattn.attention.se import SELayer
-from npattn.dialects.table import Found, Misfit, module
+from npattn.dialects.table import Found, module
 from npattn.layer import Layer
 
 
@@ -104,20 +104,14 @@ def eca_kernel(channels: int, gamma: float, beta: float) -> int:
     return max(t + 1 - t % 2, 3)
 
 
-def eca_arguments(found: Found) -> dict[str, int]:
-    if found.sizes["k"] % 2 == 0:
-        raise Misfit(f"kernel_size: expected an odd number, got {found.sizes['k']}")
-    return {"kernel_size": found.sizes["k"]}
-
-
 @module(
     "timm",
     """
     conv.weight                             1 1 k      conv.weight
     """,
-    eca_arguments,
+    lambda found: {"kernel_size": found.sizes["k"]},
     returns="x · gate, gate = sigmoid(conv along the channels of mean)",
-    unseen=("channels", "gamma", "beta", "gate_layer"),
+    unseen=("gate_layer",),
 )
 def EcaModule(
     channels: int | None = None, kernel_size: int = 3, gamma: float = 2, beta: float = 1, act_layer: None = None,

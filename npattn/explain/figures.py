@@ -126,6 +126,8 @@ def attention(
 ) -> bool:
     """For some digits: the input, each spatial gate laid over it, and each channel gate as bars.
 
+    Weights of other shapes, a number for every pixel of every channel or for every two pixels, are not drawn.
+
     Parameters
     ----------
     model
@@ -142,17 +144,17 @@ def attention(
     Returns
     -------
     bool
-        False, and no file, if no layer attends.
+        False, and no file, if there is no gate to draw.
     """
     chosen = [int(np.argmax(labels == digit)) for digit in np.linspace(0, 9, count).round()]
     shown = images[chosen]
     with no_grad():
         scores = model.eval()(prepared(shown))
-    gates = {name: np.asarray(gate) for name, gate in model.attention.items()}
-    if not gates:
-        return False
+    gates = {name: np.asarray(gate) for name, gate in model.attention.items() if gate.ndim == 4}
     spatial = {name: gate[:, 0] for name, gate in gates.items() if gate.shape[1] == 1}
-    channel = {name: gate[:, :, 0, 0] for name, gate in gates.items() if gate.shape[1] > 1}
+    channel = {name: gate[:, :, 0, 0] for name, gate in gates.items() if gate.shape[1] > 1 and gate.shape[2:] == (1, 1)}
+    if not spatial and not channel:
+        return False
 
     columns = 1 + len(spatial) + len(channel)
     widths = [1.0] * (1 + len(spatial)) + [1.7] * len(channel)

@@ -9,20 +9,21 @@ import numpy as np
 from npattn.backend import Array, to_numpy
 
 SHUT, OPEN = 0.05, 0.95  # a gate beyond these is saturated: the sigmoid's slope there is below 0.05 · 0.95, a fifth of
-NEAR = 0.05  # its largest. And one within this of ½ is where every gate starts
+NEAR = 0.05  # its largest. And one within this of ½ = σ(0) is where small weights, or blocked hidden units, leave it
 
 
 def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     """Five numbers for each gate.
 
-    A gate that has learnt nothing stays near ½ for every image; one that has collapsed is saturated for every image,
-    and gradients hardly reach what it is made from. In both cases `over_images` is near 0: what does not depend on the
-    image is a constant, which the next layer's weights could be multiplied by.
+    A gate that nothing reaches is near ½ for every image; one that has collapsed is saturated for every image, and
+    gradients hardly reach what it is made from. In both cases `over_images` is near 0: what does not depend on the
+    image is a constant, by which the next layer's weights could be multiplied.
 
     Parameters
     ----------
     gates
-        By name, as `layer.attention` gives them after a forward: (N, C, 1, 1) or (N, 1, H, W), between 0 and 1.
+        By name, as `layer.attention` gives them after a forward: (N, C, 1, 1), (N, 1, H, W) or any other shape with
+        the N images first, between 0 and 1.
 
     Returns
     -------

@@ -44,7 +44,7 @@ def look(model: Sequential, x: np.ndarray, method: str = "cam", layer: str | Non
     """
     with no_grad():
         y = np.asarray(model.eval()(x), np.float64)
-    gates = {name: np.asarray(gate) for name, gate in model.attention.items() if gate.shape[1] == 1}
+    gates = {name: np.asarray(gate) for name, gate in model.attention.items() if name.endswith("spatial")}
     p = np.exp(y - y.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     classes = np.argsort(-y, axis=1, kind="stable")[:, :2]

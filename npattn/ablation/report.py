@@ -1,0 +1,122 @@
+"""The report of an ablation: a table and a figure, each with the spread over the seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from npattn.ablation.variants import BASELINES, VARIANTS, Settings
+from npattn.explain.figures import ACCENT, INK, QUIET, new_figure, plain, save
+from npattn.files import atomic
+
+TABLE, RESULTS, FIGURE = "ablation.md", "ablation.json", "ablation.png"
+
+
+def summarised(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One dict a variant: accuracies by seed, mean, spread, and the difference to its baseline, seed by seed.
+
+    "difference" is the mean over the seeds of its accuracy less the baseline's, and "uncertain" half the width of that
+    mean's 95 % interval by Student's t; both None where fewer than two seeds are there.
+    """
+    by_name: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in rows:
+        by_name.setdefault(row["variant"], {})[row["seed"]] = row
+    told = []
+    for variant in VARIANTS:
+        own = by_name.get(variant.name)
+        if not own:
+            continue
+        accuracies = {seed: own[seed]["accuracy"] for seed in sorted(own)}
+        base = by_name.get(BASELINES[variant.model], {})
+        pairs = [own[seed]["accuracy"] - base[seed]["accuracy"] for seed in own if seed in base]
+        paired = len(pairs) > 1 and variant.name != BASELINES[variant.model]
+        told.append({
+            "variant": variant.name,
+            "group": variant.group,
+            "what": variant.what,
+            "parameters": next(iter(own.values()))["parameters"],
+            "accuracies": accuracies,
+            "mean": statistics.fmean(accuracies.values()),
+            "spread": statistics.stdev(accuracies.values()) if len(accuracies) > 1 else None,
+            "difference": statistics.fmean(pairs) if paired else None,
+            "uncertain": half_width(pairs) if paired else None,
+            "seconds": statistics.fmean(row["seconds"] for row in own.values()),
+        })  # fmt: skip
+    return told
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half the width of the 95 % interval for the mean of a few values, by Student's t."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def table(told: Sequence[dict[str, Any]]) -> str:
+    """The summary as a Markdown table, in per cent and percentage points."""
+    lines = [
+        "| variant | parameters | accuracy % | spread | lowest – highest | minus the baseline | seeds |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    group = None
+    for row in told:
+        if row["group"] != group:
+            group = row["group"]
+            lines.append(f"| **{group}** | | | | | | |")
+        accuracies = list(row["accuracies"].values())
+        spread = "" if row["spread"] is None else f"{100 * row['spread']:.2f}"
+        apart = "" if row["difference"] is None else f"{100 * row['difference']:+.2f} ± {100 * row['uncertain']:.2f}"
+        lines.append(
+            f"| {row['variant']}: {row['what']} | {row['parameters']:,} | {100 * row['mean']:.2f} | {spread} "
+            f"| {100 * min(accuracies):.2f} – {100 * max(accuracies):.2f} | {apart} | {len(accuracies)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def write(out: Path, rows: Sequence[dict[str, Any]], settings: Settings) -> None:
+    """The table, the same as JSON, and the figure; nothing if nothing is finished."""
+    if not rows:
+        return
+    told = summarised(rows)
+    with atomic(out / TABLE) as file:
+        file.write(table(told).encode())
+    found = {"settings": asdict(settings), "versions": rows[-1]["versions"], "variants": told}
+    with atomic(out / RESULTS) as file:
+        file.write((json.dumps(found, indent=1) + "\n").encode())
+    figure(told, out / FIGURE)
+
+
+def figure(told: Sequence[dict[str, Any]], path: Path) -> None:
+    """The error of every training as a dot, each variant's mean as a line, and no attention's mean all the way down."""
+    canvas = new_figure(8, 0.27 * (len(told) + len({row["group"] for row in told})) + 1.1)
+    axes = canvas.subplots()
+    means = {row["variant"]: 100 * (1 - row["mean"]) for row in told}
+    at, labels, headings, group = 0.0, [], [], None
+    for row in told:
+        if row["group"] != group:
+            group = row["group"]
+            headings.append((at, group))
+            at += 1
+        errors = [100 * (1 - accuracy) for accuracy in row["accuracies"].values()]
+        is_base = row["variant"] in BASELINES.values()
+        axes.plot(errors, [at] * len(errors), "o", ms=4.5, color=QUIET, alpha=0.75, mec="none")
+        axes.plot([means[row["variant"]]] * 2, [at - 0.32, at + 0.32], color=INK if is_base else ACCENT, linewidth=2.2)
+        labels.append((at, row["variant"]))
+        at += 1
+    if BASELINES["digits"] in means:
+        axes.axvline(means[BASELINES["digits"]], color=INK, linewidth=0.8, linestyle=":")
+    axes.set_yticks([place for place, _ in labels], [name for _, name in labels], fontsize=8)
+    for place, name in headings:
+        axes.annotate(name, (0, place), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+                      va="center", fontsize=8, fontweight="bold", color=INK)  # fmt: skip
+    axes.set_ylim(at - 0.4, -0.6)
+    axes.set_xlabel("test digits that are wrong (%): a dot a seed, a line their mean; dotted: no attention")
+    axes.grid(alpha=0.25, axis="x")
+    axes.tick_params(axis="y", length=0)
+    plain(axes)
+    save(canvas, path)

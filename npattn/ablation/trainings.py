@@ -1,0 +1,235 @@
+"""The trainings of an ablation: each a function of its variant, its seed and the settings.
+
+A finished one is a small file, written whole or not at all, and is never repeated: an interrupted command goes on with
+those that are missing. The same seed gives all variants the same digits in the same order, moved in the same way, so
+two variants are compared seed by seed.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from npattn import data
+from npattn.ablation.report import write
+from npattn.ablation.variants import AblationError, Settings, Variant, chosen
+from npattn.checks import whole_number
+from npattn.files import atomic
+from npattn.fused.threads import set_num_threads
+from npattn.optimizer import AdamW
+from npattn.progress import Silent
+from npattn.training import Run, State, TrainConfig, interruptible, network, versions
+
+TRAININGS = "trainings"  # the folder in the folder
+Finished = Callable[[Variant, int, dict[str, Any]], None]
+
+
+class Quiet(Run):
+    """A training that keeps nothing on the disk: it takes seconds, and what is left of it is its result."""
+
+    def save(self) -> None:
+        pass
+
+    def gates(self) -> dict[str, dict[str, float]]:
+        return {}
+
+
+def first(digits: data.Digits, settings: Settings) -> data.Digits:
+    """The first ones of the training and the test digits. Raises AblationError if there are not so many."""
+    train, test = slice(settings.digits), slice(settings.test_digits)
+    for name, wanted, there in (("digits", settings.digits, digits.train_labels),
+                                ("test_digits", settings.test_digits, digits.test_labels)):  # fmt: skip
+        if wanted > len(there):
+            raise AblationError(f"{name}: expected at most {len(there):,}, got {wanted:,}")
+    return data.Digits(digits.train_images[train], digits.train_labels[train],
+                       digits.test_images[test], digits.test_labels[test], digits.source)  # fmt: skip
+
+
+def one_training(variant: Variant, seed: int, settings: Settings, digits: data.Digits | None = None) -> dict[str, Any]:
+    """Train a variant with a seed, and return what is to be known of it; an empty dict if it was interrupted."""
+    digits = first(data.load() if digits is None else digits, settings)
+    config = TrainConfig(
+        model=variant.model, attention=variant.attention, epochs=settings.epochs, batch_size=settings.batch_size,
+        seed=seed, test_every=settings.epochs,
+    )  # fmt: skip
+    model = network(config)
+    run = Quiet(config, State(), model, AdamW(model.params, decay=config.decay), digits, Path(), Silent())
+    if not run.go():
+        return {}
+    last = run.state.history[-1]
+    return {
+        "variant": variant.name,
+        "seed": seed,
+        "settings": asdict(settings),
+        "digits": digits.source,
+        "parameters": model.count(),
+        "accuracy": last["test_accuracy"],
+        "test_loss": last["test_loss"],
+        "train_loss": last["loss"],
+        "seconds": round(run.state.seconds, 2),
+        "versions": versions(),
+    }
+
+
+def in_a_process(variant: Variant, seed: int, settings: Settings) -> dict[str, Any]:
+    """`one_training` where several run side by side: each has one core for itself."""
+    from threadpoolctl import threadpool_limits
+
+    set_num_threads(1)
+    with threadpool_limits(1):
+        return one_training(variant, seed, settings)
+
+
+# What is kept
+
+
+def file_of(out: Path, variant: Variant, seed: int) -> Path:
+    """The file of a finished training."""
+    plain = "".join(c if c.isalnum() else "-" for c in variant.name.lower())
+    return out / TRAININGS / f"{plain}-seed{seed}.json"
+
+
+def kept(out: Path, variant: Variant, seed: int, settings: Settings) -> dict[str, Any] | None:
+    """A finished training, or None if it has not been run.
+
+    Raises AblationError if there is one with other settings, or a file that is none.
+    """
+    path = file_of(out, variant, seed)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        same = found["settings"] == asdict(settings)
+        whole = isinstance(found["accuracy"], float) and (found["variant"], found["seed"]) == (variant.name, seed)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AblationError(f"{path}: holds no finished training ({error}); remove it, and it is run again") from None
+    if not whole:
+        raise AblationError(f"{path}: holds no finished training of {variant.name}; remove it, and it is run again")
+    if not same:
+        raise AblationError(
+            f"{path}: was trained with {found['settings']}, not with {asdict(settings)}; choose another folder"
+        )
+    return dict(found)
+
+
+def keep(out: Path, variant: Variant, seed: int, result: dict[str, Any]) -> None:
+    """Write a finished training, whole or not at all."""
+    with atomic(file_of(out, variant, seed)) as file:
+        file.write((json.dumps(result, indent=1) + "\n").encode())
+
+
+def ablate(
+    out: str | os.PathLike[str],
+    *,
+    only: Sequence[str] | None = None,
+    seeds: int = 5,
+    settings: Settings | None = None,
+    jobs: int = 1,
+    tell: Callable[[int, str], None] = lambda done, line: None,
+) -> bool:
+    """Train what is missing in the folder `out`, and write ablation.md, ablation.json and ablation.png there.
+
+    Ctrl-C ends it; what is finished stays, and the same call goes on. The three files are written in either case.
+
+    Parameters
+    ----------
+    out
+        The folder, made if it is not there. Trainings of earlier calls with the same settings are taken over.
+    only
+        Names of variants or of groups; None trains all.
+    seeds
+        How many: 0 to seeds − 1. At least 1; a spread needs 2.
+    settings
+        Digits, epochs, batch size; None takes the defaults.
+    jobs
+        How many trainings run side by side, each in a process and on a core of its own; 1 trains here.
+    tell
+        Called after each training with the number of those that are finished, and a line about it.
+
+    Returns
+    -------
+    bool
+        Whether everything is there; False if it was interrupted.
+
+    Raises
+    ------
+    AblationError
+        If a name is unknown, the folder holds trainings with other settings, or there are not so many digits.
+    npattn.data.DataError
+        If the digits cannot be read.
+    OSError
+        If the results cannot be written.
+    """
+    folder, settings = Path(out), settings or Settings()
+    variants = chosen(only)
+    whole_number("seeds", seeds)
+    whole_number("jobs", jobs)
+    digits = data.load()
+    first(digits, settings)
+    (folder / TRAININGS).mkdir(parents=True, exist_ok=True)
+    # the seeds outside: whoever stops early has all variants with fewer seeds
+    missing = [(v, seed) for seed in range(seeds) for v in variants if kept(folder, v, seed, settings) is None]
+
+    total, done = len(variants) * seeds, len(variants) * seeds - len(missing)
+    if done:
+        tell(done, f"{done} of {total} trainings are there already")
+
+    def finished(variant: Variant, seed: int, result: dict[str, Any]) -> None:
+        nonlocal done
+        keep(folder, variant, seed, result)
+        done += 1
+        tell(
+            done,
+            f"{done:>{len(str(total))}}/{total}  {variant.name:<15} seed {seed}  {result['accuracy']:.2%}  "
+            f"{result['seconds']:.0f} s",
+        )
+
+    complete = here(missing, settings, digits, finished) if jobs == 1 else beside(missing, settings, jobs, finished)
+    rows = [kept(folder, variant, seed, settings) for seed in range(seeds) for variant in variants]
+    write(folder, [row for row in rows if row is not None], settings)
+    return complete
+
+
+def here(missing: Sequence[tuple[Variant, int]], settings: Settings, digits: data.Digits, finished: Finished) -> bool:
+    """Train one after the other. Returns False if interrupted."""
+    with interruptible() as interrupted:
+        for variant, seed in missing:
+            result = {} if interrupted.is_set() else one_training(variant, seed, settings, digits)
+            if not result:
+                return False
+            finished(variant, seed, result)
+    return True
+
+
+def beside(missing: Sequence[tuple[Variant, int]], settings: Settings, jobs: int, finished: Finished) -> bool:
+    """Train several side by side. Returns False if interrupted."""
+    waiting = list(missing)[::-1]
+    running: dict[Future[dict[str, Any]], tuple[Variant, int]] = {}
+    # new processes, not forked ones: threads may be running here
+    with interruptible() as interrupted, ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        while running or (waiting and not interrupted.is_set()):
+            while waiting and len(running) < jobs and not interrupted.is_set():
+                variant, seed = waiting.pop()
+                running[pool.submit(in_a_process, variant, seed, settings)] = (variant, seed)
+            for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
+                variant, seed = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    if interrupted.is_set():  # Ctrl-C goes to all processes, and this one had not begun
+                        return False
+                    raise AblationError(
+                        "a training's process was ended from outside: is there too little memory?"
+                    ) from None
+                if result:
+                    finished(variant, seed, result)
+                else:
+                    interrupted.set()
+        return not interrupted.is_set()
