@@ -6,6 +6,9 @@ on NumPy, CuPy, torch and array-api-strict: each function asks here for `xp`, th
 
 from __future__ import annotations
 
+import importlib
+import sys
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -14,6 +17,10 @@ import numpy as np
 
 Array: TypeAlias = Any
 """An array of any supported library. The array API standard has no common base class to name here."""
+
+
+class DeviceError(RuntimeError):
+    """A GPU was asked for, and there is none to be had. The message says why."""
 
 
 def array_module(*arrays: Array) -> ModuleType:
@@ -32,7 +39,8 @@ def array_module(*arrays: Array) -> ModuleType:
     Raises
     ------
     TypeError
-        If one of them is no array, if they belong to different libraries, or if all are None.
+        If one of them is no array, or one of a class with an arithmetic of its own (numpy.matrix, masked arrays), if
+        they belong to different libraries, or if all are None.
     """
     return named_module({f"arrays[{i}]": array for i, array in enumerate(arrays)})
 
@@ -43,6 +51,11 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
     for name, array in arrays.items():
         if array is None:
             continue
+        if computes_otherwise(array):
+            kind = type(array).__name__
+            raise TypeError(
+                f"{name}: expected a plain array, got {kind}; numpy.asarray({name}) forgets what {kind} adds"
+            )
         if not array_api_compat.is_array_api_obj(array):  # NumPy's scalars are: its arithmetic makes them of 0-d arrays
             raise TypeError(
                 f"{name}: expected an array (NumPy, CuPy, torch or array-api-strict), got {type(array).__name__}"
@@ -58,6 +71,12 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
     return xp
 
 
+def computes_otherwise(array: Array) -> bool:
+    """Whether it is a class of NumPy's that does not compute as the formulas say: masked arrays, and numpy.matrix."""
+    masked = sys.modules.get("numpy.ma")  # where it was never imported, there is no masked array
+    return isinstance(array, np.matrix) or (masked is not None and isinstance(array, masked.MaskedArray))
+
+
 def as_module(xp: ModuleType | None) -> ModuleType:
     """Return the array API form of a module that a user names. None means NumPy.
 
@@ -65,9 +84,13 @@ def as_module(xp: ModuleType | None) -> ModuleType:
     ------
     TypeError
         If `xp` is no array module.
+    DeviceError
+        If it is CuPy, and there is no GPU.
     """
     if xp is None:
         xp = np
+    if getattr(xp, "__name__", "") in ("cupy", "array_api_compat.cupy"):
+        return gpu_module()
     try:
         return array_module(xp.zeros(1))
     except AttributeError:
@@ -82,6 +105,69 @@ def library_name(xp: ModuleType) -> str:
 def is_numpy(xp: ModuleType) -> bool:
     """Whether `xp` is NumPy."""
     return array_api_compat.is_numpy_namespace(xp)
+
+
+def gpu_module() -> ModuleType:
+    """CuPy, in its array API form, where there is a GPU. That it can be imported says nothing: it needs none for that.
+
+    Raises
+    ------
+    DeviceError
+        If CuPy is not installed, cannot be imported, or finds no GPU.
+    """
+    try:
+        cupy = importlib.import_module("cupy")
+        there = cupy.cuda.is_available()
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == "cupy"
+        reason = "which is not installed" if missing else f"which cannot be imported here ({error})"
+        raise DeviceError(f'device: a GPU needs CuPy, {reason}: pip install "npattn[cuda]"') from None
+    if not there:
+        raise DeviceError(
+            f"device: CuPy {cupy.__version__} finds no GPU here: cupy.cuda.is_available() is False. "
+            "Without one NumPy does the work"
+        )
+    return array_module(cupy.zeros(1))
+
+
+def placed(name: str, xp: ModuleType) -> tuple[ModuleType, Any]:
+    """The module, and the device of it, that arrays of `xp` move to when they are to go to the device `name`.
+
+    "cuda" makes CuPy of NumPy, and "cpu" NumPy of CuPy. torch keeps its arrays and moves them.
+
+    Raises
+    ------
+    ValueError
+        If the name is not "cpu" or "cuda".
+    DeviceError
+        If there is no GPU, or the library has none.
+    """
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected 'cpu' or 'cuda', got {name!r}")
+    if is_numpy(xp) or is_cupy(xp):
+        return (gpu_module() if name == "cuda" else as_module(None)), None
+    if is_torch(xp):
+        if name == "cuda" and not importlib.import_module("torch").cuda.is_available():
+            raise DeviceError("device: torch finds no GPU here: torch.cuda.is_available() is False")
+        return xp, name
+    if name == "cuda":
+        raise DeviceError(f"device: {library_name(xp)} has no GPU")
+    return xp, None
+
+
+def from_numpy(array: np.ndarray, xp: ModuleType, target: Any = None) -> Array:
+    """An array of the module `xp` with the values of `array`, on the device `target`; None means its default."""
+    return xp.asarray(array) if target is None else xp.asarray(array, device=target)
+
+
+def is_cupy(xp: ModuleType) -> bool:
+    """Whether `xp` is CuPy."""
+    return array_api_compat.is_cupy_namespace(xp)
+
+
+def is_torch(xp: ModuleType) -> bool:
+    """Whether `xp` is torch."""
+    return array_api_compat.is_torch_namespace(xp)
 
 
 def device(array: Array) -> Any:
@@ -111,3 +197,9 @@ def to_numpy(array: Array) -> np.ndarray:
         xp = array_api_compat.array_namespace(array)
         return np.asarray(array_api_compat.to_device(array, xp.Device("CPU_DEVICE")))
     return np.asarray(array)
+
+
+def quiet() -> AbstractContextManager[Any]:
+    """Within, NumPy does not warn of an overflow or of ∞ − ∞. Where `numpy.errstate` says "raise", it still raises."""
+    warns: Any = {kind: "ignore" for kind, action in np.geterr().items() if action == "warn"}
+    return np.errstate(**warns)

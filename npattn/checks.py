@@ -32,7 +32,8 @@ def floating(**arrays: Array) -> ModuleType:
         if array is None:
             continue
         if array.dtype not in accepted:
-            raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}")
+            order = "" if getattr(array.dtype, "isnative", True) else ", which is not this machine's byte order"
+            raise TypeError(f"{name}: expected dtype float32 or float64, got {array.dtype}{order}")
         if first is None:
             first, dtype = name, array.dtype
         elif array.dtype != dtype:
@@ -57,12 +58,14 @@ def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
     Raises
     ------
     TypeError
-        If it is None.
+        If it is no array.
     ValueError
         If the number of axes or a known size differs.
     """
     if array is None:
         raise TypeError(f"{name}: expected an array, got None")
+    if not hasattr(array, "shape"):
+        named_module({name: array})  # says so
     shape = tuple(array.shape)
     names = axes.split()
     tail = names[1:] if names[:1] == ["..."] else names
@@ -75,16 +78,33 @@ def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
     return shape
 
 
+def odd_kernel(name: str, w: Array, axes: str, **known: int) -> tuple[int, ...]:
+    """`shaped` for a kernel: its last two axes, both called k, are as long as each other, and odd.
+
+    Raises
+    ------
+    TypeError
+        If it is no array.
+    ValueError
+        If the number of axes or a known size differs, or k is even.
+    """
+    k = shaped(name, w, axes, **known)[-1]
+    return shaped(name, w, axes, **known, k=odd(f"{name} (its last axis)", k))
+
+
 def same_shape(name: str, array: Array, shape: tuple[int, ...], what: str) -> None:
     """Check that `array` has exactly `shape`, which is that of `what` ("the output y", say).
 
     Raises
     ------
+    TypeError
+        If it is no array.
     ValueError
         If it has not.
     """
-    if tuple(array.shape) != tuple(shape):
-        raise ValueError(f"{name}: expected shape {tuple(shape)}, that of {what}, got {tuple(array.shape)}")
+    found = shaped(name, array, "...")
+    if found != tuple(shape):
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, that of {what}, got {found}")
 
 
 def whole_number(name: str, value: int, least: int = 1, most: int | None = None) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from npattn import __version__, bench
 from npattn.ablation import AblationError
 from npattn.ablation import command as ablation_command
+from npattn.backend import DeviceError
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
 from npattn.dialects import command as dialect_command
@@ -16,6 +17,11 @@ from npattn.explain import counts, sheet, trace
 from npattn.gradcheck import command as gradcheck_command
 from npattn.models import ATTENTIONS, NETWORKS
 from npattn.training import TrainConfig, TrainingError, train
+
+TOLD = (
+    AblationError, CheckpointError, DataError, DeviceError, TrainingError, bench.BenchError, OSError, ValueError,
+)  # fmt: skip
+"""The errors that are told in one line."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (DataError, CheckpointError, TrainingError, AblationError, bench.BenchError, OSError, ValueError) as error:
+    except TOLD as error:
         print(f"npattn: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -78,13 +84,17 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     where.add_argument("--download", action="store_true", default=None, help="fetch all 60,000 over https")
     sub.add_argument("--out", metavar="DIR", help="where the results go (a new folder under runs/)")
     sub.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, under its own settings")
+    sub.add_argument("--device", choices=["cpu", "cuda"], help=f"where it runs; cuda needs CuPy ({default.device})")
     sub.add_argument("--textbook", action="store_true", default=None, help="take the textbook path in every layer")
     sub.set_defaults(run=run_train)
 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train, or go on. Returns 130 if it was interrupted, after saving."""
-    names = ("model", "attention", "epochs", "batch_size", "lr", "seed", "save_every", "data_dir", "download", "out")
+    names = (
+        "model", "attention", "epochs", "batch_size", "lr", "seed", "save_every",
+        "data_dir", "download", "out", "device",
+    )  # fmt: skip
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.textbook:
         given["fused"] = False

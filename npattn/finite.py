@@ -7,17 +7,20 @@ names the first that was given numbers and made something else of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from npattn.backend import Array, to_numpy
 from npattn.layer import Layer, Sequential
 from npattn.ops import loss
 
 
-def bad(array: np.ndarray) -> str | None:
+def bad(array: Array) -> str | None:
     """What is wrong with an array, "3 of its 144 numbers are nan" say; None if all its numbers are finite."""
+    array = to_numpy(array)
     wrong = ~np.isfinite(array)
     if not wrong.any():
         return None
@@ -27,23 +30,23 @@ def bad(array: np.ndarray) -> str | None:
 
 def every(arrays: Mapping[str, Any]) -> bool:
     """Whether all numbers are finite, of all arrays or plain numbers."""
-    return all(np.isfinite(array).all() for array in arrays.values())
+    return all(np.isfinite(to_numpy(array)).all() for array in arrays.values())
 
 
-def after_backward(value: np.ndarray, model: Layer) -> bool:
+def after_backward(value: Array, model: Layer) -> bool:
     """Whether a step has gone well so far: its loss, its gradients' squares and the running statistics are finite.
 
     The squares, since AdamW squares them: a float32 gradient beyond 1.8e19 would make its second moment infinite.
     """
     return (
-        bool(np.isfinite(value))
-        and all(np.isfinite(np.vdot(gradient, gradient)) for gradient in model.grads.values())
+        math.isfinite(float(value))
+        and all(np.isfinite(np.vdot(g, g)) for g in map(to_numpy, model.grads.values()))
         and every(model.buffers)
     )
 
 
 @np.errstate(all="ignore")
-def culprit(model: Sequential, x: np.ndarray, t: np.ndarray, digits: np.ndarray, which: str = "training") -> str:
+def culprit(model: Sequential, x: Array, t: Array, digits: Array, which: str = "training") -> str:
     """Where the first NaN or infinity of a step comes from.
 
     Parameters
@@ -74,9 +77,9 @@ def culprit(model: Sequential, x: np.ndarray, t: np.ndarray, digits: np.ndarray,
             if fault := bad(array):
                 return f"it began in the forward of {name}, {layer}: of its {what} {fault}; {sizes(name, layer, given)}"
     value, cache = loss.forward(y, t)
-    if not np.isfinite(value):
-        return f"it began in the loss, of scores up to {np.abs(y).max():.2g}"
-    dy = loss.backward(np.ones_like(value), cache)
+    if not math.isfinite(float(value)):
+        return f"it began in the loss, of scores up to {np.abs(to_numpy(y)).max():.2g}"
+    dy = loss.backward(model.xp.ones_like(value), cache)
     for name, layer in reversed(list(named(model))):
         given, dy = dy, layer.backward(dy)
         for what, array in {**layer.grads, "input": dy}.items():
@@ -96,12 +99,12 @@ def in_state(model: Sequential) -> str:
     raise ValueError("model: all its parameters and buffers are finite")
 
 
-def sizes(name: str, layer: Layer, given: np.ndarray, what: str = "the input") -> str:
+def sizes(name: str, layer: Layer, given: Array, what: str = "the input") -> str:
     """How large the numbers were that the layer worked with."""
-    told = [f"{what} goes up to {np.abs(given).max():.2g}"]
+    told = [f"{what} goes up to {np.abs(to_numpy(given)).max():.2g}"]
     if layer.params:
-        key, array = max(layer.params.items(), key=lambda item: np.abs(item[1]).max())
-        told.append(f"{name}.{key} up to {np.abs(array).max():.2g}")
+        key, array = max(layer.params.items(), key=lambda item: np.abs(to_numpy(item[1])).max())
+        told.append(f"{name}.{key} up to {np.abs(to_numpy(array)).max():.2g}")
     return ", ".join(told)
 
 

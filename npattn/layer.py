@@ -17,7 +17,17 @@ from typing import Any, Self, TypedDict
 
 import numpy as np
 
-from npattn.backend import Array, array_module, as_module, copied, library_name, to_numpy
+from npattn.backend import (
+    Array,
+    array_module,
+    as_module,
+    copied,
+    from_numpy,
+    library_name,
+    placed,
+    quiet,
+    to_numpy,
+)
 from npattn.checks import floating, same_shape, shaped
 
 _keep_cache: ContextVar[bool] = ContextVar("keep_cache", default=True)
@@ -72,6 +82,7 @@ class Layer:
         A `numpy.random.Generator` or a seed for the initial weights. None takes fresh ones each time.
     xp
         The array module of the parameters: `numpy` (the default), `cupy`, `torch`, …
+        `to("cuda")` moves a layer to a GPU.
     fused
         Whether the fused form of the pair may be used where there is one and x is NumPy's. `path` says which ran.
 
@@ -87,11 +98,15 @@ class Layer:
         "textbook" or "fused", whichever the last forward took; None before it.
     attention
         The gates of the last forward, name to array: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W).
+    xp, device
+        The array module of the parameters, and the device of it; None is the module's default.
 
     Raises
     ------
     TypeError
         If dtype is not float32 or float64, rng no generator and no seed, or xp no array module.
+    npattn.backend.DeviceError
+        If xp is CuPy, and there is no GPU.
     """
 
     input_axes: str | None = None  # the axes that x must have, "N C H W" say; None leaves it to the pair
@@ -107,6 +122,7 @@ class Layer:
         fused: bool = True,
     ) -> None:
         self.xp = as_module(xp)
+        self.device: Any = None
         self.dtype = dtype_name(dtype)
         try:
             self.rng = np.random.default_rng(rng)
@@ -126,8 +142,12 @@ class Layer:
         self._no_cache = "backward before forward: call the layer on an input first"
 
     def own(self, values: Any) -> Array:
-        """`values` as an array of the layer's library and dtype."""
-        return self.xp.asarray(np.asarray(values, dtype=self.dtype))
+        """`values` as an array of the layer's library, device and dtype."""
+        return from_numpy(np.asarray(values, dtype=self.dtype), self.xp, self.device)
+
+    def where(self) -> str:
+        """Library, device and dtype in words: "torch on cuda and float32"."""
+        return library_name(self.xp) + ("" if self.device is None else f" on {self.device}") + f" and {self.dtype}"
 
     # The two that a subclass writes
 
@@ -163,7 +183,8 @@ class Layer:
         self._cache = None
         self._no_cache = "backward after a forward that failed: call the layer on an input first"
         self._choose(x)
-        y, cache = self.pair.run(self, x) if self.varied else self.run(x)
+        with quiet():
+            y, cache = self.pair.run(self, x) if self.varied else self.run(x)
         if _keep_cache.get():
             self._cache = cache
             self._y = (array_module(y), y.dtype, tuple(y.shape))
@@ -215,7 +236,8 @@ class Layer:
         if dy.dtype != dtype:
             raise TypeError(f"dy: expected dtype {dtype}, that of the output y, got {dy.dtype}")
         same_shape("dy", dy, shape, "the output y")
-        dx, grads = self.pair.undo(self, dy, self._cache) if self.varied else self.undo(dy, self._cache)
+        with quiet():
+            dx, grads = self.pair.undo(self, dy, self._cache) if self.varied else self.undo(dy, self._cache)
         self.grads = grads
         return dx
 
@@ -286,19 +308,34 @@ class Layer:
             for key in list(mine):
                 mine[key] = loaded[key]
 
-    def to(self, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
-        """Move parameters and buffers to another dtype or array module; caches are dropped. Returns the layer.
+    def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+        """Move parameters and buffers to another device, dtype or array module; caches are dropped. Returns the layer.
+
+        Parameters
+        ----------
+        device
+            "cuda": to the GPU. A layer of NumPy's becomes one of CuPy's, and takes CuPy's arrays from then on; one of
+            torch's stays torch's. "cpu": the way back.
+        dtype
+            float32 or float64.
+        xp
+            The array module. On its default device, unless `device` says otherwise.
 
         Raises
         ------
         TypeError
             If dtype is not float32 or float64, or xp no array module.
+        ValueError
+            If device is not "cpu" or "cuda".
+        npattn.backend.DeviceError
+            If a GPU is asked for and there is none. The layer stays as it was.
         """
         state = {key: to_numpy(value) for key, value in {**self.params, **self.buffers}.items()}
-        if dtype is not None:
-            self.dtype = dtype_name(dtype)
-        if xp is not None:
-            self.xp = as_module(xp)
+        to_dtype = self.dtype if dtype is None else dtype_name(dtype)
+        to_xp, to_device = (self.xp, self.device) if xp is None else (as_module(xp), None)
+        if device is not None:
+            to_xp, to_device = placed(device, to_xp)
+        self.dtype, self.xp, self.device = to_dtype, to_xp, to_device
         self._assign({key: self.own(value) for key, value in state.items()})
         self.grads, self._gates = {}, {}
         self._cache, self._no_cache = (
@@ -354,12 +391,10 @@ class Nested(Layer):
         for name, layer in self.layers.items():
             if not isinstance(layer, Layer):
                 raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
-            if layer.xp is not first.xp or layer.dtype != first.dtype:
-                raise TypeError(
-                    f"{name}: expected a layer of {library_name(first.xp)} and {first.dtype}, as the first one, "
-                    f"got {library_name(layer.xp)} and {layer.dtype}"
-                )
+            if layer.xp is not first.xp or layer.dtype != first.dtype or layer.device != first.device:
+                raise TypeError(f"{name}: expected a layer of {first.where()}, as the first one, got {layer.where()}")
         super().__init__(dtype=first.dtype, xp=first.xp)
+        self.device = first.device
         self.params = Joined(self.layers, "params")
         self.grads = Joined(self.layers, "grads")
         self.buffers = Joined(self.layers, "buffers")
@@ -371,10 +406,10 @@ class Nested(Layer):
             f"{name}.{key}": gate for name, layer in self.layers.items() for key, gate in layer._gates.items()
         }
 
-    def to(self, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+    def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
         for layer in self.layers.values():
-            layer.to(dtype=dtype, xp=xp)
-        return super().to(dtype=dtype, xp=xp)
+            layer.to(device, dtype=dtype, xp=xp)
+        return super().to(device, dtype=dtype, xp=xp)
 
     def train(self, mode: bool = True) -> Self:
         for layer in self.layers.values():

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from npattn import checkpoint, data, finite, models
+from npattn.backend import Array, from_numpy, to_numpy
 from npattn.checks import real_number, whole_number
 from npattn.explain.gates import gate_statistics
 from npattn.files import alone, atomic, sweep
@@ -76,6 +77,8 @@ class TrainConfig:
         The folder for results; None makes a new one under runs/.
     fused
         Whether layers may take their fused path.
+    device
+        "cpu", or "cuda": network, loss and optimiser on the GPU, by CuPy; digits are moved and scaled on the CPU.
 
     Raises
     ------
@@ -99,12 +102,15 @@ class TrainConfig:
     download: bool = False
     out: str | os.PathLike[str] | None = None
     fused: bool = True
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         models.known("model", self.model, models.NETWORKS)
         if self.attention is None:
             object.__setattr__(self, "attention", models.NETWORKS[self.model].attention)
         models.known("attention", str(self.attention), models.ATTENTIONS)
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected 'cpu' or 'cuda', got {self.device!r}")
         values: dict[str, Any] = {  # as plain numbers and strings, which a checkpoint can hold
             "epochs": whole_number("epochs", self.epochs, most=10**6),
             "batch_size": whole_number("batch_size", self.batch_size, least=2, most=60_000),
@@ -236,6 +242,8 @@ def train(
         If there is nothing to resume from.
     OSError
         If the folder or the figures cannot be written.
+    npattn.backend.DeviceError
+        If the GPU is asked for and there is none.
     """
     need_matplotlib()
     if resume is not None:
@@ -249,9 +257,9 @@ def train(
         check_position(out / CHECKPOINT, config, state, optimizer, len(digits.train_labels))
     else:
         config = config or TrainConfig()
+        model = network(config).to(config.device)
         digits = data.load(config.data_dir, download=config.download)
         out = new_folder(config)
-        model = network(config)
         state, optimizer = State(), AdamW(model.params, decay=config.decay)
 
     shown: Progress = for_terminal() if progress else Silent()
@@ -302,8 +310,8 @@ class Run:
         """
         state, config = self.state, self.config
         with no_grad(), np.errstate(all="ignore"):
-            batch = min(config.batch_size, self.count)
-            rows = models.table(self.model.eval(), np.zeros((batch, 1, 28, 28), np.float32))
+            blank = self.model.own(np.zeros((min(config.batch_size, self.count), 1, 28, 28)))
+            rows = models.table(self.model.eval(), blank)
         self.progress.start(rows, self.digits.source, config, state.epoch)
         self.began = time.perf_counter()
         with interruptible() as interrupted:
@@ -340,15 +348,15 @@ class Run:
         state, config = self.state, self.config
         chosen = order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
         rng = np.random.default_rng((config.seed, state.epoch, state.step))
-        x = prepared(jittered(self.digits.train_images[chosen], config.shift, config.turn, config.zoom, rng))
-        t = self.digits.train_labels[chosen].astype(np.int64)
+        moved = jittered(self.digits.train_images[chosen], config.shift, config.turn, config.zoom, rng)
+        x, t = batch(self.model, moved, self.digits.train_labels[chosen])
 
         with np.errstate(all="ignore"):  # what is no number is looked for, and named
             scores = self.model.train()(x)
             value, cache = loss.forward(scores, t)
-            self.model.backward(loss.backward(np.ones_like(value), cache))
+            self.model.backward(loss.backward(self.model.xp.ones_like(value), cache))
             if not finite.after_backward(value, self.model):
-                what = "a number is not finite" if np.isfinite(value) else f"the loss is {float(value)}"
+                what = "a number is not finite" if np.isfinite(float(value)) else f"the loss is {float(value)}"
                 raise self.stop(what, finite.culprit(self.model, x, t, chosen))
             self.optimizer.step(self.model.grads, self.rate())
             if not finite.every(self.model.params):
@@ -357,9 +365,9 @@ class Run:
                 )
         self.tested = None
 
-        state.loss += float(value) * len(t)
-        state.right += int(np.sum(np.argmax(scores, axis=1) == t))
-        state.seen += len(t)
+        state.loss += float(value) * len(chosen)
+        state.right += int(np.sum(np.argmax(to_numpy(scores), axis=1) == self.digits.train_labels[chosen]))
+        state.seen += len(chosen)
         state.step += 1
         self.progress.step(state.loss / state.seen, state.right / state.seen)
 
@@ -397,14 +405,14 @@ class Run:
     @np.errstate(all="ignore")
     def untestable(self) -> str:
         """Where the first number that is none comes from as the first test digits go through the network."""
-        x, t = prepared(self.digits.test_images[:500]), self.digits.test_labels[:500].astype(np.int64)
+        x, t = batch(self.model, self.digits.test_images[:500], self.digits.test_labels[:500])
         return finite.culprit(self.model.eval(), x, t, np.arange(len(t)), which="test")
 
     @np.errstate(all="ignore")
     def gates(self) -> dict[str, dict[str, float]]:
         """How the gates stand for the first test digits, always the same ones; empty if the network does not attend."""
         with no_grad():
-            self.model.eval()(prepared(self.digits.test_images[:GATE_DIGITS]))
+            self.model.eval()(self.model.own(prepared(self.digits.test_images[:GATE_DIGITS])))
         return gate_statistics(self.model.attention)
 
     def save(self) -> None:
@@ -419,7 +427,8 @@ class Run:
             "optimizer_steps": self.optimizer.steps,
             "source": self.digits.source,
         }
-        self.written(CHECKPOINT, lambda path: checkpoint.save(path, arrays, meta))
+        host = {key: to_numpy(value) for key, value in arrays.items()}
+        self.written(CHECKPOINT, lambda path: checkpoint.save(path, host, meta))
         self.saved = f"{self.out / CHECKPOINT} stands before epoch {self.state.epoch + 1}, step {self.state.step + 1}"
         metrics = {
             "config": meta["config"],
@@ -448,6 +457,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all. Raises OSError."""
     with atomic(path) as file:
         file.write(text.encode())
+
+
+def batch(model: Sequential, images: np.ndarray, labels: np.ndarray) -> tuple[Array, Array]:
+    """Digits (N, 28, 28), 0 to 255, and their classes as the network's x and t, on its device."""
+    return model.own(prepared(images)), from_numpy(labels.astype(np.int64), model.xp, model.device)
 
 
 def prepared(images: np.ndarray) -> np.ndarray:
@@ -487,16 +501,17 @@ def evaluate(
     total, confusion = 0.0, np.zeros((models.CLASSES, models.CLASSES), np.int64)
     with no_grad(), np.errstate(all="ignore"):  # whether the loss is a number can be seen
         for start in range(0, len(labels), batch_size):
-            t = labels[start : start + batch_size].astype(np.int64)
-            scores = model(prepared(images[start : start + batch_size]))
-            total += float(loss.forward(scores, t)[0]) * len(t)
-            np.add.at(confusion, (t, np.argmax(scores, axis=1)), 1)
+            right = labels[start : start + batch_size]
+            x, t = batch(model, images[start : start + batch_size], right)
+            scores = model(x)
+            total += float(loss.forward(scores, t)[0]) * len(right)
+            np.add.at(confusion, (right, np.argmax(to_numpy(scores), axis=1)), 1)
     model.train(was_training)
     return total / len(labels), float(np.trace(confusion)) / len(labels), confusion
 
 
 def load_model(folder: str | os.PathLike[str]) -> Sequential:
-    """The network of a run, in eval mode. `prepared` makes its input from images.
+    """The network of a run, in eval mode, on the CPU. `prepared` makes its input from images.
 
     Parameters
     ----------
@@ -508,21 +523,28 @@ def load_model(folder: str | os.PathLike[str]) -> Sequential:
     npattn.checkpoint.CheckpointError
         If there is no checkpoint in it, or a broken one.
     """
-    return restored(Path(folder))[2].eval()
+    return restored(Path(folder), "cpu")[2].eval()
 
 
-def restored(out: Path) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
-    """Config, state, model, optimiser and the digits' source, as `Run.save` left them. Raises CheckpointError."""
+def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
+    """Config, state, model, optimiser and the digits' source, as `Run.save` left them; None is the run's own device.
+
+    Raises CheckpointError, or DeviceError if there is no such device.
+    """
     path = out / CHECKPOINT
     arrays, meta = checkpoint.load(path)
     try:
-        return rebuilt(arrays, meta)
+        config, state, model, optimizer, source = rebuilt(arrays, meta)
     except (KeyError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{path}: does not hold a run of the demo: {error}") from None
+    model.to(device or config.device)
+    for moment in (optimizer.m, optimizer.v):
+        moment.update({key: model.own(value) for key, value in moment.items()})
+    return config, state, model, optimizer, source
 
 
 def rebuilt(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
-    """The same from a checkpoint's arrays and meta. Raises KeyError, TypeError, ValueError if they are not a run's."""
+    """The same on the CPU, from arrays and meta. Raises KeyError, TypeError, ValueError if they are not a run's."""
     config = TrainConfig(**meta["config"])
     state = State(**meta["state"])
     if state.epoch > config.epochs:

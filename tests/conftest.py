@@ -7,12 +7,15 @@ import sys
 from socket import gethostname
 from typing import Any, NamedTuple
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # one test a processor at a time: BLAS need not share it out
+
 import array_api_strict
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from npattn.backend import as_module, to_numpy
+from npattn.backend import DeviceError, as_module, from_numpy, gpu_module, to_numpy
 
 quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=15, **quiet)
@@ -49,7 +52,7 @@ class Library(NamedTuple):
             return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
         if values is None or self.name == "numpy":
             return values
-        return self.xp.asarray(np.array(values), device=self.device)
+        return from_numpy(np.array(values), self.xp, self.device)
 
     def numpy(self, values: Any) -> Any:
         """The way back."""
@@ -59,7 +62,7 @@ class Library(NamedTuple):
         return None if values is None else to_numpy(values)
 
 
-@pytest.fixture(params=["numpy", "array-api-strict", "torch", "cupy"])
+@pytest.fixture(params=["numpy", "array-api-strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])
 def library(request: pytest.FixtureRequest) -> Library:
     """NumPy; array-api-strict on its second device, where no NumPy function works; torch and CuPy if they are there."""
     if request.param == "numpy":
@@ -69,7 +72,7 @@ def library(request: pytest.FixtureRequest) -> Library:
     if request.param == "torch":
         torch = pytest.importorskip("torch", reason="torch is not installed")
         return Library("torch", as_module(torch), torch.device("cpu"))
-    cupy = pytest.importorskip("cupy", reason="cupy is not installed")
-    if not cupy.cuda.is_available():
-        pytest.skip("no GPU: cupy.cuda.is_available() is False")
-    return Library("cupy", as_module(cupy), cupy.cuda.Device())
+    try:
+        return Library("cupy", gpu_module(), None)
+    except DeviceError as error:
+        pytest.skip(f"no GPU: {error}")

@@ -13,6 +13,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 
 import npattn
 from npattn import checkpoint, data, training
+from npattn.ablation import VARIANTS, trainings
 from npattn.explain import images
 
 
@@ -297,7 +299,7 @@ def wrong_arrays(arrays: dict[str, Any], rng: random.Random) -> dict[Any, Any]:
                 arrays[key] = rng.choice((
                     np.zeros(()), np.zeros((1,) * 64, np.float32), np.array(["a"]), np.array([None]),
                     np.zeros(3, "M8[s]"),
-                    np.zeros(old.shape, ">f4"), np.zeros(old.shape, np.int8), old.T, old[None],
+                    np.zeros(old.shape, ">f4"), np.zeros(old.shape, np.int8), old.T, np.zeros((1, *old.shape[:8])),
                     np.zeros(old.shape, np.float16), np.ones(old.shape, complex), np.zeros((0, 2**40)),
                 ))  # fmt: skip
             case _:
@@ -350,6 +352,9 @@ class Held:
     def read_bytes(self) -> bytes:
         return self.raw
 
+    def read_text(self, encoding: str) -> str:
+        return self.raw.decode(encoding)
+
     def __str__(self) -> str:
         return "the file"
 
@@ -393,6 +398,33 @@ def parse_image(raw: bytes) -> None:
     assert notes
 
 
+# What `npattn ablate` keeps
+
+VARIANT = VARIANTS[0]
+SETTINGS = trainings.Settings()
+KEPT = {
+    "variant": VARIANT.name,
+    "seed": 0,
+    "settings": dataclasses.asdict(SETTINGS),
+    "accuracy": 0.9,
+}
+
+
+def finished(rng: random.Random) -> bytes:
+    """A finished training, or one that is nearly it."""
+    if rng.random() < 0.02:
+        return rng.choice((b"[" * 10**5, b"9" * 5000, b"\xff", b"null"))
+    raw = json.dumps(changed(KEPT, rng)).encode()
+    return mutated(raw, rng) if rng.random() < 0.3 else raw
+
+
+def parse_finished(raw: bytes) -> None:
+    trainings.file_of = lambda *given: Held(raw)  # type: ignore[assignment,return-value]
+    found = trainings.kept(Path(), VARIANT, 0, SETTINGS)
+    assert found is not None
+    assert found["settings"] == KEPT["settings"]
+
+
 WRONG = (KeyError, TypeError, ValueError)
 
 TARGETS = (
@@ -402,5 +434,6 @@ TARGETS = (
     Target("config", lambda rng: changed(CONFIG, rng), parse_config, (TypeError, ValueError), 13),
     Target("run", run, parse_run, WRONG, 1, memory=4 << 20),
     Target("image", image, parse_image, (images.ImageError,), 2, memory=512 << 20, bytes=True),
+    Target("ablation", finished, parse_finished, (trainings.AblationError,), 3, bytes=True),
     Target("state_dict", state_dict, parse_state_dict, WRONG, 15),
 )

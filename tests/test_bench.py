@@ -10,6 +10,7 @@ import pytest
 
 import npattn
 from npattn import bench
+from npattn.bench import measure, pytorch, sides
 
 
 @pytest.fixture
@@ -22,11 +23,11 @@ def parser() -> argparse.ArgumentParser:
 @pytest.fixture(autouse=True)
 def without_torch(monkeypatch):
     """These tests time nothing of PyTorch's: it takes seconds to compile."""
-    monkeypatch.setattr(bench, "torch_module", lambda: None)
-    monkeypatch.setattr(bench, "PAUSE", 0)
+    monkeypatch.setattr(pytorch, "torch_module", lambda: None)
+    monkeypatch.setattr(measure, "PAUSE", 0)
 
 
-@pytest.mark.parametrize("block", list(bench.BLOCKS))
+@pytest.mark.parametrize("block", list(sides.BLOCKS))
 def test_a_block_is_measured_and_written(parser, tmp_path, capsys, block):
     out = tmp_path / "out.json"
     line = ["bench", "--block", block, "--shape", "2,4,6,5", "--runs", "3", "--threads", "1", "--json", str(out)]
@@ -42,28 +43,28 @@ def test_a_block_is_measured_and_written(parser, tmp_path, capsys, block):
         assert len(side["both"]["times"]) == len(side["forward"]["times"]) == 3
         assert side["both"]["median"] > 0
     printed = capsys.readouterr().out
-    assert bench.BLOCKS[block].name in printed
+    assert sides.BLOCKS[block].name in printed
     assert "floor" in printed
     assert f"{result['sides'][0]['both']['median'] * 1e3:.2f}" in printed
     assert npattn.get_num_threads() != 0
 
 
 def test_sides_that_disagree_are_not_timed():
-    right = bench.Side("right", None, lambda: {"y": np.ones(3)})
-    wrong = bench.Side("wrong", None, lambda: {"y": np.ones(3) * 1.01})
-    bench.compare([right, right], 1e-12)
+    right = sides.Side("right", None, lambda: {"y": np.ones(3)})
+    wrong = sides.Side("wrong", None, lambda: {"y": np.ones(3) * 1.01})
+    measure.compare([right, right], 1e-12)
     with pytest.raises(bench.BenchError, match=r"wrong: y differs from right's by 1.0e-02"):
-        bench.compare([right, wrong], 1e-3)
-    nan = bench.Side("nan", None, lambda: {"y": np.full(3, np.nan)})
+        measure.compare([right, wrong], 1e-3)
+    nan = sides.Side("nan", None, lambda: {"y": np.full(3, np.nan)})
     with pytest.raises(bench.BenchError, match="nan: y differs"):
-        bench.compare([right, nan], 1e-3)
+        measure.compare([right, nan], 1e-3)
 
 
 def test_a_side_on_another_path_is_refused():
     layer = npattn.ReLU(fused=False)
     x = np.ones((1, 2, 3, 4), dtype=np.float32)
     with pytest.raises(bench.BenchError, match="the fused side took the textbook path"):
-        bench.our_side("fused", layer, x, x).both()
+        sides.our_side("fused", layer, x, x).both()
 
 
 @pytest.mark.parametrize("shape", ["8,32,300", "a,b,c,d", "0,1,1,1", "1,2,3,-4", ""])
@@ -82,11 +83,11 @@ def test_a_count_that_makes_no_sense(parser, flag, capsys):
 
 def test_data_with_ties():
     rng = np.random.default_rng(0)
-    assert (bench.inputs((2, 3, 4, 5), "float32", "relu", rng) >= 0).all()
-    assert not bench.inputs((2, 3, 4, 5), "float64", "zero", rng).any()
-    assert bench.inputs((2, 3, 4, 5), "float64", "dense", rng).dtype == np.float64
+    assert (sides.inputs((2, 3, 4, 5), "float32", "relu", rng) >= 0).all()
+    assert not sides.inputs((2, 3, 4, 5), "float64", "zero", rng).any()
+    assert sides.inputs((2, 3, 4, 5), "float64", "dense", rng).dtype == np.float64
 
 
 def test_peak_memory_sees_what_a_call_takes():
-    peak = bench.peak_memory(lambda: np.ones(30_000_000))
+    peak = measure.peak_memory(lambda: np.ones(30_000_000))
     assert peak is None or 200e6 < peak < 400e6

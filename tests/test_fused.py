@@ -634,3 +634,15 @@ def test_the_callers_errstate_holds_in_all_threads():
     assert layer.path == "fused"
     with np.errstate(over="raise", invalid="raise"), pytest.raises(FloatingPointError):
         layer(x)
+
+
+def test_scratch_is_counted_and_can_be_dropped():
+    """The scratch of all threads, those of the pool too, is known, and a call after dropping it gives the same."""
+    layer = npattn.CBAM(4, ratio=2, rng=0)
+    x = np.random.default_rng(0).standard_normal((8, 4, 64, 64)).astype(np.float32)
+    first = layer(x)
+    assert layer.path == "fused"
+    assert threads.scratch_bytes() > 0
+    threads.drop_scratch()
+    assert threads.scratch_bytes() == 0
+    assert np.array_equal(layer(x), first)

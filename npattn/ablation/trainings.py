@@ -108,7 +108,7 @@ def kept(out: Path, variant: Variant, seed: int, settings: Settings) -> dict[str
         whole = isinstance(found["accuracy"], float) and (found["variant"], found["seed"]) == (variant.name, seed)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AblationError(f"{path}: holds no finished training ({error}); remove it, and it is run again") from None
     if not whole:
         raise AblationError(f"{path}: holds no finished training of {variant.name}; remove it, and it is run again")

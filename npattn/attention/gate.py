@@ -11,10 +11,11 @@ one of them by itself; CBAM has its own two multiplications. Derivation: docs/bl
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from types import ModuleType
+from typing import Any, NamedTuple, Self
 
 from npattn.backend import Array
-from npattn.checks import floating, same_shape
+from npattn.checks import floating, same_shape, shaped
 from npattn.layer import Layer
 
 
@@ -30,8 +31,9 @@ def forward(x: Array, g: Array) -> tuple[Array, Cache]:
     Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
     """
     floating(x=x, g=g)
-    if g.ndim != x.ndim or any(size not in (1, full) for size, full in zip(g.shape, x.shape, strict=True)):
-        raise ValueError(f"g: expected a shape that broadcasts to {tuple(x.shape)}, got {tuple(g.shape)}")
+    full, size = shaped("x", x, "N C H W"), shaped("g", g, "...")
+    if len(size) != 4 or any(s not in (1, f) for s, f in zip(size, full, strict=True)):
+        raise ValueError(f"g: expected a shape that broadcasts to {full}, got {size}")
     y = x * g  # GATE.2
     return y, Cache(x, g)
 
@@ -69,7 +71,7 @@ class Gated(Layer):
         if not isinstance(attention, Layer):
             raise TypeError(f"attention: expected a layer, got {type(attention).__name__}")
         super().__init__(dtype=attention.dtype, xp=attention.xp, fused=attention.fused)
-        self.layer = attention
+        self.layer, self.device = attention, attention.device
         self.signature = repr(attention)
         self.channels = attention.channels
         self.params, self.buffers = attention.params, attention.buffers
@@ -90,3 +92,7 @@ class Gated(Layer):
         dx_gate = self.layer.backward(dg)  # GATE.1
         dx = dx_direct + dx_gate
         return dx, dict(self.layer.grads)
+
+    def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+        self.layer.to(device, dtype=dtype, xp=xp)
+        return super().to(device, dtype=dtype, xp=xp)

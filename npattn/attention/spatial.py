@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Unpack
 
 from npattn.attention.options import SpatialOptions, spatial_plan
 from npattn.backend import Array
-from npattn.checks import floating, odd, same_shape, shaped
+from npattn.checks import floating, odd_kernel, same_shape
 from npattn.layer import Layer, Options
 from npattn.ops import conv2d
 from npattn.ops.activation import SigmoidCache, sigmoid_backward, sigmoid_forward
@@ -52,7 +52,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """
     (w,) = params
     xp = floating(x=x, w=w)
-    shaped("w", w, "1 2 k k", **{"1": 1, "2": 2, "k": odd("w (its last axis)", w.shape[-1])})
+    odd_kernel("w", w, "1 2 k k", **{"1": 1, "2": 2})
 
     m_avg, mean = channel_mean_forward(x)  # SA.1
     m_max, max_ = channel_max_forward(x)  # SA.2

@@ -76,9 +76,9 @@ class Spoken(Layer):
         self.counting.num_batches_tracked = batches
         return loaded
 
-    def to(self, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
-        self.layer.to(dtype=dtype, xp=xp)
-        return super().to(dtype=dtype, xp=xp)
+    def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+        self.layer.to(device, dtype=dtype, xp=xp)
+        return super().to(device, dtype=dtype, xp=xp)
 
     def train(self, mode: bool = True) -> Self:
         self.layer.train(mode)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.backend import to_numpy
 from npattn.files import atomic
 from npattn.layer import Sequential, no_grad
 
@@ -149,8 +150,8 @@ def attention(
     chosen = [int(np.argmax(labels == digit)) for digit in np.linspace(0, 9, count).round()]
     shown = images[chosen]
     with no_grad():
-        scores = model.eval()(prepared(shown))
-    gates = {name: np.asarray(gate) for name, gate in model.attention.items() if gate.ndim == 4}
+        scores = to_numpy(model.eval()(model.own(prepared(shown))))
+    gates = {name: to_numpy(gate) for name, gate in model.attention.items() if gate.ndim == 4}
     spatial = {name: gate[:, 0] for name, gate in gates.items() if gate.shape[1] == 1}
     channel = {name: gate[:, :, 0, 0] for name, gate in gates.items() if gate.shape[1] > 1 and gate.shape[2:] == (1, 1)}
     if not spatial and not channel:

@@ -92,7 +92,9 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
     """Normalise by the statistics of this batch, as `npattn.ops.batch_norm.train_forward` does, with its errors."""
     gamma, beta = params
     floating(x=x, gamma=gamma, beta=beta)
-    N, C, H, W = shaped("x", x, "N C H W", C=gamma.shape[0])
+    (C,) = shaped("gamma", gamma, "C")
+    shaped("beta", beta, "C", C=C)
+    N, C, H, W = shaped("x", x, "N C H W", C=C)
     if N * H * W < 2:
         raise ValueError(f"x: expected at least 2 numbers a channel to take a variance of, got shape {(N, C, H, W)}")
     taken(x=x)
@@ -106,7 +108,10 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
     """Normalise by the running statistics, as `npattn.ops.batch_norm.eval_forward` does, with its errors."""
     gamma, beta = params
     floating(x=x, gamma=gamma, beta=beta, mean=running.mean, var=running.var)
-    shaped("x", x, "N C H W", C=gamma.shape[0])
+    (C,) = shaped("gamma", gamma, "C")
+    for name, value in (("beta", beta), ("mean", running.mean), ("var", running.var)):
+        shaped(name, value, "C", C=C)
+    shaped("x", x, "N C H W", C=C)
     taken(x=x)
 
     cache = Cache(x, 1 / np.sqrt(running.var + eps), running.mean, gamma)  # BN.5, BN.6

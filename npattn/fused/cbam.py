@@ -32,7 +32,7 @@ import numpy as np
 
 from npattn.attention.cbam import Params
 from npattn.backend import Array
-from npattn.checks import floating, odd, same_shape, shaped
+from npattn.checks import floating, odd_kernel, same_shape, shaped
 from npattn.fused import channel, contiguous, maps, spatial, taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.fused.threads import add_up
@@ -59,7 +59,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     shaped("w2", w2, "C R", C=C, R=R)
     shaped("x", x, "N C H W", C=C)
     N, C, H, W = some_pixels(x)
-    shaped("w", w, "1 2 k k", **{"1": 1, "2": 2, "k": odd("w (its last axis)", w.shape[-1])})
+    odd_kernel("w", w, "1 2 k k", **{"1": 1, "2": 2})
     taken(x=x)
 
     P = H * W

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from npattn.backend import Array
-from npattn.checks import floating, odd, same_shape, shaped
+from npattn.checks import floating, odd_kernel, same_shape, shaped
 from npattn.fused import taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.ops.conv2d import Params
@@ -103,7 +103,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """Slide the kernel over every image, as `npattn.ops.conv2d.forward` does, and with its errors."""
     w, b = params
     floating(x=x, w=w, b=b)
-    M, C, k, _ = shaped("w", w, "M C k k", k=odd("w (its last axis)", w.shape[-1]))
+    M, C, k, _ = odd_kernel("w", w, "M C k k")
     N, C, H, W = shaped("x", x, "N C H W", C=C)
     if b is not None:
         shaped("b", b, "M", M=M)

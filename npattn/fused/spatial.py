@@ -21,7 +21,7 @@ import numpy as np
 
 from npattn.attention.spatial import Params
 from npattn.backend import Array
-from npattn.checks import floating, odd, same_shape, shaped
+from npattn.checks import floating, odd_kernel, same_shape
 from npattn.fused import contiguous, conv2d, maps, taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.ops.activation import SigmoidCache
@@ -58,7 +58,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """The spatial gate of x, as `npattn.attention.spatial.forward` gives it, and with its errors."""
     (w,) = params
     floating(x=x, w=w)
-    shaped("w", w, "1 2 k k", **{"1": 1, "2": 2, "k": odd("w (its last axis)", w.shape[-1])})
+    odd_kernel("w", w, "1 2 k k", **{"1": 1, "2": 2})
     N, C, H, W = some_pixels(x)
     taken(x=x)
 

@@ -179,6 +179,13 @@ def scratch_bytes() -> int:
         return sum(array.nbytes for buffers in scratch_of_all for array in list(buffers.arrays.values()))
 
 
+def drop_scratch() -> None:
+    """Give the scratch of all threads back to the system; not while one of them works."""
+    with state.lock:
+        for buffers in scratch_of_all:
+            buffers.arrays.clear()
+
+
 def add_up(parts: Sequence[Sequence[Any]]) -> list[Any]:
     """The sums of the parts' first, second, … entries, added in the order of the parts."""
     return [functools.reduce(operator.add, entries) for entries in zip(*parts, strict=True)]

@@ -53,7 +53,9 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
     """
     gamma, beta = params
     xp = floating(x=x, gamma=gamma, beta=beta)
-    N, C, H, W = shaped("x", x, "N C H W", C=gamma.shape[0])
+    (C,) = shaped("gamma", gamma, "C")
+    shaped("beta", beta, "C", C=C)
+    N, C, H, W = shaped("x", x, "N C H W", C=C)
     if N * H * W < 2:
         raise ValueError(f"x: expected at least 2 numbers a channel to take a variance of, got shape {(N, C, H, W)}")
 
@@ -97,7 +99,10 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
     """
     gamma, beta = params
     xp = floating(x=x, gamma=gamma, beta=beta, mean=running.mean, var=running.var)
-    shaped("x", x, "N C H W", C=gamma.shape[0])
+    (C,) = shaped("gamma", gamma, "C")
+    for name, value in (("beta", beta), ("mean", running.mean), ("var", running.var)):
+        shaped(name, value, "C", C=C)
+    shaped("x", x, "N C H W", C=C)
 
     rho = 1 / xp.sqrt(running.var + eps)  # BN.5
     x_hat = (x - over_pixels(running.mean)) * over_pixels(rho)  # BN.6

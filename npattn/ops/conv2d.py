@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array, copied, device
-from npattn.checks import floating, odd, same_shape, shaped, whole_number
+from npattn.checks import floating, odd, odd_kernel, same_shape, shaped, whole_number
 from npattn.layer import Layer, Options, uniform
 
 
@@ -41,7 +41,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """
     w, b = params
     xp = floating(x=x, w=w, b=b)
-    M, C, k, _ = shaped("w", w, "M C k k", k=odd("w (its last axis)", w.shape[-1]))
+    M, C, k, _ = odd_kernel("w", w, "M C k k")
     N, C, H, W = shaped("x", x, "N C H W", C=C)
     q = k // 2
 

@@ -138,6 +138,7 @@ def channel_max_forward(x: Array) -> tuple[Array, MaxCache]:
     Raises TypeError or ValueError if x is no float array of 4 axes with at least one channel.
     Source: Woo et al. 2018, section 3.2.
     """
+    floating(x=x)
     shape = some_pixels(x)
     y, i = first_max(x, axis=1)  # CMAX.1, CMAX.2
     return y, MaxCache(i, shape)

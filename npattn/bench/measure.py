@@ -1,0 +1,136 @@
+"""Comparing the sides' results, then their times and memory, in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npattn.backend import to_numpy
+from npattn.bench import device, pytorch
+from npattn.bench.sides import BenchError, Side
+from npattn.fused import memory, tiles
+from npattn.fused.threads import drop_scratch, get_num_threads, scratch_bytes, set_num_threads, spread
+
+PAUSE = 0.02  # seconds between two sides, in which the first one's idle threads stop spinning
+SLOW = 1.0  # seconds; a side that takes longer is timed three times only
+
+
+def relative(a: np.ndarray, b: np.ndarray) -> float:
+    """‖a − b‖ / ‖b‖."""
+    scale = float(np.linalg.norm(b.ravel()))
+    return float(np.linalg.norm((a - b).ravel())) / (scale or 1.0)
+
+
+def compare(sides: list[Side], limit: float) -> None:
+    """Check that all sides compute what the first one does. Sets their `difference`.
+
+    Raises
+    ------
+    BenchError
+        If a result differs by more than `limit` of its norm.
+    """
+    first = {key: to_numpy(value) for key, value in sides[0].both().items()}
+    for side in sides[1:]:
+        results = side.both()
+        for key, expected in first.items():
+            difference = relative(to_numpy(results[key]).reshape(expected.shape), expected)
+            side.difference = max(side.difference, difference)
+            if not difference <= limit:
+                raise BenchError(
+                    f"{side.name}: {key} differs from {sides[0].name}'s by {difference:.1e}, limit {limit:.0e}"
+                )
+
+
+def status(key: str) -> float | None:
+    """A line of /proc/self/status in bytes, or None where the system has none."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(key + ":"):
+                return float(line.split()[1]) * 1024
+    return None
+
+
+def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: None) -> float | None:
+    """How far one call drives the process's memory up, in bytes; None where the system does not tell (not Linux).
+
+    The scratch that our threads keep from call to call counts as well.
+    """
+    drop_scratch()
+    call()
+    release()
+    gc.collect()
+    memory.drop()  # what is kept for the next output counts as well
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the highest mark so far
+    except OSError:
+        return None
+    before = status("VmRSS")
+    result = call()
+    highest = status("VmHWM")
+    del result
+    return None if before is None or highest is None else highest - before + scratch_bytes()
+
+
+def measure(sides: list[Side], runs: int, on: str = "cpu") -> None:
+    """Time all sides in turns, on "cpu" or on "cuda". Sets their times and peaks."""
+    for side in sides:
+        if on == "cpu":
+            side.peak = peak_memory(side.both, side.release)
+        else:
+            side.peak = device.peak_memory(side.xp, side.both, side.release)
+    wait = device.wait if on != "cpu" else lambda xp: None
+    for kind in ("forward", "both"):
+        for turn in range(runs):
+            for side in sides:
+                call = getattr(side, kind)
+                times = getattr(side, f"{kind}_times")
+                if call is None or (turn >= 3 and min(times) > SLOW):
+                    continue
+                gc.collect()
+                time.sleep(PAUSE)
+                call()
+                wait(side.xp)
+                start = time.perf_counter()
+                result = call()
+                wait(side.xp)
+                times.append(time.perf_counter() - start)
+                del result
+
+
+def copy_bandwidth(nbytes: int) -> float:
+    """Bytes a second, read and written, of copying an array of that size with all threads; the best of nine."""
+    source, target = np.ones(nbytes, dtype=np.uint8), np.ones(nbytes, dtype=np.uint8)
+    parts = tiles.even(nbytes, math.ceil(nbytes / get_num_threads()), multiple=4096)
+
+    def part(i: int) -> None:
+        np.copyto(target[parts[i]], source[parts[i]])
+
+    best = math.inf
+    for _ in range(9):
+        start = time.perf_counter()
+        spread(part, len(parts))
+        best = min(best, time.perf_counter() - start)
+    return 2 * nbytes / best
+
+
+@contextlib.contextmanager
+def threads_set(threads: int) -> Iterator[None]:
+    """Ours and PyTorch's number of threads."""
+    torch = pytorch.torch_module()
+    before = torch.get_num_threads() if torch else None
+    set_num_threads(threads)
+    if torch:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        set_num_threads(None)
+        if torch:
+            torch.set_num_threads(before)

@@ -1,0 +1,100 @@
+"""What is timed: the blocks with their shapes, the inputs, and our own side. PyTorch's are in pytorch.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from npattn.backend import from_numpy
+from npattn.layer import no_grad
+
+
+class BenchError(Exception):
+    """The sides do not agree, or something that was asked for is not there. The message says which."""
+
+
+@dataclass
+class Block:
+    """How a block is made, and what it must move: tensors of x's size, read or written at least."""
+
+    name: str
+    layer: Callable[[int], Any]  # C to a layer
+    forward_moves: int
+    both_moves: int
+
+
+def _layer(kind: str, channels: int) -> Any:
+    import npattn
+
+    make: dict[str, Callable[[], Any]] = {
+        "se": lambda: npattn.SELayer(channels, min(16, channels), rng=0),
+        "channel": lambda: npattn.ChannelAttention(channels, min(16, channels), rng=0),
+        "spatial": lambda: npattn.SpatialAttention(7, rng=0),
+        "cbam": lambda: npattn.CBAM(channels, min(16, channels), 7, rng=0),
+    }
+    return make[kind]()
+
+
+BLOCKS = {
+    "se": Block("SELayer", lambda C: _layer("se", C), 2, 5),  # read x, write y; read x and dy, write dx
+    "channel": Block("ChannelAttention", lambda C: _layer("channel", C), 1, 2),  # the gate and dg are small
+    "spatial": Block("SpatialAttention", lambda C: _layer("spatial", C), 1, 2),
+    "cbam": Block("CBAM", lambda C: _layer("cbam", C), 2, 5),
+}
+GPU_TABLE = [("cbam", (64, 256, 56, 56))]  # before the others, on a GPU
+TABLE = [
+    ("cbam", (8, 32, 300, 300)),
+    ("se", (8, 32, 300, 300)),
+    ("channel", (8, 32, 300, 300)),
+    ("spatial", (8, 32, 300, 300)),
+    ("cbam", (32, 64, 56, 56)),
+    ("cbam", (128, 16, 28, 28)),
+    ("cbam", (32, 256, 14, 14)),
+    ("cbam", (1, 512, 7, 7)),
+]
+
+
+@dataclass
+class Side:
+    """One way to compute the same: `forward()` alone, `both()` forward and backward, results by name."""
+
+    name: str
+    forward: Callable[[], Any] | None
+    both: Callable[[], dict[str, Any]]
+    release: Callable[[], Any] = lambda: None  # drops what is kept between two calls: caches and gradients
+    xp: Any = np  # whose device must be waited for
+    forward_times: list[float] = field(default_factory=list)
+    both_times: list[float] = field(default_factory=list)
+    peak: float | None = None  # bytes
+    difference: float = 0.0
+
+
+def inputs(shape: tuple[int, ...], dtype: str, data: str, rng: np.random.Generator) -> np.ndarray:
+    """Standard normal numbers; "relu" cuts them at 0, "zero" leaves none."""
+    x = rng.standard_normal(shape, dtype=np.dtype(dtype).type)
+    if data == "relu":
+        np.maximum(x, 0, out=x)
+    elif data == "zero":
+        x[...] = 0
+    return x
+
+
+def our_side(name: str, layer: Any, x: np.ndarray, dy: np.ndarray) -> Side:
+    """A layer of ours, on the device that it is on."""
+    x, dy = (from_numpy(array, layer.xp, layer.device) for array in (x, dy))
+
+    def forward() -> None:
+        with no_grad():
+            layer(x)
+
+    def both() -> dict[str, Any]:
+        y = layer(x)
+        if layer.path != name:
+            raise BenchError(f"the {name} side took the {layer.path} path")
+        dx = layer.backward(dy)
+        return {"y": y, "dx": dx, **layer.grads}
+
+    return Side(name, forward, both, forward, layer.xp)  # a forward under no_grad leaves no cache
