@@ -301,6 +301,10 @@ def test_wrong_arguments(args, message):
         ("timm", "CbamModule", {"channels": 32, "act_layer": "silu"}, "act_layer: expected 'relu'"),
         ("timm", "CbamModule", {"channels": 32, "gate_layer": "tanh"}, "gate_layer: expected one of sigmoid"),
         ("timm", "EcaModule", {"use_mlp": True}, "use_mlp: expected False"),
+        ("timm", "EcaModule", {"channels": 0}, "channels: expected a whole number of at least 1, got 0"),
+        ("timm", "SEModule", {"channels": 32.5}, "channels: expected a whole number, got 32.5"),
+        ("timm", "SEModule", {"channels": 32, "rd_divisor": 0}, "rd_divisor: expected a whole number of at least 1"),
+        ("timm", "SEModule", {"channels": 32, "rd_ratio": -1}, "rd_ratio: expected a finite number from 0"),
         ("official", "CBAM", {"gate_channels": 32, "pool_types": ["avg", "mean"]}, "pool_types: expected"),
         ("official", "ChannelGate", {"gate_channels": 32, "pool_types": "avg"}, "pool_types: expected"),
         ("ultralytics", "CBAM", {"c1": 32, "kernel_size": 5}, "kernel_size: expected 3 or 7"),
@@ -322,6 +326,10 @@ def test_no_floats_and_no_dict():
         dialects.load("timm", "CbamModule", odd, channels=32)
     with pytest.raises(TypeError, match="state: expected a dict of arrays by key, got list"):
         dialects.load("timm", "CbamModule", list(state), channels=32)
+    with pytest.raises(TypeError, match="state: expected keys that are text, got 1"):
+        dialects.detect({1: np.zeros(3)})
+    with pytest.raises(KeyError, match=r"missing: \['conv.weight'\]"):
+        dialects.load("timm", "EcaModule", {})
 
 
 def test_dump_says_what_it_cannot():
@@ -373,6 +381,22 @@ def test_float32_stays():
     y = layer(file.arrays["x"].astype(np.float32))
     assert y.dtype == np.float32
     assert distance(y, file.arrays["y"]) < 1e-5
+
+
+@pytest.mark.parametrize("stem", ["official_SpatialGate_train", "timm_CbamModule_train"])
+def test_to_another_library_and_back(stem: str):
+    """On array-api-strict no NumPy function works; the layer keeps its names, and what it computes."""
+    strict = pytest.importorskip("array_api_strict")
+    file = recorded(stem)
+    layer = file.load().to(xp=strict)
+    y = layer(strict.asarray(file.arrays["x"]))
+    dx = layer.backward(strict.asarray(file.arrays["dy"]))
+    assert distance(np.asarray(y), file.arrays["y"]) < WITHIN
+    assert distance(np.asarray(dx), file.arrays["dx"]) < WITHIN
+    after = dialects.dump(layer.to(xp=np))
+    assert list(after) == list(file.kind("state"))
+    for key, buffer in file.kind("after").items():
+        assert distance(after[key], buffer) < WITHIN, key
 
 
 def test_timms_rounding():

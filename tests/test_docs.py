@@ -155,14 +155,21 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     opened.quit()
 
 
-TOO_WIDE = """
-const wide = [];
-for (const box of document.querySelectorAll("div.math")) {
-  if (box.closest(".worked, details:not([open])")) continue;
-  const right = Math.max(0, ...[...box.querySelectorAll(".base")].map(part => part.getBoundingClientRect().right));
-  if (right > box.getBoundingClientRect().right + 2) wide.push(box.querySelector("annotation").textContent);
+# Pages whose formulas were broken so that they fit a phone; on the others a long one scrolls in itself
+FITTING = {"se", "channel", "spatial", "gate", "cbam", "tools", "notation", "fused"} | {
+    Path(page).stem for page in OP_PAGES
 }
-return wide;
+TOO_WIDE = """
+const wide = [], stuck = [];
+for (const box of document.querySelectorAll("div.math")) {
+  if (box.closest("details:not([open])")) continue;
+  const right = Math.max(0, ...[...box.querySelectorAll(".base")].map(part => part.getBoundingClientRect().right));
+  if (right <= box.getBoundingClientRect().right + 2) continue;
+  const source = box.querySelector("annotation").textContent;
+  if (getComputedStyle(box).overflowX !== "auto") stuck.push(source);
+  if (!box.closest(".worked")) wide.push(source);
+}
+return [wide, stuck];
 """
 
 
@@ -183,8 +190,9 @@ def test_in_a_browser(browser: Any, pages: list[Path], width: int, scheme: str):
             assert ready
             assert browser.execute_script("return document.fonts.check('16px KaTeX_Main')"), f"{page.name}: no font"
             with_mathematics += 1
-            cut = browser.execute_script(TOO_WIDE)
-            assert not cut, f"{page.name}: cut off on a screen of {width}: {cut}"
+            wide_ones, stuck = browser.execute_script(TOO_WIDE)
+            assert not stuck, f"{page.name}: wider than a screen of {width} and does not scroll: {stuck}"
+            assert page.stem not in FITTING or not wide_ones, f"{page.name}: wider than {width}: {wide_ones}"
     assert with_mathematics > 10
     requests = 0
     for entry in browser.get_log("performance"):

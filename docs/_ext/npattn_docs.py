@@ -275,6 +275,13 @@ class Api(SphinxDirective):
         return lines
 
 
+def plain_bars(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Let |x| in a docstring be an absolute value, and no substitution of reStructuredText's."""
+    for i, line in enumerate(lines):
+        parts = line.split("`")
+        lines[i] = "`".join(part if j % 2 else part.replace("|", "\\|") for j, part in enumerate(parts))
+
+
 def keys_first(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Put a docstring's paragraph of keys, "`params`: …", before its sections: napoleon takes it for a parameter."""
     start = next((i for i, line in enumerate(lines) if line.startswith("`params`")), None)
@@ -296,5 +303,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("answer", Answer)
     app.add_directive("api", Api)
     app.connect("autodoc-process-docstring", keys_first, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", plain_bars, priority=600)
     app.connect("env-before-read-docs", lambda app, env, names: setattr(env, "npattn_places", places(Path(env.srcdir))))
     return {"version": "1", "parallel_read_safe": True}

@@ -81,9 +81,11 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any
     except TypeError as error:
         raise TypeError(f"{error}{hint(row, state)}") from None
     floats = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    floating(**floats)
-    dtype = next(iter(floats.values())).dtype if floats else "float32"
-    layer = made(row, bound, dtype=str(dtype).rpartition(".")[2])
+    dtype = "float32"
+    if floats:
+        floating(**floats)
+        dtype = str(next(iter(floats.values())).dtype).rpartition(".")[2]
+    layer = made(row, bound, dtype=dtype)
     wrong = wrong_shapes(row, layer, state)
     if wrong:
         raise ValueError(f"{row.title}({row.said(bound)}): {wrong}{hint(row, state)}")

@@ -54,8 +54,11 @@ def unwrapped(state: Mapping[str, Array]) -> dict[str, Array]:
 
     Raises TypeError if it is no mapping with keys of text.
     """
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
+    if not isinstance(state, Mapping):
         raise TypeError(f"state: expected a dict of arrays by key, got {type(state).__name__}")
+    for key in state:
+        if not isinstance(key, str):
+            raise TypeError(f"state: expected keys that are text, got {key!r}")
     prefix = "module."
     while state and all(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items()}

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from npattn.backend import Array, to_numpy
-from npattn.checkpoint import read_member
+from npattn.checkpoint import DTYPES, read_member
 from npattn.files import atomic
 
-LARGEST = 2**32  # bytes of all arrays of a file together
+LARGEST = 2**30  # bytes of all arrays of a file that is smaller than this itself
 TORCH = (".pt", ".pth", ".bin")
 ENDINGS = ".npz, .safetensors, .pt, .pth or .bin"
 
@@ -34,14 +34,15 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Parameters
     ----------
     path
-        A file that ends in .npz (read without pickle), .safetensors (needs the library of that name), or .pt, .pth or
-        .bin (needs torch, which reads them with `weights_only=True`). A dict inside of a .pt file that has its weights
-        under "state_dict" or "model" is understood.
+        A file that ends in .npz (read without pickle; float32, float64, int64, uint8 and bool), .safetensors (needs
+        the library of that name), or .pt, .pth or .bin (needs torch, which reads them with `weights_only=True`). A dict
+        inside of a .pt file that has its weights under "state_dict" or "model" is understood.
 
     Raises
     ------
     FileError
-        If it is missing, broken, of another kind, an .npz of more than 4 GiB, or its library is not installed.
+        If it is missing, broken, of another kind, an .npz that unpacks to more than a gigabyte and more than its own
+        size, or its library is not installed.
     """
     path = Path(path)
     kind = path.suffix.lower()
@@ -63,7 +64,7 @@ def write(path: str | Path, state: Mapping[str, Array]) -> None:
     Raises
     ------
     FileError
-        If the ending is another one, or its library is not installed.
+        If the ending is another one, its library is not installed, or an .npz could not be read back for its dtype.
     OSError
         If the disk refuses.
     """
@@ -72,6 +73,10 @@ def write(path: str | Path, state: Mapping[str, Array]) -> None:
     # safetensors 0.8.0 writes an array that is not contiguous in another order than it reads it, without a word
     arrays = {key: np.ascontiguousarray(to_numpy(value)).reshape(tuple(value.shape)) for key, value in state.items()}
     if kind == ".npz":
+        for key, value in arrays.items():
+            if value.dtype not in DTYPES.values():
+                names = ", ".join(dtype.name for dtype in DTYPES.values())
+                raise FileError(f"{path}: {key}: expected a dtype out of {names}, got {value.dtype}")
         with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
             for key, value in arrays.items():
                 with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
@@ -102,8 +107,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            if sum(member.file_size for member in members) > LARGEST:
-                raise FileError(f"{path}: claims more than {LARGEST:,} bytes")
+            if sum(member.file_size for member in members) > max(LARGEST, path.stat().st_size):
+                raise FileError(f"{path}: claims more bytes than it has, and more than {LARGEST:,}")
             names = [member.filename.removesuffix(".npy") for member in members]
             if len(set(names)) < len(names):
                 raise FileError(f"{path}: has two arrays of one name")

@@ -163,6 +163,8 @@ def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Found:
         if not fits:
             known = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in axes)
             wrong.append(f"{name}: expected ({known}), got {shape}")
+    if sizes.get("k", 1) % 2 == 0:
+        wrong.append(f"expected an odd kernel size, got {sizes['k']}")
     if wrong:
         raise Misfit("; ".join(wrong))
     return Found(sizes, parts)

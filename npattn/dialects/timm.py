@@ -14,7 +14,8 @@ from typing import Any
 from npattn.attention.cbam import CBAM
 from npattn.attention.options import ChannelOptions, SpatialOptions
 from npattn.attention.se import SELayer
-from npattn.dialects.table import Found, Misfit, module
+from npattn.checks import real_number, whole_number
+from npattn.dialects.table import Found, module
 from npattn.layer import Layer
 
 
@@ -25,7 +26,10 @@ def divisible(width: float, divisor: int) -> int:
 
 def width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:
     """The hidden width: rd_channels if it is given (and not 0), else channels · rd_ratio, rounded."""
-    return rd_channels or divisible(channels * rd_ratio, rd_divisor)
+    if rd_channels:
+        return whole_number("rd_channels", rd_channels)
+    channels, rd_divisor = whole_number("channels", channels), whole_number("rd_divisor", rd_divisor)
+    return divisible(channels * real_number("rd_ratio", rd_ratio, least=0), rd_divisor)
 
 
 def gate_of(gate_layer: str) -> str:
@@ -100,14 +104,9 @@ def EffectiveSEModule(
 
 def eca_kernel(channels: int, gamma: float, beta: float) -> int:
     """The kernel that grows with log2 C: |log2 C + β| / γ, cut to a whole number, made odd upwards, at least 3."""
-    t = int(abs(math.log(channels, 2) + beta) / gamma)
+    C, gamma, beta = whole_number("channels", channels), real_number("gamma", gamma, 1e-6), real_number("beta", beta)
+    t = int(abs(math.log(C, 2) + beta) / gamma)
     return max(t + 1 - t % 2, 3)
-
-
-def eca_arguments(found: Found) -> dict[str, int]:
-    if found.sizes["k"] % 2 == 0:
-        raise Misfit(f"kernel_size: expected an odd number, got {found.sizes['k']}")
-    return {"kernel_size": found.sizes["k"]}
 
 
 @module(
@@ -115,9 +114,9 @@ def eca_arguments(found: Found) -> dict[str, int]:
     """
     conv.weight                             1 1 k      conv.weight
     """,
-    eca_arguments,
+    lambda found: {"kernel_size": found.sizes["k"]},
     returns="x · gate, gate = sigmoid(conv along the channels of mean)",
-    unseen=("channels", "gamma", "beta", "gate_layer"),
+    unseen=("gate_layer",),
 )
 def EcaModule(
     channels: int | None = None, kernel_size: int = 3, gamma: float = 2, beta: float = 1, act_layer: None = None,

@@ -19,7 +19,7 @@ def overlay(
     positive: Sequence[float] = FOR,
     negative: Sequence[float] = AGAINST,
 ) -> np.ndarray:
-    """Lay maps over grey images: the larger |map|, the more of its colour and the less of the grey.
+    """Lay maps over grey images: the larger a map's absolute value, the more of its colour and the less of the grey.
 
     Parameters
     ----------
