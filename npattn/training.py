@@ -393,7 +393,7 @@ class Run:
         gates = self.gates()
         if gates:
             row["gates"] = gates
-        if not all(finite.every(statistics) for statistics in gates.values()):
+        if not all(np.isfinite(list(statistics.values())).all() for statistics in gates.values()):
             raise self.stop("after it the gates of the test digits are not finite", self.untestable())
         self.clock()
         row["seconds"] = round(state.epoch_seconds, 3)
