@@ -81,6 +81,10 @@ def test_it_trains_what_is_missing_and_nothing_else(tiny, counted, tmp_path):
     assert found["settings"] == {"digits": 64, "epochs": 1, "batch_size": 32, "test_digits": 50}
     assert [row["variant"] for row in found["variants"]] == ["none", "SE"]
     assert found["variants"][1]["parameters"] == models.digits("se").count()
+    assert found["variants"][0]["gates"] == {"0": {}, "1": {}}
+    statistics_of = found["variants"][1]["gates"]["1"]
+    assert statistics_of.keys() == {"stage2.attention.channel", "stage3.attention.channel"}
+    assert all(0 < gate["mean"] < 1 for gate in statistics_of.values())
 
 
 def test_a_training_is_a_function_of_variant_seed_and_settings(tiny, few):

@@ -45,6 +45,7 @@ def summarised(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "spread": statistics.stdev(accuracies.values()) if len(accuracies) > 1 else None,
             "difference": statistics.fmean(pairs) if paired else None,
             "uncertain": half_width(pairs) if paired else None,
+            "gates": {seed: own[seed].get("gates", {}) for seed in sorted(own)},
             "seconds": statistics.fmean(row["seconds"] for row in own.values()),
         })  # fmt: skip
     return told

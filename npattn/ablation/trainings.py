@@ -37,9 +37,6 @@ class Quiet(Run):
     def save(self) -> None:
         pass
 
-    def gates(self) -> dict[str, dict[str, float]]:
-        return {}
-
 
 def first(digits: data.Digits, settings: Settings) -> data.Digits:
     """The first ones of the training and the test digits. Raises AblationError if there are not so many."""
@@ -73,6 +70,7 @@ def one_training(variant: Variant, seed: int, settings: Settings, digits: data.D
         "accuracy": last["test_accuracy"],
         "test_loss": last["test_loss"],
         "train_loss": last["loss"],
+        "gates": last.get("gates", {}),
         "seconds": round(run.state.seconds, 2),
         "versions": versions(),
     }

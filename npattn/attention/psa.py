@@ -13,7 +13,7 @@
     PSA.8   y = v wᵀ, back in rows and columns (N, C, H, W) a 1×1 convolution
 
 t is used five times: in two weights, in two sums, and by itself. m_c and m_d are over-completed, as the paper says: D
-numbers at a pixel, of which the image's H·W are read, each once. Zhao et al., PSANet, ECCV 2018, sections 3.1 and 3.2.
+numbers at a pixel, of which the image's H·W are read, each once. Zhao et al., PSANet, ECCV 2018, section 3.
 Derivation: docs/blocks/psa.md
 """
 
