@@ -35,9 +35,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Parameters
     ----------
     path
-        A file that ends in .npz (read without pickle; float32, float64, int64, uint8 and bool), .safetensors (needs
-        the library of that name), or .pt, .pth or .bin (needs torch, which reads them with `weights_only=True`). A dict
-        inside of a .pt file that has its weights under "state_dict" or "model" is understood.
+        A file that ends in .npz (read without pickle; floats, whole numbers and bools), .safetensors (needs the library
+        of that name), or .pt, .pth or .bin (needs torch, which reads them with `weights_only=True`). A dict inside of a
+        .pt file that has its weights under "state_dict" or "model" is understood.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def write(path: str | Path, state: Mapping[str, Array]) -> None:
     if kind == ".npz":
         for key, value in arrays.items():
             if value.dtype not in DTYPES.values():
-                names = ", ".join(dtype.name for dtype in DTYPES.values())
+                names = ", ".join(dict.fromkeys(dtype.name for dtype in DTYPES.values()))  # two byte orders each
                 raise FileError(f"{path}: {key}: expected a dtype out of {names}, got {value.dtype}")
         with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
             for key, value in arrays.items():
