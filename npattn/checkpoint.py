@@ -21,7 +21,8 @@ from npattn.files import atomic
 
 VERSION = 1
 LARGEST = 2**30  # bytes of all arrays of a checkpoint together
-DTYPES = {dtype.str.encode(): dtype for dtype in map(np.dtype, ("f4", "f8", "i8", "u1", "?"))}
+KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+DTYPES = {dtype.str.encode(): dtype for kind in KINDS for dtype in (np.dtype("<" + kind), np.dtype(">" + kind))}
 HEADER = re.compile(
     rb"\{'descr': '(?P<dtype>...)', 'fortran_order': (?P<fortran>True|False), "
     rb"'shape': \((?P<shape>(\d{1,18}, )*\d{1,18},?|)\), \} *\n"

@@ -184,6 +184,21 @@ SIZES = (
 )
 
 
+SQUARES = ("lp pool", "SE without FC")
+"""Pairs that multiply x with numbers as large as x: what they give leaves the dtype before x does, as in PyTorch."""
+
+
+def room_for(target: Target, size: Size) -> tuple[int, int, int, int]:
+    """The shape of x: with 1,000 channels at most where the weights grow with C²."""
+    N, C, H, W = size.size
+    if C <= 1000 or target.layer:
+        return size.size
+    small, large = (
+        sum(w.size for _, w in leaves(target.draw(np.random.default_rng(0), (N, c, H, W), size.k)[1])) for c in (40, 80)
+    )
+    return (N, 1000, H, W) if large > 3 * small > 0 else size.size
+
+
 REFUSALS: dict[str, Callable[[int, int, int, int], bool]] = {
     "expected C, H and W of at least 1": lambda N, C, H, W: 0 in (C, H, W),
     "expected H and W of at least 2 for a 2×2 window": lambda N, C, H, W: min(H, W) < 2,

@@ -17,6 +17,7 @@ import numpy as np
 import npattn
 from npattn import checkpoint, data, training
 from npattn.ablation import VARIANTS, trainings
+from npattn.dialects import files
 from npattn.explain import images
 from tests.fuzz_inputs import (
     ENTRIES,
@@ -164,6 +165,22 @@ def parse_state_dict(given: Any) -> None:
     assert all(array.shape == STATE[key].shape for key, array in {**LAYER.params, **LAYER.buffers}.items())
 
 
+class HeldFile(io.BytesIO):
+    """Bytes that pass for the path of a zip file."""
+
+    @property
+    def st_size(self) -> int:
+        return len(self.getvalue())
+
+    def stat(self) -> HeldFile:
+        return self
+
+
+def parse_weights(raw: bytes) -> None:
+    found = files.read_npz(HeldFile(raw))  # type: ignore[arg-type]
+    assert all(isinstance(key, str) and array.dtype.kind in "fiub" for key, array in found.items())
+
+
 # Images
 
 
@@ -227,6 +244,7 @@ TARGETS = (
     Target("idx", idx, parse_idx, (data.DataError,), 30, bytes=True),
     Target("idx.gz", idx_gz, parse_idx_gz, (data.DataError,), 20, bytes=True),
     Target("checkpoint", npz, parse_npz, (checkpoint.CheckpointError,), 20, bytes=True),
+    Target("weights", npz, parse_weights, (files.FileError,), 5, memory=16 << 20, bytes=True),
     Target("config", lambda rng: changed(CONFIG, rng), parse_config, (TypeError, ValueError), 13),
     Target("run", run, parse_run, WRONG, 1, memory=4 << 20),
     Target("image", image, parse_image, (images.ImageError,), 2, memory=512 << 20, bytes=True),

@@ -150,7 +150,7 @@ def test_layers_on_a_device(make, stand_in):
     twin, net = make(False).to(dtype="float64"), make(False).to("cuda", dtype="float64")
     net.load_state_dict(twin.state_dict())
     rng = np.random.default_rng(50)
-    x = rng.standard_normal((2, 8, 4, 6))
+    x = rng.standard_normal((2, 8, *getattr(net, "size", (4, 6))))
     y = twin(x)
     dy = rng.standard_normal(y.shape)
     dx = twin.backward(dy)

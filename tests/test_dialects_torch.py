@@ -131,7 +131,9 @@ CASES = [
 
 
 @pytest.mark.parametrize("ties", [False, True], ids=["", "ties"])
-@pytest.mark.parametrize(("dialect", "name", "make", "args"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("dialect", "name", "make", "args"), CASES, ids=lambda part: "" if callable(part) else str(part)
+)
 def test_train_a_step_in_both(dialect: str, name: str, make: Callable[[], Any], args: dict[str, Any], ties: bool):
     torch.manual_seed(5)
     theirs = make().double()

@@ -30,7 +30,7 @@ def test_layers(make, dtype, cupy):
     net.load_state_dict(twin.state_dict())
     assert net.xp is cupy
     rng = np.random.default_rng(50)
-    x = rng.standard_normal((2, 8, 14, 10)).astype(dtype)
+    x = rng.standard_normal((2, 8, *getattr(net, "size", (14, 10)))).astype(dtype)
     y = twin(x)
     dy = rng.standard_normal(y.shape).astype(dtype)
     wanted = {"y": y, "dx": twin.backward(dy), **twin.grads, **twin.buffers}

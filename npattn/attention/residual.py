@@ -19,7 +19,7 @@ from collections.abc import MutableMapping
 from typing import NamedTuple
 
 from npattn.backend import Array, copied
-from npattn.checks import floating, same_shape
+from npattn.checks import floating, same_shape, shaped
 from npattn.layer import Joined, Layer, Nested
 
 
@@ -34,7 +34,7 @@ def forward(s: Array, b: Array) -> tuple[Array, Cache]:
     Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
     """
     floating(s=s, b=b)
-    same_shape("b", b, s.shape, "the skip path s, to which it is added")
+    same_shape("b", b, shaped("s", s, "..."), "the skip path s, to which it is added")
     y = s + b  # RES.3
     return y, Cache(tuple(y.shape))
 

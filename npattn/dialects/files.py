@@ -20,6 +20,7 @@ from npattn.checkpoint import DTYPES, read_member
 from npattn.files import atomic
 
 LARGEST = 2**30  # bytes of all arrays of a file that is smaller than this itself
+EXPANDS = {zipfile.ZIP_STORED: 1, zipfile.ZIP_DEFLATED: 1032}  # how many times its bytes an entry can have at most
 TORCH = (".pt", ".pth", ".bin")
 ENDINGS = ".npz, .safetensors, .pt, .pth or .bin"
 
@@ -34,9 +35,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Parameters
     ----------
     path
-        A file that ends in .npz (read without pickle; float32, float64, int64, uint8 and bool), .safetensors (needs
-        the library of that name), or .pt, .pth or .bin (needs torch, which reads them with `weights_only=True`). A dict
-        inside of a .pt file that has its weights under "state_dict" or "model" is understood.
+        A file that ends in .npz (read without pickle; floats, whole numbers and bools), .safetensors (needs the library
+        of that name), or .pt, .pth or .bin (needs torch, which reads them with `weights_only=True`). A dict inside of a
+        .pt file that has its weights under "state_dict" or "model" is understood.
 
     Raises
     ------
@@ -75,7 +76,7 @@ def write(path: str | Path, state: Mapping[str, Array]) -> None:
     if kind == ".npz":
         for key, value in arrays.items():
             if value.dtype not in DTYPES.values():
-                names = ", ".join(dtype.name for dtype in DTYPES.values())
+                names = ", ".join(dict.fromkeys(dtype.name for dtype in DTYPES.values()))  # two byte orders each
                 raise FileError(f"{path}: {key}: expected a dtype out of {names}, got {value.dtype}")
         with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
             for key, value in arrays.items():
@@ -109,6 +110,12 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             members = archive.infolist()
             if sum(member.file_size for member in members) > max(LARGEST, path.stat().st_size):
                 raise FileError(f"{path}: claims more bytes than it has, and more than {LARGEST:,}")
+            size = path.stat().st_size
+            for member in members:
+                if member.compress_type not in EXPANDS:
+                    raise FileError(f"{path}: {member.filename} is compressed in a way that NumPy does not")
+                if member.file_size > EXPANDS[member.compress_type] * size:
+                    raise FileError(f"{path}: {member.filename} claims more bytes than the file can hold")
             names = [member.filename.removesuffix(".npy") for member in members]
             if len(set(names)) < len(names):
                 raise FileError(f"{path}: has two arrays of one name")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from npattn.attention.options import SpatialForm
 from npattn.backend import Array, array_module
-from npattn.checks import floating, odd, same_shape, shaped
+from npattn.checks import floating, odd_kernel, same_shape
 from npattn.ops import batch_norm, conv2d, pooling
 from npattn.variants.gates import GATES, Pair
 from npattn.variants.pooling import channel_even_max_backward, channel_even_max_forward
@@ -71,7 +71,7 @@ def forward(
     w, b, norm = params
     floating(x=x, w=w, b=b, **({} if norm is None else norm._asdict()))
     n = len(form.maps) if form.mix == "concat" else 1
-    shaped("w", w, "1 n k k", **{"1": 1, "n": n, "k": odd("w (its last axis)", w.shape[-1])})
+    odd_kernel("w", w, "1 n k k", **{"1": 1, "n": n})
 
     m, maps = zip(*(pair.forward(x) for pair in maps_of(form)), strict=True)  # VSA.1
     mixed = array_module(x).concat(m, axis=1) if form.mix == "concat" else reduce(add, m) / len(m)  # VSA.2
