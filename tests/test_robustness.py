@@ -363,9 +363,11 @@ import sys
 sys.addaudithook(lambda event, args: event.startswith("socket.") and sys.exit(f"{event} {args}"))
 import npattn, importlib, pkgutil
 for module in pkgutil.walk_packages(npattn.__path__, "npattn."):
-    if module.name != "npattn.__main__":
+    if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 npattn.data.load()
+print("all imported")
 """
     done = command("-c", code, NPATTN_DATA="")
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "all imported\n"
