@@ -184,7 +184,14 @@ SIZES = (
 )
 
 
-SQUARES = ("lp pool", "SE without FC")
+SQUARES = (
+    "lp pool",
+    "channel attention, lp",
+    "channel attention, four pools, before",
+    "channel attention, four pools, concat",
+    "SE without FC",
+    "point-wise spatial attention",
+)
 """Pairs that multiply x with numbers as large as x: what they give leaves the dtype before x does, as in PyTorch."""
 
 
