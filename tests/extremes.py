@@ -192,7 +192,12 @@ SQUARES = (
     "SE without FC",
     "point-wise spatial attention",
 )
-"""Pairs that multiply x with numbers as large as x: what they give leaves the dtype before x does, as in PyTorch."""
+SQUARING_LAYERS = ("'lp'", "SqueezeScale", "PSA")
+
+
+def squares(target: Target) -> bool:
+    """Whether it multiplies x with numbers as large as x: what it gives leaves the dtype before x does."""
+    return target.pair in SQUARES or (target.layer and any(word in target.name for word in SQUARING_LAYERS))
 
 
 def room_for(target: Target, size: Size) -> tuple[int, int, int, int]:

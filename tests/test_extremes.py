@@ -133,7 +133,7 @@ def test_magnitudes(magnitude: Magnitude):
         x = (x.clip(-1, 1) * magnitude.scale).astype(magnitude.dtype)
         params = extremes.changed(params, lambda a: a.astype(magnitude.dtype))
         norm = "norm" in target.name.lower()
-        if target.pair in extremes.SQUARES:
+        if extremes.squares(target):
             with np.errstate(all="ignore"):
                 target.run(x, params)
             continue
