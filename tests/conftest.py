@@ -19,7 +19,7 @@ from npattn.backend import DeviceError, as_module, from_numpy, gpu_module, to_nu
 
 quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=15, **quiet)
-settings.register_profile("ci", max_examples=40, derandomize=True, **quiet)
+settings.register_profile("ci", max_examples=25, derandomize=True, **quiet)
 settings.register_profile("thorough", max_examples=10_000, **quiet)
 settings.load_profile(os.environ.get("NPATTN_HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
