@@ -195,8 +195,10 @@ SQUARES = (
 SQUARING_LAYERS = ("'lp'", "SqueezeScale", "PSA")
 
 
-def squares(target: Target) -> bool:
-    """Whether it multiplies x with numbers as large as x: what it gives leaves the dtype before x does."""
+def squares(target: Target, magnitude: Magnitude) -> bool:
+    """Whether it multiplies x with numbers as large as x, so that what it gives leaves the dtype before x does."""
+    if magnitude.scale < 1:  # only what takes a root of squares loses them all
+        return target.pair in SQUARES[:2]
     return target.pair in SQUARES or (target.layer and any(word in target.name for word in SQUARING_LAYERS))
 
 

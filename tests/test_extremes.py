@@ -133,11 +133,8 @@ def test_magnitudes(magnitude: Magnitude):
         x = (x.clip(-1, 1) * magnitude.scale).astype(magnitude.dtype)
         params = extremes.changed(params, lambda a: a.astype(magnitude.dtype))
         norm = "norm" in target.name.lower()
-        if extremes.squares(target):
-            with np.errstate(all="ignore"):
-                target.run(x, params)
-            continue
-        if magnitude.fits and not (norm and magnitude.scale > 1):
+        fits = magnitude.fits and not extremes.squares(target, magnitude)
+        if fits and not (norm and magnitude.scale > 1):
             found = target.run(x, params)
             assert all(np.isfinite(value).all() for value in found.values()), target.name
         elif target.layer:  # in silence, though the flags are there
@@ -148,7 +145,7 @@ def test_magnitudes(magnitude: Magnitude):
                 found = target.run(x, params)
         for name, value in found.items():
             assert value.dtype == magnitude.dtype, f"{target.name}: {name}"
-        if magnitude.fits and not norm and not target.layer:
+        if fits and not norm and not target.layer:
             if "denormal" in magnitude.name:  # few bits are left of x: a ReLU's sign is a matter of rounding
                 found = {"y": found["y"]}
             close_to_double(target, x, params, found)
