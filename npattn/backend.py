@@ -18,6 +18,8 @@ import numpy as np
 Array: TypeAlias = Any
 """An array of any supported library. The array API standard has no common base class to name here."""
 
+NUMPY = array_api_compat.array_namespace(np.empty(0))
+
 
 class DeviceError(RuntimeError):
     """A GPU was asked for, and there is none to be had. The message says why."""
@@ -50,6 +52,9 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
     modules = {}
     for name, array in arrays.items():
         if array is None:
+            continue
+        if type(array) is np.ndarray:  # asked at every call, and nearly always so: what follows takes 10 times as long
+            modules[name] = NUMPY
             continue
         if computes_otherwise(array):
             kind = type(array).__name__

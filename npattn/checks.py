@@ -67,11 +67,12 @@ def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
     if not hasattr(array, "shape"):
         named_module({name: array})  # says so
     shape = tuple(array.shape)
-    names = axes.split()
-    tail = names[1:] if names[:1] == ["..."] else names
+    names = tuple(axes.split())
+    tail = names[1:] if names[:1] == ("...",) else names
     fits = len(shape) >= len(tail) if tail is not names else len(shape) == len(names)
-    if fits:
-        fits = all(known.get(axis, size) == size for axis, size in zip(reversed(tail), reversed(shape), strict=False))
+    if fits and known:
+        for axis, size in zip(reversed(tail), reversed(shape), strict=False):
+            fits = fits and known.get(axis, size) == size
     if not fits:
         wanted = ", ".join(f"{axis}={known[axis]}" if axis in known else axis for axis in names)
         raise ValueError(f"{name}: expected shape ({wanted}), got {shape}")

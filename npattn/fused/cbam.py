@@ -127,7 +127,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         dg_c += maps.sum_at_channel(i[n], dm[:, 1] * x_max, C)  # CBAM.2, through the maximum
 
         # CBAM.1 made g_c from x, the second way on which x reached u
-        ds_avg, ds_max, dca = channel.gate_backward(dg_c, caches[index])  # CBAM.1
+        (ds_avg, ds_max), dca = channel.gate_backward(dg_c, caches[index])  # CBAM.1
         share = ds_avg / P
 
         def tile(t: int) -> None:

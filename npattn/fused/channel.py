@@ -4,10 +4,10 @@ X (n, C, P)   w1 (R, C)   w2 (C, R)        P = H·W, a group of n images
 
 forward                                                                            reads      writes
   CA.1, CA.2   s_avg = (1/P) Σ_pixels X, s_max and its first pixel i               x
-  CA.3–CA.6    g, through the shared MLP                                           (n, C)
+  CA.3–CA.6    g, through the shared MLP, both descriptors in one product          (2, n, C)
 
 backward
-  CA.6–CA.3    ds_avg, ds_max, dw1, dw2                                            (n, C)
+  CA.6–CA.3    ds_avg, ds_max, dw1, dw2, the sums over both uses in one product    (2, n, C)
   CA.1, CA.2   dX = ds_avg / P everywhere, plus ds_max at pixel i                             dx
 """
 
@@ -31,8 +31,7 @@ __all__ = ["Cache", "Params", "backward", "forward"]
 
 class Group(NamedTuple):
     i: Array  # (n, C), the first pixel that is largest
-    avg_mlp: MlpCache
-    max_mlp: MlpCache
+    mlp: MlpCache  # of s (2, n, C): s_avg, s_max
     g: Array  # (n, C)
 
 
@@ -44,21 +43,19 @@ class Cache(NamedTuple):
 
 def gate_forward(X: Array, params: Params) -> Group:
     """CA.1 to CA.6 for a group X (n, C, P)."""
-    s_avg, s_max, i = maps.pixel_mean_max(X)  # CA.1, CA.2
-    a_avg, avg_mlp = mlp_forward(s_avg, params)  # CA.3
-    a_max, max_mlp = mlp_forward(s_max, params)  # CA.4
+    s = np.empty((2, *X.shape[:2]), dtype=X.dtype)
+    i = maps.pixel_mean_max(X, *s)  # CA.1, CA.2
+    (a_avg, a_max), mlp = mlp_forward(s, params)  # CA.3, CA.4
     g = maps.sigmoid(a_avg + a_max)  # CA.5, CA.6
-    return Group(i, avg_mlp, max_mlp, g)
+    return Group(i, mlp, g)
 
 
-def gate_backward(dg: Array, group: Group) -> tuple[Array, Array, Params]:
-    """ds_avg (n, C), ds_max (n, C) and the gradients (dw1, dw2) for dg (n, C)."""
+def gate_backward(dg: Array, group: Group) -> tuple[Array, Params]:
+    """ds (2, n, C), of the average and of the maximum, and the gradients (dw1, dw2) for dg (n, C)."""
     # CA.6 was g = sigmoid(a), CA.5 a sum: each term receives all of da
     da = sigmoid_backward(dg, SigmoidCache(group.g))  # CA.6, CA.5
-    # CA.4 and CA.3 used the same w1 and w2: a gradient from each use
-    ds_max, from_max = mlp_backward(da, group.max_mlp)  # CA.4
-    ds_avg, from_avg = mlp_backward(da, group.avg_mlp)  # CA.3
-    return ds_avg, ds_max, Params(from_max.w1 + from_avg.w1, from_max.w2 + from_avg.w2)
+    # CA.4 and CA.3 used the same w1 and w2: the product over the rows of both adds the gradients of both uses
+    return mlp_backward(np.stack((da, da)), group.mlp)  # CA.4, CA.3
 
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
@@ -91,7 +88,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
 
     def group(index: int) -> Params:
         n = groups[index]
-        ds_avg, ds_max, grads = gate_backward(dG[n], caches[index])  # CA.6 to CA.3
+        (ds_avg, ds_max), grads = gate_backward(dG[n], caches[index])  # CA.6 to CA.3
         dx[n] = ds_avg[:, :, None] / P  # CA.1: all pixels receive the same share
         maps.add_at_pixel(dx[n], caches[index].i, ds_max)  # CA.2: one pixel receives everything
         return grads

@@ -36,10 +36,9 @@ def pixel_dot(X: Array, d: Array) -> Array:
     return out[:, :, 0]
 
 
-def pixel_mean_max(X: Array) -> tuple[Array, Array, Array]:
-    """The mean over the pixels, the maximum, and the first pixel that has it, each (n, C). X is read once."""
+def pixel_mean_max(X: Array, mean: Array, top: Array) -> Array:
+    """Write the mean over the pixels and the maximum, each (n, C); return the first pixel that has it. One pass."""
     n, C, P = X.shape
-    mean, top = np.empty((n, C), dtype=X.dtype), np.empty((n, C), dtype=X.dtype)
     first = np.empty((n, C), dtype=np.intp)
     blocks = tiles.rows(C, n * P * X.itemsize)
 
@@ -50,7 +49,7 @@ def pixel_mean_max(X: Array) -> tuple[Array, Array, Array]:
         top[:, c] = np.take_along_axis(X[:, c], first[:, c, None], axis=2)[:, :, 0]  # GMP.2
 
     threads.spread(block, len(blocks))
-    return mean, top, first
+    return first
 
 
 def channel_mean_max(U: Array, mean: Array, top: Array, first: Array) -> None:

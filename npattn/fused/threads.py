@@ -201,7 +201,7 @@ def spread(task: Callable[[int], Result], count: int) -> list[Result]:
     if getattr(inside, "task", False):
         return [task(i) for i in range(count)]
     with blas_held():
-        threads = min(get_num_threads(), count)
+        threads = min(get_num_threads(), count) if count > 1 else 1
         if threads <= 1:  # a lone task may spread its own parts
             return [task(i) for i in range(count)]
         results: list[Any] = [None] * count
