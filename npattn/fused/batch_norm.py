@@ -61,7 +61,7 @@ def moments(x: Array) -> tuple[Array, Array]:
         here = X[groups[index]]
         q = here.shape[0] * here.shape[2]
         mean = maps.pixel_sum(here).sum(axis=0) / q
-        centred = np.subtract(here, mean[:, None], out=threads.scratch("centred", here.shape, x.dtype))
+        centred = np.subtract(here, maps.along(mean, here.shape[2]), out=threads.scratch("centred", here.shape, x.dtype))
         return mean, np.vecdot(centred, centred).sum(axis=0)
 
     parts = threads.spread(group, len(groups))
@@ -76,13 +76,13 @@ def normalise(x: Array, cache: Cache, beta: Array) -> Array:
     """BN.3 and BN.4."""
     X, groups = cut(x)
     y = output(X.shape, X.dtype)
-    scale = (cache.gamma * cache.rho)[:, None]
+    mean, scale, level = (maps.along(v, X.shape[2]) for v in (cache.mean, cache.gamma * cache.rho, beta))
 
     def group(index: int) -> None:
         n = groups[index]
-        np.subtract(X[n], cache.mean[:, None], out=y[n])  # BN.3
+        np.subtract(X[n], mean, out=y[n])  # BN.3
         y[n] *= scale  # BN.3, BN.4
-        y[n] += beta[:, None]  # BN.4
+        y[n] += level  # BN.4
 
     threads.spread(group, len(groups))
     return y.reshape(x.shape)
@@ -126,10 +126,11 @@ def sums(dy: Array, cache: Cache) -> tuple[Array, Params]:
     dy = contiguous(dy)
     X, groups = cut(x)
     dY, _ = cut(dy)
+    mean = maps.along(mean, X.shape[2])
 
     def group(index: int) -> tuple[Array, Array]:
         n = groups[index]
-        centred = np.subtract(X[n], mean[:, None], out=threads.scratch("centred", X[n].shape, x.dtype))
+        centred = np.subtract(X[n], mean, out=threads.scratch("centred", X[n].shape, x.dtype))
         return np.vecdot(dY[n], centred).sum(axis=0), maps.pixel_sum(dY[n]).sum(axis=0)
 
     along, dbeta = threads.add_up(threads.spread(group, len(groups)))
@@ -144,13 +145,12 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     dY, _ = cut(dy)
     dx = output(X.shape, X.dtype)
     q = X.shape[0] * X.shape[2]
-    slope = (-rho * grads.gamma / q)[:, None]
-    level = (grads.beta / q)[:, None]
-    scale = (gamma * rho)[:, None]
+    constants = mean, -rho * grads.gamma / q, grads.beta / q, gamma * rho
+    mean, slope, level, scale = (maps.along(v, X.shape[2]) for v in constants)
 
     def group(index: int) -> None:
         n = groups[index]
-        part = np.subtract(X[n], mean[:, None], out=threads.scratch("centred", X[n].shape, x.dtype))
+        part = np.subtract(X[n], mean, out=threads.scratch("centred", X[n].shape, x.dtype))
         part *= slope  # BN.2: a step along x̂ has no effect
         part -= level  # BN.1: nor has a step that moves every x alike
         part += dY[n]  # BN.4

@@ -56,8 +56,14 @@ def padded(x: Array, k: int, rows: slice, name: str) -> Array:
     inner[:, :, :p] = 0
     images = inner[:, :, p:].reshape(-1, C, n, W + p)
     images[..., W:] = 0
-    images[..., :W] = x[:, :, rows.start - p + above : rows.stop + p - below].transpose(2, 1, 0, 3)
+    seen = x[:, :, rows.start - p + above : rows.stop + p - below].transpose(2, 1, 0, 3)
+    whole_rows(images[..., :W])[...] = whole_rows(seen)
     return Z
+
+
+def whole_rows(a: Array) -> Array:
+    """a (..., W), each row one element of W numbers: copied as such, in half the time for short rows."""
+    return a.view(np.dtype((np.void, a.shape[-1] * a.itemsize)))[..., 0]
 
 
 def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
@@ -117,7 +123,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         Z = padded(x[n], k, rows, "padded")  # CONV.1
         y_rows = correlate(Z, w, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.2, CONV.3
         if b is None:
-            y[n, :, rows] = y_rows
+            whole_rows(y[n, :, rows])[...] = whole_rows(y_rows)
         else:
             np.add(y_rows, b[:, None, None], out=y[n, :, rows])  # CONV.4
 
@@ -144,7 +150,8 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         # CONV.3 was y = w u, and u (CONV.2) the pixels in each place of the kernel: each factor receives dy times the
         # other. CONV.1 put zeros around x: what would arrive at them is not computed
         dw = kernel_gradient(padded(x[n], k, rows, "padded"), D, k)  # CONV.3, CONV.2
-        dx[n, :, rows] = correlate(D, flipped, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.3, CONV.2, CONV.1
+        dx_rows = correlate(D, flipped, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.3, CONV.2, CONV.1
+        whole_rows(dx[n, :, rows])[...] = whole_rows(dx_rows)
 
         # CONV.4 broadcast b over images and pixels: its gradient is the sum over both
         return (dw,) if b is None else (dw, dy[n, :, rows].sum(axis=(0, 2, 3)))  # CONV.4

@@ -17,6 +17,11 @@ from npattn.backend import Array
 from npattn.fused import threads, tiles
 
 
+def along(v: Array, P: int) -> Array:
+    """v (C) to stand beside X (n, C, P): repeated along short rows, so that one inner loop takes a whole image."""
+    return np.repeat(v, P).reshape(-1, P) if P < 1024 else v[:, None]
+
+
 def pixel_sum(X: Array) -> Array:
     """Σ over the pixels, (n, C), by BLAS: a product with ones reads X at the speed of memory, np.sum does not."""
     return X @ np.ones(X.shape[2], dtype=X.dtype)
