@@ -6,6 +6,7 @@ on NumPy, CuPy, torch and array-api-strict: each function asks here for `xp`, th
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from contextlib import AbstractContextManager
@@ -17,8 +18,6 @@ import numpy as np
 
 Array: TypeAlias = Any
 """An array of any supported library. The array API standard has no common base class to name here."""
-
-NUMPY = array_api_compat.array_namespace(np.empty(0))
 
 
 class DeviceError(RuntimeError):
@@ -47,6 +46,12 @@ def array_module(*arrays: Array) -> ModuleType:
     return named_module({f"arrays[{i}]": array for i, array in enumerate(arrays)})
 
 
+@functools.cache
+def numpy_module() -> ModuleType:
+    """NumPy, in its array API form; looked up once, at first use, since that takes as long as importing npattn."""
+    return array_api_compat.array_namespace(np.empty(0))
+
+
 def named_module(arrays: dict[str, Array]) -> ModuleType:
     """`array_module` of the dict's values; its errors call each by its key."""
     modules = {}
@@ -54,7 +59,7 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
         if array is None:
             continue
         if type(array) is np.ndarray:  # asked at every call, and nearly always so: what follows takes 10 times as long
-            modules[name] = NUMPY
+            modules[name] = numpy_module()
             continue
         if computes_otherwise(array):
             kind = type(array).__name__

@@ -302,7 +302,7 @@ class Run:
         self.saved = "nothing was saved before"
         self.began = time.perf_counter()
 
-    @blas_held()  # its products are cut among its threads, and where they are cut decides the last bits
+    @blas_held  # its products are cut among its threads, and where they are cut decides the last bits
     def go(self) -> bool:
         """Train to the end. Returns False if it was interrupted.
 
@@ -491,7 +491,7 @@ def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np
     return moved
 
 
-@blas_held()
+@blas_held
 def evaluate(
     model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int = 500
 ) -> tuple[float, float, np.ndarray]:

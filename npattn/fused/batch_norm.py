@@ -61,7 +61,8 @@ def moments(x: Array) -> tuple[Array, Array]:
         here = X[groups[index]]
         q = here.shape[0] * here.shape[2]
         mean = maps.pixel_sum(here).sum(axis=0) / q
-        centred = np.subtract(here, maps.along(mean, here.shape[2]), out=threads.scratch("centred", here.shape, x.dtype))
+        centred = threads.scratch("centred", here.shape, x.dtype)
+        np.subtract(here, maps.along(mean, here.shape[2]), out=centred)
         return mean, np.vecdot(centred, centred).sum(axis=0)
 
     parts = threads.spread(group, len(groups))

@@ -33,7 +33,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from npattn.backend import Array
 from npattn.checks import floating, odd_kernel, same_shape, shaped
-from npattn.fused import taken, threads, tiles
+from npattn.fused import contiguous, maps, taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.ops.conv2d import Params
 
@@ -57,13 +57,8 @@ def padded(x: Array, k: int, rows: slice, name: str) -> Array:
     images = inner[:, :, p:].reshape(-1, C, n, W + p)
     images[..., W:] = 0
     seen = x[:, :, rows.start - p + above : rows.stop + p - below].transpose(2, 1, 0, 3)
-    whole_rows(images[..., :W])[...] = whole_rows(seen)
+    maps.whole_rows(images[..., :W])[...] = maps.whole_rows(seen)
     return Z
-
-
-def whole_rows(a: Array) -> Array:
-    """a (..., W), each row one element of W numbers: copied as such, in half the time for short rows."""
-    return a.view(np.dtype((np.void, a.shape[-1] * a.itemsize)))[..., 0]
 
 
 def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
@@ -123,7 +118,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         Z = padded(x[n], k, rows, "padded")  # CONV.1
         y_rows = correlate(Z, w, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.2, CONV.3
         if b is None:
-            whole_rows(y[n, :, rows])[...] = whole_rows(y_rows)
+            maps.whole_rows(y[n, :, rows])[...] = maps.whole_rows(y_rows)
         else:
             np.add(y_rows, b[:, None, None], out=y[n, :, rows])  # CONV.4
 
@@ -138,6 +133,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     N, C, H, W = x.shape
     M, _, k, _ = w.shape
     same_shape("dy", dy, (N, M, H, W), "the output y")
+    dy = contiguous(dy)
 
     dx = output(x.shape, x.dtype)
     parts = cut(N, M, C, H, W, k, x.itemsize)
@@ -151,7 +147,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         # other. CONV.1 put zeros around x: what would arrive at them is not computed
         dw = kernel_gradient(padded(x[n], k, rows, "padded"), D, k)  # CONV.3, CONV.2
         dx_rows = correlate(D, flipped, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.3, CONV.2, CONV.1
-        whole_rows(dx[n, :, rows])[...] = whole_rows(dx_rows)
+        maps.whole_rows(dx[n, :, rows])[...] = maps.whole_rows(dx_rows)
 
         # CONV.4 broadcast b over images and pixels: its gradient is the sum over both
         return (dw,) if b is None else (dw, dy[n, :, rows].sum(axis=(0, 2, 3)))  # CONV.4

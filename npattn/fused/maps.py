@@ -22,6 +22,11 @@ def along(v: Array, P: int) -> Array:
     return np.repeat(v, P).reshape(-1, P) if P < 1024 else v[:, None]
 
 
+def whole_rows(a: Array) -> Array:
+    """a (..., W), each row one element of W numbers: copied as such, in half the time for short rows."""
+    return a.view(np.dtype((np.void, a.shape[-1] * a.itemsize)))[..., 0]
+
+
 def pixel_sum(X: Array) -> Array:
     """Σ over the pixels, (n, C), by BLAS: a product with ones reads X at the speed of memory, np.sum does not."""
     return X @ np.ones(X.shape[2], dtype=X.dtype)

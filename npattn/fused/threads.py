@@ -16,15 +16,12 @@ import operator
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from npattn.checks import whole_number
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 Result = TypeVar("Result")
 
@@ -39,13 +36,13 @@ def available_threads() -> int:
 
 
 class State:
-    """What the threads of a process share: their number, the pool, and what BLAS was set to."""
+    """What the threads of a process share: their number, the helpers, and what BLAS was set to."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.chosen: int | None = None
-        self.pool: ThreadPoolExecutor | None = None
-        self.pool_size = 0
+        self.made = 0
+        self.idle: list[Helper] = []
         self.blas: list[Any] | None = None  # looked up once: searching the loaded libraries takes milliseconds
         self.found: list[int] = []
         self.holders = 0
@@ -114,46 +111,68 @@ def get_num_threads() -> int:
     return int(text)
 
 
-@contextlib.contextmanager
-def blas_held() -> Iterator[None]:
-    """Within, BLAS uses one thread. Its setting is put back on leaving, also when an exception passes.
+class BlasHeld(contextlib.ContextDecorator):
+    """`with blas_held:`, or `@blas_held` above a function: within, BLAS uses one thread. Its setting is put back on leaving, also when an exception passes.
 
     The setting belongs to the process: other threads that call BLAS meanwhile get one thread as well, and what they
     set in that time is undone.
     """
-    here = state
-    with here.lock:
-        if here.blas is None:
-            import threadpoolctl  # at first use, as the pool: npattn imports as fast as NumPy
 
-            here.blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-        if here.holders == 0:
-            here.found = [library.num_threads for library in here.blas]
-            for library, threads in zip(here.blas, here.found, strict=True):
-                if threads != 1:
-                    library.set_num_threads(1)
-        here.holders += 1
-    try:
-        yield
-    finally:
-        with here.lock:
-            here.holders -= 1
-            if here.holders == 0:
-                for library, threads in zip(here.blas, here.found, strict=True):
+    def __enter__(self) -> None:
+        with state.lock:
+            if state.blas is None:
+                import threadpoolctl  # at first use: npattn imports as fast as NumPy
+
+                state.blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+            if state.holders == 0:
+                state.found = [library.num_threads for library in state.blas]
+                for library, threads in zip(state.blas, state.found, strict=True):
+                    if threads != 1:
+                        library.set_num_threads(1)
+            state.holders += 1
+
+    def __exit__(self, *_: object) -> None:
+        with state.lock:
+            if state.holders == 0:  # a child, forked within: it holds nothing
+                return
+            state.holders -= 1
+            if state.holders == 0 and state.blas is not None:
+                for library, threads in zip(state.blas, state.found, strict=True):
                     if threads != 1:
                         library.set_num_threads(threads)
 
 
-def _pool(size: int) -> ThreadPoolExecutor:
-    """The helpers beside the calling thread, at least `size` of them. They wait when there is nothing to do."""
-    from concurrent.futures import ThreadPoolExecutor
+blas_held = BlasHeld()
 
+
+class Helper:
+    """A thread beside the callers'. It sleeps until it is given a job, and then again; it ends with the process."""
+
+    def __init__(self) -> None:
+        self.given = threading.Lock()  # free while there is a job that was not begun
+        self.given.acquire()
+        self.job: Callable[[], None] | None = None
+        threading.Thread(target=self.live, name="npattn", daemon=True).start()
+
+    def live(self) -> None:
+        while self.given.acquire():
+            job, self.job = self.job, None
+            if job is not None:
+                job()
+            del job  # and with it what the job holds
+
+    def do(self, job: Callable[[], None]) -> None:
+        self.job = job
+        self.given.release()
+
+
+def idle_helpers(count: int) -> list[Helper]:
+    """Up to `count` helpers that have nothing to do: none that another thread's spread uses at the moment."""
     with state.lock:
-        if state.pool is None or state.pool_size < size:
-            # a smaller pool before it ends by itself, once nobody holds it
-            state.pool = ThreadPoolExecutor(size, thread_name_prefix="npattn")
-            state.pool_size = size
-        return state.pool
+        while state.made < count:
+            state.idle.append(Helper())
+            state.made += 1
+        return [state.idle.pop() for _ in range(min(count, len(state.idle)))]
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -200,36 +219,45 @@ def spread(task: Callable[[int], Result], count: int) -> list[Result]:
     """
     if getattr(inside, "task", False):
         return [task(i) for i in range(count)]
-    with blas_held():
+    with blas_held:
         threads = min(get_num_threads(), count) if count > 1 else 1
         if threads <= 1:  # a lone task may spread its own parts
             return [task(i) for i in range(count)]
         results: list[Any] = [None] * count
-        left, turn = iter(range(count)), threading.Lock()
-        failed = threading.Event()
+        errors: list[BaseException] = []
+        left, turn, idle = iter(range(count)), threading.Lock(), state.idle
 
         def work() -> None:
             inside.task = True
             try:
-                while not failed.is_set():
+                while not errors:
                     with turn:
                         i = next(left, None)
                     if i is None:
                         return
                     results[i] = task(i)
-            except BaseException:
-                failed.set()
-                raise
+            except BaseException as error:
+                errors.append(error)
             finally:
                 inside.task = False
 
-        # each in a copy of the caller's context: np.errstate holds there too
-        helpers = [_pool(threads - 1).submit(contextvars.copy_context().run, work) for _ in range(threads - 1)]
-        try:
-            work()
-        finally:
-            errors = [helper.exception() for helper in helpers if not helper.cancel()]
-        for error in errors:
-            if error is not None:
-                raise error
+        def helped(helper: Helper) -> Any:
+            """Let the helper work too, in a copy of the caller's context: np.errstate holds there as well."""
+            done, context = threading.Lock(), contextvars.copy_context()
+            done.acquire()
+
+            def job() -> None:
+                context.run(work)
+                idle.append(helper)
+                done.release()
+
+            helper.do(job)
+            return done
+
+        ends = [helped(helper) for helper in idle_helpers(threads - 1)]
+        work()
+        for done in ends:
+            done.acquire()
+        if errors:
+            raise errors[0]
         return results
