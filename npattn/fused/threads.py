@@ -112,10 +112,10 @@ def get_num_threads() -> int:
 
 
 class BlasHeld(contextlib.ContextDecorator):
-    """`with blas_held:`, or `@blas_held` above a function: within, BLAS uses one thread. Its setting is put back on leaving, also when an exception passes.
+    """`with blas_held:`, or `@blas_held` above a function: within, BLAS uses one thread.
 
-    The setting belongs to the process: other threads that call BLAS meanwhile get one thread as well, and what they
-    set in that time is undone.
+    Its setting is put back on leaving, also when an exception passes. The setting belongs to the process: other
+    threads that call BLAS meanwhile get one thread as well, and what they set in that time is undone.
     """
 
     def __enter__(self) -> None:
