@@ -1,7 +1,7 @@
 """How many small errors in the backwards does the test suite notice? `python tests/mutation.py` counts them.
 
 mutmut makes every small change that it knows of (a + to a -, a 2 to a 3, an argument left out …) in every function of
-ops/, attention/ and fused/ that has a part in a backward, and runs tests/test_backwards.py on each. A mutant that
+ops/, attention/, variants/ and fused/ that has a part in a backward, and runs tests/test_backwards.py on each. A mutant that
 passes has survived. Each survivor must stand in tests/mutation_equivalent.toml with the reason why no test can tell it
 from the original; the exit status is 1 for one that does not, and for an entry there that is killed after all.
 
@@ -28,10 +28,12 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("npattn/ops", "npattn/attention", "npattn/fused")
+ROOMS = ("npattn/ops", "npattn/attention", "npattn/variants", "npattn/fused")
 # By name: backwards, layers' undo, and the helpers that backwards call
 PART_OF_A_BACKWARD = re.compile(
-    r"backward|undo|route|unwindows|over_pixels|sums|add_at|sum_at|unless|pixel_dot|places|hits|correlate|kernel_gradient|padded|doubled"
+    "backward|undo|route|unwindows|over_pixels|sums|add_at|sum_at|unless|pixel_dot|places|hits|correlate"
+    "|kernel_gradient|padded|doubled|unread|unmixed|added|named|share|winners|larger|of_the_left|in_windows"
+    "|whole_rows|along"
 )
 KILLED, SURVIVED = {1, 3}, {0}  # exit codes of pytest that mutmut keeps: failed or broken; passed
 

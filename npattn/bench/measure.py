@@ -19,6 +19,7 @@ from npattn.fused import memory, tiles
 from npattn.fused.threads import drop_scratch, get_num_threads, scratch_bytes, set_num_threads, spread
 
 PAUSE = 0.02  # seconds between two sides, in which the first one's idle threads stop spinning
+RUN = 0.2  # seconds that a run takes at least: short calls are repeated
 SLOW = 1.0  # seconds; a side that takes longer is timed three times only
 
 
@@ -79,7 +80,10 @@ def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: No
 
 
 def measure(sides: list[Side], runs: int, on: str = "cpu") -> None:
-    """Time all sides in turns, on "cpu" or on "cuda". Sets their times and peaks."""
+    """Time all sides in turns, on "cpu" or on "cuda". Sets their times and peaks.
+
+    A turn warms a side up by one call, then times as many calls as fill a run, and keeps the time of one.
+    """
     for side in sides:
         if on == "cpu":
             side.peak = peak_memory(side.both, side.release)
@@ -95,13 +99,18 @@ def measure(sides: list[Side], runs: int, on: str = "cpu") -> None:
                     continue
                 gc.collect()
                 time.sleep(PAUSE)
-                call()
-                wait(side.xp)
-                start = time.perf_counter()
-                result = call()
-                wait(side.xp)
-                times.append(time.perf_counter() - start)
-                del result
+                calls = max(1, math.ceil(RUN / timed(call, wait, side.xp)))
+                times.append(timed(call, wait, side.xp, calls) / calls)
+
+
+def timed(call: Callable[[], Any], wait: Callable[[Any], Any], xp: Any, calls: int = 1) -> float:
+    """The seconds that so many calls take, one after another."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        result = call()
+        del result  # before the next one, which may take its memory
+    wait(xp)
+    return time.perf_counter() - start
 
 
 def copy_bandwidth(nbytes: int) -> float:
