@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from npattn import gradcheck
+from npattn.attention import cbam
 from npattn.backend import to_numpy
 from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, VARIANTS, Case, Draw, fused_twins
 from npattn.ops import conv2d, linear, pooling
+from npattn.variants import gates
+from npattn.variants import pooling as lp
 
 FUSED = fused_twins()
 PAIRS = (*OPS, *BLOCKS, *VARIANTS, *FUSED)
@@ -97,8 +100,8 @@ def shape(y: np.ndarray, *more: int) -> str:
 
 
 @pytest.mark.parametrize("case", PAIRS, ids=ident)
-def test_dy_of_another_float_dtype(case: Case):
-    """Where the cache holds numbers, a dy of another dtype is refused. A maximum's holds places, a sum's a shape."""
+def test_dy_of_another_float_dtype_or_library(case: Case):
+    """Where the cache holds numbers, a dy unlike them is refused. A maximum's holds places, a sum's a shape."""
     y, cache = case.forward(*drawn(case))
     dy = np.asarray(y, dtype=np.float32)
     holds_numbers = ("linear", "conv2d", "batch norm", "sigmoid", "gate", "cross-entropy", "SE", "attention", "CBAM",
@@ -106,6 +109,10 @@ def test_dy_of_another_float_dtype(case: Case):
     if any(word in case.name for word in holds_numbers) and case.name != "hard sigmoid":
         with pytest.raises(TypeError, match="expected dtype float"):
             case.backward(dy, cache)
+        foreign = pytest.importorskip("array_api_strict").asarray(np.asarray(y))
+        same = r"expected an array of the same library as \w+ \(array_api_strict\), got numpy"
+        with pytest.raises(TypeError, match=None if case.name.endswith("hard sigmoid") else same):
+            case.backward(foreign, cache)
     else:
         assert all(gradient.dtype == np.float32 for gradient in arrays(case.backward(dy, cache)))
 
@@ -170,6 +177,35 @@ def test_fused_is_textbook(case: Case, kind: str):
     found, expected = arrays(case.backward(dy, cache)), arrays(twin.backward(dy, textbook_cache))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
+
+
+def test_pytorch_s_hard_sigmoid():
+    """Its slope is the float32 next to 1/6, in float64 too: no derivative, so no case of the checker's."""
+    x = np.array([-4.0, -1.0, 0.0, 2.0, 5.0])
+    dy = np.array([1.0, -2.0, 3.0, 0.5, 7.0])
+    _, cache = gates.hard_sigmoid_forward(x)
+    slope = np.array([0, 1, 1, 1, 0]) * float(np.float32(1) / np.float32(6))
+    np.testing.assert_allclose(gates.torch_hard_sigmoid_backward(dy, cache), dy * slope, rtol=1e-15, atol=0)
+    with pytest.raises(ValueError, match=r"^dy: expected shape \(5,\)"):
+        gates.torch_hard_sigmoid_backward(dy[:2], cache)
+
+
+def test_a_channel_of_zeros_or_of_length_one():
+    """The length of a channel has no slope at 0: there it is taken as 0, and only there."""
+    x = np.zeros((1, 3, 2, 2))
+    x[0, 1, 0, 1], x[0, 2] = 1, 3
+    y, cache = lp.lp_pool_forward(x)
+    assert y.tolist() == [[0, 1, 6]]
+    dx = lp.lp_pool_backward(np.array([[5.0, 7.0, 2.0]]), cache)
+    assert dx.tolist() == [[[[0, 0], [0, 0]], [[0, 7], [0, 0]], [[1, 1], [1, 1]]]]
+
+
+@pytest.mark.parametrize("without", ["channel", "spatial"])
+def test_cbam_with_one_gate(without):
+    layer = cbam.CBAM(8, 4, 3, **{without: False}, rng=0)
+    assert gradcheck(layer, np.random.default_rng(3).standard_normal((2, 8, 4, 3)))
+    layer.backward(layer.forward(np.ones((2, 8, 4, 3), dtype=np.float32)))
+    assert list(layer.grads) == list(layer.params)
 
 
 NO_BIAS = (

@@ -187,5 +187,6 @@ class PSA(Layer):
         return y, cache
 
     def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
-        dx, grads = backward(dy, cache)
-        return dx, {name: w[:, :, None, None] for name, w in zip(self.params, grads, strict=True)}
+        dx, (dw_c, dw_d, dw) = backward(dy, cache)
+        matrices = {"collect.weight": dw_c, "distribute.weight": dw_d, "fuse.weight": dw}
+        return dx, {name: w[:, :, None, None] for name, w in matrices.items()}

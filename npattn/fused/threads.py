@@ -256,8 +256,12 @@ def spread(task: Callable[[int], Result], count: int) -> list[Result]:
 
         ends = [helped(helper) for helper in idle_helpers(threads - 1)]
         work()
-        for done in ends:
-            done.acquire()
+        try:
+            for done in ends:
+                done.acquire()
+        except BaseException as error:  # Ctrl-C while waiting: the helpers end after the task they are at
+            errors.append(error)
+            raise
         if errors:
             raise errors[0]
         return results

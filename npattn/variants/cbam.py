@@ -22,7 +22,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, NamedTuple
 
 from npattn.attention.options import CbamForm
-from npattn.backend import Array
+from npattn.backend import Array, array_module
 from npattn.checks import floating, same_shape
 from npattn.ops.batch_norm import Running
 from npattn.variants import channel, spatial
@@ -71,7 +71,7 @@ def step_forward(
 def step_backward(dy: Array, step: Step) -> tuple[Array, Any]:
     """Return du and the gradients of the one gate."""
     u, g, attention = step
-    xp = floating(dy=dy, u=u)
+    xp = array_module(u)
 
     # VCB.2 was u · g: each factor receives dy times the other, and g, where it was broadcast, the sum
     du_direct = dy * g  # VCB.2
@@ -119,7 +119,7 @@ def parallel_forward(x: Array, params: Params, form: CbamForm, running: Running 
 def parallel_backward(dy: Array, cache: ParallelCache) -> tuple[Array, Params]:
     """Return dx and the gradients."""
     x, g_c, g_s, ca, sa = cache
-    xp = floating(dy=dy, x=x)
+    xp = array_module(x)
 
     # VCB.5 was u = x · g_c · g_s: each factor receives dy times the two others, and a gate, broadcast, the sum
     dx_direct = dy * g_c * g_s  # VCB.5
