@@ -3,9 +3,8 @@
 mutmut makes every small change that it knows of (a + to a -, a 2 to a 3, an argument left out …) in every function of
 ops/, attention/, variants/ and fused/ that has a part in a backward, and runs tests/test_backwards.py on each. A mutant
 that passes has survived, and so has one that no test runs. Each survivor must stand in tests/mutation_equivalent.toml
-with the reason why no test can tell it from the original; the exit status is 1 for one that does not, and for an entry
-there that is killed after all. One kind is equivalent by rule: zip's strict=True says what is so by construction, and
-without it the same pairs are made.
+with the reason why no test can tell it from the original, one by one or by a rule; the exit status is 1 for one that
+does not, and for an entry there that is killed after all.
 
     python tests/mutation.py                   everything
     python tests/mutation.py --changed main    the files that differ from the branch or commit `main`
@@ -35,7 +34,7 @@ ROOMS = ("npattn/ops", "npattn/attention", "npattn/variants", "npattn/fused")
 PART_OF_A_BACKWARD = re.compile(
     "backward|undo|route|unwindows|over_pixels|sums|add_at|sum_at|unless|pixel_dot|places|hits|correlate"
     "|kernel_gradient|padded|doubled|unread|unmixed|added|named|share|winners|larger|of_the_left|in_windows"
-    "|whole_rows|along"
+    "|whole_rows|beside"
 )
 SURVIVED = {0, 5, 33}  # exit codes that mutmut keeps: the tests passed, or none of them runs the mutant's function
 
@@ -69,10 +68,14 @@ def change(mutant: str) -> str:
     return "\n".join(line for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
 
 
-def of_zip_alone(diff: str) -> bool:
-    """Whether a mutant differs in zip's strict=True alone."""
-    removed, added = (re.sub(r"strict=\w+", "", line[1:]) for line in diff.splitlines()[:2])
-    return "strict=True" in diff and removed == added
+def differs_in(pattern: str, diff: str) -> bool:
+    """Whether the two sides of a diff are the same but for what matches the pattern, and a comma before it."""
+
+    def side(sign: str) -> str:
+        lines = "\n".join(line[1:] for line in diff.splitlines() if line.startswith(sign))
+        return re.sub(r",\s*\)", ")", re.sub(pattern, "", lines))
+
+    return side("-") == side("+")
 
 
 def changed_since(base: str) -> set[str]:
@@ -113,8 +116,9 @@ def main() -> int:
         chosen = random.Random(arguments.seed).sample(chosen, arguments.sample)
     said = mutmut("run", *chosen, "--max-children", str(arguments.jobs))
 
-    known = tomllib.loads((ROOT / "tests" / "mutation_equivalent.toml").read_text())["equivalent"]
-    equivalent = {(entry["file"], entry["function"], entry["change"].strip()): entry["reason"] for entry in known}
+    known = tomllib.loads((ROOT / "tests" / "mutation_equivalent.toml").read_text())
+    equivalent = {(entry["file"], entry["function"], entry["change"].strip()) for entry in known["equivalent"]}
+    rules = [rule["differs_in"] for rule in known["rule"]]
     total: Counter[str] = Counter()
     unexplained, not_run, seen = [], [], set()
     print(f"{'file':<32}{'mutants':>8}{'killed':>8}{'survived':>10}{'equivalent':>12}")
@@ -126,7 +130,7 @@ def main() -> int:
             count["mutants"] += 1
             if code in SURVIVED:
                 key = (path, function_of(name), change(name).strip())
-                explained = key in equivalent or of_zip_alone(key[2])
+                explained = key in equivalent or any(differs_in(rule, key[2]) for rule in rules)
                 seen.add(key)
                 count["equivalent" if explained else "survived"] += 1
                 if not explained:

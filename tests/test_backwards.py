@@ -12,6 +12,8 @@ import pytest
 from npattn import gradcheck
 from npattn.attention import cbam
 from npattn.backend import to_numpy
+from npattn.fused import pooling as fused_pooling
+from npattn.fused import tiles
 from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, VARIANTS, Case, Draw, fused_twins
 from npattn.ops import conv2d, linear, pooling
 from npattn.variants import gates
@@ -177,6 +179,42 @@ def test_fused_is_textbook(case: Case, kind: str):
     found, expected = arrays(case.backward(dy, cache)), arrays(twin.backward(dy, textbook_cache))
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """Everything cut small: groups of one image, tiles of 64 pixels, blocks of a row."""
+    for rule in (tiles.images, tiles.pixels, tiles.rows):
+        rule.cache_clear()
+    monkeypatch.setattr(tiles, "tile_bytes", lambda: 256)
+    yield
+    for rule in (tiles.images, tiles.pixels, tiles.rows):
+        rule.cache_clear()
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("case", [case for case in FUSED if case.name != "cross-entropy, fused"], ids=ident)
+def test_fused_is_textbook_where_tiles_end(case: Case, k: int):
+    twin = TEXTBOOK[case.name.removesuffix(", fused")]
+    inputs = drawn(case, (3, 2, 7, 22), k=k)
+    y, cache = case.forward(*inputs)
+    expected_y, textbook_cache = twin.forward(*inputs)
+    np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-12)
+    dy = np.random.default_rng(8).standard_normal(np.shape(y))
+    for one, other in zip(arrays(case.backward(dy, cache)), arrays(twin.backward(dy, textbook_cache)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
+
+
+def test_the_first_nan_of_a_window_is_its_maximum():
+    """As in the textbook, wherever NaNs are among the four, and in rows and columns of odd number."""
+    rng = np.random.default_rng(9)
+    x = np.where(rng.random((3, 2, 7, 11)) < 0.4, np.nan, rng.integers(0, 2, (3, 2, 7, 11)).astype(float))
+    (y, cache), (expected, textbook) = fused_pooling.max_pool_2x2_forward(x), pooling.max_pool_2x2_forward(x)
+    np.testing.assert_array_equal(y, expected)
+    dy = rng.standard_normal(y.shape)
+    dx = fused_pooling.max_pool_2x2_backward(dy, cache)
+    np.testing.assert_array_equal(dx, pooling.max_pool_2x2_backward(dy, textbook))
 
 
 def test_pytorch_s_hard_sigmoid():

@@ -62,7 +62,7 @@ def moments(x: Array) -> tuple[Array, Array]:
         q = here.shape[0] * here.shape[2]
         mean = maps.pixel_sum(here).sum(axis=0) / q
         centred = threads.scratch("centred", here.shape, x.dtype)
-        np.subtract(here, maps.along(mean, here.shape[2]), out=centred)
+        np.subtract(here, maps.beside(mean, here.shape[2]), out=centred)
         return mean, np.vecdot(centred, centred).sum(axis=0)
 
     parts = threads.spread(group, len(groups))
@@ -77,7 +77,7 @@ def normalise(x: Array, cache: Cache, beta: Array) -> Array:
     """BN.3 and BN.4."""
     X, groups = cut(x)
     y = output(X.shape, X.dtype)
-    mean, scale, level = (maps.along(v, X.shape[2]) for v in (cache.mean, cache.gamma * cache.rho, beta))
+    mean, scale, level = (maps.beside(v, X.shape[2]) for v in (cache.mean, cache.gamma * cache.rho, beta))
 
     def group(index: int) -> None:
         n = groups[index]
@@ -127,7 +127,7 @@ def sums(dy: Array, cache: Cache) -> tuple[Array, Params]:
     dy = contiguous(dy)
     X, groups = cut(x)
     dY, _ = cut(dy)
-    mean = maps.along(mean, X.shape[2])
+    mean = maps.beside(mean, X.shape[2])
 
     def group(index: int) -> tuple[Array, Array]:
         n = groups[index]
@@ -147,7 +147,7 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     dx = output(X.shape, X.dtype)
     q = X.shape[0] * X.shape[2]
     constants = mean, -rho * grads.gamma / q, grads.beta / q, gamma * rho
-    mean, slope, level, scale = (maps.along(v, X.shape[2]) for v in constants)
+    mean, slope, level, scale = (maps.beside(v, X.shape[2]) for v in constants)
 
     def group(index: int) -> None:
         n = groups[index]

@@ -115,7 +115,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
             q = columns[t]
             XdY = np.multiply(X[n, :, q], dY[n, :, q], out=dX[n, :, q])
             np.matmul(G_c[n, None, :], XdY, out=dg_s[:, None, q])  # CBAM.4
-            np.take(X[n].reshape(-1), winners[t], out=x_max[:, q], mode="clip")
+            np.take(X[n], winners[t], out=x_max[:, q], mode="clip")
             return (XdY @ G_s[n, q, None])[:, :, 0]  # CBAM.2, direct
 
         dg_c = sum(threads.spread(gates, len(columns)))

@@ -17,7 +17,7 @@ from npattn.backend import Array
 from npattn.fused import threads, tiles
 
 
-def along(v: Array, P: int) -> Array:
+def beside(v: Array, P: int) -> Array:
     """v (C) to stand beside X (n, C, P): repeated along short rows, so that one inner loop takes a whole image."""
     return np.repeat(v, P).reshape(-1, P) if P < 1024 else v[:, None]
 
@@ -89,7 +89,7 @@ def channel_mean_max(U: Array, mean: Array, top: Array, first: Array) -> None:
             np.copyto(first, (start + block.shape[1]) - best.astype(first.dtype), where=best > 0)  # CMAX.1
 
 
-def places(i: Array, C: int, P: int, start: int = 0) -> Array:
+def places(i: Array, C: int, P: int, start: int) -> Array:
     """Where in an array (n, C, P), read as one row, the channels i (n, T) of the pixels from `start` on lie."""
     n, T = i.shape
     place = i * P

@@ -79,9 +79,9 @@ def larger(one: Array, other: Array, nan: bool, out: Array) -> None:
         out |= np.isnan(one) & ~np.isnan(other)
 
 
-def of_the_left(bytes: Array) -> Array:
-    """BOTH where the byte of the left of two columns is 1, else 0; in the memory of `bytes`, two of them a number."""
-    two = bytes.view(np.uint16)
+def of_the_left(flags: Array) -> Array:
+    """BOTH where the byte of the left of two columns is 1, else 0; in the memory of `flags`, two of them a number."""
+    two = flags.view(np.uint16)
     two >>= LEFT_BIT
     two &= np.uint16(1)
     two *= BOTH
