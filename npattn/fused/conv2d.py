@@ -56,7 +56,7 @@ def padded(x: Array, k: int, rows: slice, name: str) -> Array:
     inner[:, :, :p] = 0
     images = inner[:, :, p:].reshape(-1, C, n, W + p)
     images[..., W:] = 0
-    seen = x[:, :, rows.start - p + above : rows.stop + p - below].transpose(2, 1, 0, 3)
+    seen = x[:, :, rows.start - p + above : rows.stop + p].transpose(2, 1, 0, 3)
     maps.whole_rows(images[..., :W])[...] = maps.whole_rows(seen)
     return Z
 
