@@ -63,9 +63,10 @@ def moments(x: Array) -> tuple[Array, Array]:
         mean = maps.pixel_sum(here).sum(axis=0) / q
         centred = threads.scratch("centred", here.shape, x.dtype)
         np.subtract(here, maps.beside(mean, here.shape[2]), out=centred)
-        return mean, np.vecdot(centred, centred).sum(axis=0)
+        return mean, maps.pixel_dot(centred, centred).sum(axis=0)
 
-    parts = threads.spread(group, len(groups))
+    with maps.long_rows(X.shape[2]):
+        parts = threads.spread(group, len(groups))
     q = np.asarray([here.stop - here.start for here in groups], dtype=x.dtype)[:, None] / X.shape[0]  # the shares
     means = np.stack([mean for mean, _ in parts])
     mean = (q * means).sum(axis=0)
@@ -85,7 +86,8 @@ def normalise(x: Array, cache: Cache, beta: Array) -> Array:
         y[n] *= scale  # BN.3, BN.4
         y[n] += level  # BN.4
 
-    threads.spread(group, len(groups))
+    with maps.long_rows(X.shape[2]):
+        threads.spread(group, len(groups))
     return y.reshape(x.shape)
 
 
@@ -132,9 +134,10 @@ def sums(dy: Array, cache: Cache) -> tuple[Array, Params]:
     def group(index: int) -> tuple[Array, Array]:
         n = groups[index]
         centred = np.subtract(X[n], mean, out=threads.scratch("centred", X[n].shape, x.dtype))
-        return np.vecdot(dY[n], centred).sum(axis=0), maps.pixel_sum(dY[n]).sum(axis=0)
+        return maps.pixel_dot(dY[n], centred).sum(axis=0), maps.pixel_sum(dY[n]).sum(axis=0)
 
-    along, dbeta = threads.add_up(threads.spread(group, len(groups)))
+    with maps.long_rows(X.shape[2]):
+        along, dbeta = threads.add_up(threads.spread(group, len(groups)))
     return dy, Params(along * rho, dbeta)  # BN.4
 
 
@@ -157,7 +160,8 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         part += dY[n]  # BN.4
         np.multiply(part, scale, out=dx[n])  # BN.3
 
-    threads.spread(group, len(groups))
+    with maps.long_rows(X.shape[2]):
+        threads.spread(group, len(groups))
     return dx.reshape(x.shape), grads
 
 

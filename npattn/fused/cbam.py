@@ -88,7 +88,8 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         threads.spread(scale, len(columns))
         return ca
 
-    caches = threads.spread(group, len(groups))
+    with maps.long_rows(P):
+        caches = threads.spread(group, len(groups))
     cache = Cache(x, g_c[:, :, None, None], g_s.reshape(N, 1, H, W), m.reshape(N, 2, H, W), i, w, caches)
     return Y.reshape(N, C, H, W), cache
 
@@ -115,15 +116,15 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
             q = columns[t]
             XdY = np.multiply(X[n, :, q], dY[n, :, q], out=dX[n, :, q])
             np.matmul(G_c[n, None, :], XdY, out=dg_s[:, None, q])  # CBAM.4
-            np.take(X[n], winners[t], out=x_max[:, q], mode="clip")
-            return (XdY @ G_s[n, q, None])[:, :, 0]  # CBAM.2, direct
+            x_max[:, q] = X[n].reshape(-1)[winners[t]]
+            return maps.pixel_dot(XdY, G_s[n, None, q])  # CBAM.2, direct
 
         dg_c = sum(threads.spread(gates, len(columns)))
 
         # CBAM.3 made g_s from u: the second way on which u, and so g_c, reached y
         dm, dw = spatial.gate_backward(dg_s, G_s[n], m[n], w)  # CBAM.3
         dm[:, 0] /= C
-        dg_c += maps.pixel_dot(X[n], dm[:, 0])  # CBAM.2, through the mean
+        maps.add_pixel_dot(dg_c, X[n], dm[:, 0:1])  # CBAM.2, through the mean
         dg_c += maps.sum_at_channel(i[n], dm[:, 1] * x_max, C)  # CBAM.2, through the maximum
 
         # CBAM.1 made g_c from x, the second way on which x reached u
@@ -139,8 +140,9 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
             dU += share[:, :, None]  # CBAM.1
 
         threads.spread(tile, len(columns))
-        maps.add_at_pixel(dX[n], caches[index].i, ds_max)  # CBAM.1
+        maps.add_at(dX[n], caches[index].place, ds_max)  # CBAM.1
         return dca.w1, dca.w2, dw
 
-    dw1, dw2, dw = add_up(threads.spread(group, len(groups)))
+    with maps.long_rows(P):
+        dw1, dw2, dw = add_up(threads.spread(group, len(groups)))
     return dX.reshape(N, C, H, W), Params(channel.Params(dw1, dw2), spatial.Params(dw))

@@ -17,21 +17,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npattn.attention.channel import MlpCache, Params, mlp_backward, mlp_forward
+from npattn.attention.channel import Params
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import maps, taken, threads, tiles
+from npattn.fused import maps, mlp, taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.fused.threads import add_up
-from npattn.ops.activation import SigmoidCache, sigmoid_backward
+from npattn.ops.activation import SigmoidCache
 from npattn.ops.pooling import some_pixels
 
 __all__ = ["Cache", "Params", "backward", "forward"]
 
 
 class Group(NamedTuple):
-    i: Array  # (n, C), the first pixel that is largest
-    mlp: MlpCache  # of s (2, n, C): s_avg, s_max
+    place: Array  # (n, C), of the first pixel that is largest, in X read as one row
+    fc: mlp.Cache  # of s (2, n, C): s_avg, s_max
     g: Array  # (n, C)
 
 
@@ -44,18 +44,20 @@ class Cache(NamedTuple):
 def gate_forward(X: Array, params: Params) -> Group:
     """CA.1 to CA.6 for a group X (n, C, P)."""
     s = np.empty((2, *X.shape[:2]), dtype=X.dtype)
-    i = maps.pixel_mean_max(X, *s)  # CA.1, CA.2
-    (a_avg, a_max), mlp = mlp_forward(s, params)  # CA.3, CA.4
+    place = maps.pixel_mean_max(X, *s)  # CA.1, CA.2
+    (a_avg, a_max), fc = mlp.forward(s, *params)  # CA.3, CA.4
     g = maps.sigmoid(a_avg + a_max)  # CA.5, CA.6
-    return Group(i, mlp, g)
+    return Group(place, fc, g)
 
 
 def gate_backward(dg: Array, group: Group) -> tuple[Array, Params]:
     """ds (2, n, C), of the average and of the maximum, and the gradients (dw1, dw2) for dg (n, C)."""
     # CA.6 was g = sigmoid(a), CA.5 a sum: each term receives all of da
-    da = sigmoid_backward(dg, SigmoidCache(group.g))  # CA.6, CA.5
+    da = np.empty((2, *dg.shape), dtype=dg.dtype)
+    da[:] = dg * group.g * (1 - group.g)  # CA.6, CA.5
     # CA.4 and CA.3 used the same w1 and w2: the product over the rows of both adds the gradients of both uses
-    return mlp_backward(np.stack((da, da)), group.mlp)  # CA.4, CA.3
+    ds, *grads = mlp.backward(da, group.fc)  # CA.4, CA.3
+    return ds, Params(*grads)
 
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
@@ -90,7 +92,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
         n = groups[index]
         (ds_avg, ds_max), grads = gate_backward(dG[n], caches[index])  # CA.6 to CA.3
         dx[n] = ds_avg[:, :, None] / P  # CA.1: all pixels receive the same share
-        maps.add_at_pixel(dx[n], caches[index].i, ds_max)  # CA.2: one pixel receives everything
+        maps.add_at(dx[n], caches[index].place, ds_max)  # CA.2: one pixel receives everything
         return grads
 
     dw1, dw2 = add_up(threads.spread(group, len(groups)))

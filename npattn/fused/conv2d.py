@@ -29,7 +29,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from npattn.backend import Array
 from npattn.checks import floating, odd_kernel, same_shape, shaped
@@ -43,6 +42,11 @@ __all__ = ["Cache", "Params", "backward", "forward"]
 class Cache(NamedTuple):
     x: Array  # (N, C, H, W)
     params: Params
+
+
+def view(a: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    """The numbers of a contiguous array under another shape and other strides, which may overlap."""
+    return np.ndarray(shape, a.dtype, buffer=a, strides=strides)
 
 
 def padded(x: Array, k: int, rows: slice, name: str) -> Array:
@@ -72,14 +76,14 @@ def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
         for j in range(k):
             moved[:, j] = Z[:, :, j : j + L]
         kernel = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).reshape(M, k * k * C)  # m by (i, j, c)
-        seen = as_strided(moved, (h, k * k * C, L), (moved.strides[0], *moved.strides[2:]), writeable=False)
+        seen = view(moved, (h, k * k * C, L), (moved.strides[0], *moved.strides[2:]))
         np.matmul(kernel, seen, out=y[:, :, :L])
     else:
         kernel = np.ascontiguousarray(w.transpose(3, 0, 2, 1)).reshape(k * M, k * C)  # (j, m) by (i, c)
-        seen = as_strided(Z, (h, k * C, T), Z.strides, writeable=False)
+        seen = view(Z, (h, k * C, T), Z.strides)
         R = np.matmul(kernel, seen, out=threads.scratch("product", (h, k * M, T), Z.dtype))
         row, part, place = R.strides
-        moved = as_strided(R, (h, k, M, L), (row, M * part + place, part, place), writeable=False)  # a part, a place
+        moved = view(R, (h, k, M, L), (row, M * part + place, part, place))  # a part, a place
         np.add.reduce(moved, axis=1, out=y[:, :, :L])
     return y.reshape(h, M, n, V)[..., :W]
 
@@ -89,7 +93,7 @@ def kernel_gradient(Z: Array, D: Array, k: int) -> Array:
     p, C, M = k // 2, Z.shape[1], D.shape[1]
     h, L = Z.shape[0] - 2 * p, Z.shape[2] - 2 * p
     row, channel, place = Z.strides
-    seen = as_strided(Z, (h, k, k * C, L), (row, place, channel, place), writeable=False)  # j, (i, c), t
+    seen = view(Z, (h, k, k * C, L), (row, place, channel, place))  # j, (i, c), t
     dw = np.matmul(seen, D[p : p + h, None, :, p : p + L].mT).sum(axis=0)
     return np.ascontiguousarray(dw.reshape(k, k, C, M).transpose(3, 2, 1, 0))
 
@@ -100,16 +104,9 @@ def cut(N: int, M: int, C: int, H: int, W: int, k: int, itemsize: int) -> list[t
     return [(n, rows) for n in tiles.images(N, 2 * H * row_bytes) for rows in tiles.rows(H, 4 * row_bytes)]
 
 
-def forward(x: Array, params: Params) -> tuple[Array, Cache]:
-    """Slide the kernel over every image, as `npattn.ops.conv2d.forward` does, and with its errors."""
-    w, b = params
-    floating(x=x, w=w, b=b)
-    M, C, k, _ = odd_kernel("w", w, "M C k k")
-    N, C, H, W = shaped("x", x, "N C H W", C=C)
-    if b is not None:
-        shaped("b", b, "M", M=M)
-    taken(x=x)
-
+def convolve(x: Array, w: Array, b: Array | None = None) -> Array:
+    """`forward` without its checks: the blocks that have convolutions call it."""
+    (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     y = output((N, M, H, W), x.dtype)
     parts = cut(N, M, C, H, W, k, x.itemsize)
 
@@ -123,18 +120,25 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
             np.add(y_rows, b[:, None, None], out=y[n, :, rows])  # CONV.4
 
     threads.spread(part, len(parts))
-    return y, Cache(x, params)
+    return y
 
 
-def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradients (dw, db), as `npattn.ops.conv2d.backward` does, and with its errors."""
-    x, (w, b) = cache
-    floating(dy=dy, x=x)
-    N, C, H, W = x.shape
-    M, _, k, _ = w.shape
-    same_shape("dy", dy, (N, M, H, W), "the output y")
-    dy = contiguous(dy)
+def forward(x: Array, params: Params) -> tuple[Array, Cache]:
+    """Slide the kernel over every image, as `npattn.ops.conv2d.forward` does, and with its errors."""
+    w, b = params
+    floating(x=x, w=w, b=b)
+    M, C, _, _ = odd_kernel("w", w, "M C k k")
+    shaped("x", x, "N C H W", C=C)
+    if b is not None:
+        shaped("b", b, "M", M=M)
+    taken(x=x)
 
+    return convolve(x, w, b), Cache(x, params)
+
+
+def convolve_back(dy: Array, x: Array, w: Array, b: Array | None = None) -> tuple[Array, Array, Array | None]:
+    """dx, dw and db: `backward` without its checks, for a contiguous dy."""
+    (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     dx = output(x.shape, x.dtype)
     parts = cut(N, M, C, H, W, k, x.itemsize)
     flipped = w[:, :, ::-1, ::-1].swapaxes(0, 1)
@@ -153,4 +157,14 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         return (dw,) if b is None else (dw, dy[n, :, rows].sum(axis=(0, 2, 3)))  # CONV.4
 
     dw, *db = threads.add_up(threads.spread(part, len(parts)))
-    return dx, Params(dw, db[0] if db else None)
+    return dx, dw, db[0] if db else None
+
+
+def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradients (dw, db), as `npattn.ops.conv2d.backward` does, and with its errors."""
+    x, (w, b) = cache
+    floating(dy=dy, x=x)
+    N, _, H, W = x.shape
+    same_shape("dy", dy, (N, w.shape[0], H, W), "the output y")
+    dx, dw, db = convolve_back(contiguous(dy), x, w, b)
+    return dx, Params(dw, db)

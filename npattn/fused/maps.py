@@ -9,12 +9,30 @@ SIG.2                     sigmoid
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from npattn.backend import Array
 from npattn.fused import threads, tiles
+
+
+@contextlib.contextmanager
+def long_rows(P: int) -> Iterator[None]:
+    """Within, a factor that is the same along rows of P numbers is used as it is.
+
+    NumPy writes it out in full first, as far as its buffer of 8192 numbers reaches, to compute with several rows in
+    one loop. For rows of 512 and more that takes longer than the loops that it saves: with rows of 1024, ten times.
+    """
+    if P < 512:
+        yield
+        return
+    with np.errstate():  # which takes the buffer's size back at its end
+        np.setbufsize(512)
+        yield
 
 
 def beside(v: Array, P: int) -> Array:
@@ -24,12 +42,42 @@ def beside(v: Array, P: int) -> Array:
 
 def whole_rows(a: Array) -> Array:
     """a (..., W), each row one element of W numbers: copied as such, in half the time for short rows."""
-    return a.view(np.dtype((np.void, a.shape[-1] * a.itemsize)))[..., 0]
+    return a.view(void(a.shape[-1] * a.itemsize))[..., 0]
+
+
+@functools.cache
+def void(size: int) -> np.dtype[np.void]:
+    """Elements of that many bytes, to be moved only."""
+    return np.dtype((np.void, size))
+
+
+LOCKED = 512
+"""NumPy keeps the interpreter's lock during a product of about 500 results or fewer, however long its sums are."""
+
+
+def pixel_dot(X: Array, D: Array) -> Array:
+    """Σ over the pixels of X · D, (n, C), by BLAS; D (n, C, P), or (n, 1, P) for the same factors in all channels.
+
+    Few and long sums are each made of pieces, so that there are enough results for other threads to go on meanwhile.
+    """
+    n, C, P = X.shape
+    pieces = min(math.ceil(LOCKED / (n * C)), P)
+    if pieces == 1:
+        return sums(X, D)
+    cut = P // pieces * pieces
+    of_pieces = (A[..., :cut].reshape(*A.shape[:2], pieces, -1).swapaxes(1, 2) for A in (X, D))
+    total = sums(*of_pieces).sum(axis=1)
+    return total if cut == P else total + sums(X[..., cut:], D[..., cut:])
+
+
+def sums(X: Array, D: Array) -> Array:
+    """Σ over the last axis of X · D: as one product where D has one row, which reads it once, else row by row."""
+    return (X @ D.mT)[..., 0] if D.shape[-2] == 1 else np.vecdot(X, D)
 
 
 def pixel_sum(X: Array) -> Array:
-    """Σ over the pixels, (n, C), by BLAS: a product with ones reads X at the speed of memory, np.sum does not."""
-    return X @ np.ones(X.shape[2], dtype=X.dtype)
+    """Σ over the pixels, (n, C): a product with ones reads X at the speed of memory, np.sum does not."""
+    return pixel_dot(X, np.ones((1, 1, X.shape[2]), dtype=X.dtype))
 
 
 def pixel_mean(X: Array) -> Array:
@@ -37,29 +85,34 @@ def pixel_mean(X: Array) -> Array:
     return pixel_sum(X) / X.shape[2]
 
 
-def pixel_dot(X: Array, d: Array) -> Array:
-    """Σ over the pixels of X (n, C, P) times d (n, P): (n, C)."""
-    n, C, P = X.shape
-    out = np.empty((n, C, 1), dtype=X.dtype)
-    blocks = tiles.rows(C, n * P * X.itemsize)
-    threads.spread(lambda b: np.matmul(X[:, blocks[b]], d[:, :, None], out=out[:, blocks[b]]), len(blocks))
-    return out[:, :, 0]
+def add_pixel_dot(total: Array, X: Array, D: Array) -> None:
+    """total (n, C) += Σ over the pixels of X · D, a few channels at a time, by several threads if X is a lone group."""
+    blocks = tiles.rows(X.shape[1], X[:, 0].nbytes)
+
+    def block(b: int) -> None:
+        total[:, blocks[b]] += pixel_dot(X[:, blocks[b]], D)
+
+    threads.spread(block, len(blocks))
 
 
 def pixel_mean_max(X: Array, mean: Array, top: Array) -> Array:
-    """Write the mean over the pixels and the maximum, each (n, C); return the first pixel that has it. One pass."""
+    """Write the mean over the pixels and the maximum, each (n, C), in one pass.
+
+    Returns the place of the first pixel that has the maximum, in X (n, C, P) read as one row.
+    """
     n, C, P = X.shape
-    first = np.empty((n, C), dtype=np.intp)
+    place = np.empty((n, C), dtype=np.intp)
     blocks = tiles.rows(C, n * P * X.itemsize)
 
     def block(b: int) -> None:
         c = blocks[b]
         mean[:, c] = pixel_mean(X[:, c])  # GAP.1, while the block is on its way into the cache
-        np.argmax(X[:, c], axis=2, out=first[:, c])  # GMP.1, from the cache
-        top[:, c] = np.take_along_axis(X[:, c], first[:, c, None], axis=2)[:, :, 0]  # GMP.2
+        np.argmax(X[:, c], axis=2, out=place[:, c])  # GMP.1, from the cache
 
     threads.spread(block, len(blocks))
-    return first
+    place += np.arange(0, n * C * P, P).reshape(n, C)
+    top[...] = X.reshape(-1)[place]  # GMP.2
+    return place
 
 
 def channel_mean_max(U: Array, mean: Array, top: Array, first: Array) -> None:
@@ -98,8 +151,11 @@ def places(i: Array, C: int, P: int, start: int) -> Array:
 
 
 def add_at(D: Array, places: Array, d: Array) -> None:
-    """Add d (n, T) to the contiguous D at those places: the backward of CMAX.2."""
-    np.add.at(D.reshape(-1), places.reshape(-1), d.reshape(-1))
+    """Add d to the contiguous D at those places, no two the same: the backward of GMP.2 and of CMAX.2.
+
+    np.add.at is as fast, but keeps the interpreter's lock.
+    """
+    D.reshape(-1)[places] += d
 
 
 def sum_at_channel(i: Array, d: Array, C: int) -> Array:
@@ -107,12 +163,6 @@ def sum_at_channel(i: Array, d: Array, C: int) -> Array:
     n = i.shape[0]
     flat = i + np.arange(0, n * C, C)[:, None] if n > 1 else i
     return np.bincount(flat.reshape(-1), d.reshape(-1), n * C).reshape(n, C).astype(d.dtype)
-
-
-def add_at_pixel(D: Array, i: Array, d: Array) -> None:
-    """D[n, c, i[n, c]] += d[n, c]: the backward of GMP.2. D (n, C, P), d and i (n, C)."""
-    place = i[:, :, None]
-    np.put_along_axis(D, place, np.take_along_axis(D, place, axis=2) + d[:, :, None], axis=2)
 
 
 def sigmoid(a: Array) -> Array:

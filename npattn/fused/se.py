@@ -24,26 +24,18 @@ import numpy as np
 from npattn.attention.se import Params
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import contiguous, maps, taken, threads, tiles
+from npattn.fused import contiguous, maps, mlp, taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.fused.threads import add_up
-from npattn.ops import linear
-from npattn.ops.activation import ReluCache, SigmoidCache, relu_backward, relu_forward, sigmoid_backward
 from npattn.ops.pooling import some_pixels
 
 __all__ = ["Cache", "Params", "backward", "forward"]
 
 
-class Group(NamedTuple):
-    fc1: linear.Cache
-    relu: ReluCache
-    fc2: linear.Cache
-
-
 class Cache(NamedTuple):
     x: Array  # (N, C, H, W)
     g: Array  # (N, C)
-    groups: list[Group]
+    fc: list[mlp.Cache]  # a group each
 
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
@@ -60,7 +52,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     X, y, g = x.reshape(N, C, P), output((N, C, P), x.dtype), np.empty((N, C), dtype=x.dtype)
     groups = tiles.images(N, C * P * x.itemsize)
 
-    def group(index: int) -> Group:
+    def group(index: int) -> mlp.Cache:
         n = groups[index]
         blocks = tiles.rows(C, X[n, 0].nbytes)
         s = np.empty_like(g[n])
@@ -69,9 +61,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
             s[:, blocks[b]] = maps.pixel_mean(X[n, blocks[b]])  # SE.1
 
         threads.spread(squeeze, len(blocks))
-        z, fc1 = linear.forward(s, linear.Params(w1))  # SE.2
-        h, relu = relu_forward(z)  # SE.3
-        a, fc2 = linear.forward(h, linear.Params(w2))  # SE.4
+        a, fc = mlp.forward(s, w1, w2)  # SE.2, SE.3, SE.4
         g[n] = maps.sigmoid(a)  # SE.5
 
         def scale(b: int) -> None:
@@ -79,9 +69,10 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
             np.multiply(X[n, c], g[n, c, None], out=y[n, c])  # SE.6
 
         threads.spread(scale, len(blocks))
-        return Group(fc1, relu, fc2)
+        return fc
 
-    caches = threads.spread(group, len(groups))
+    with maps.long_rows(P):
+        caches = threads.spread(group, len(groups))
     return y.reshape(N, C, H, W), Cache(x, g, caches)
 
 
@@ -96,20 +87,17 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     X, dY, dx = x.reshape(N, C, P), contiguous(dy).reshape(N, C, P), output((N, C, P), x.dtype)
     groups = tiles.images(N, C * P * x.itemsize)
 
-    def group(index: int) -> Params:
+    def group(index: int) -> tuple[Array, Array]:
         n = groups[index]
-        fc1, relu, fc2 = caches[index]
         blocks = tiles.rows(C, X[n, 0].nbytes)
         dg = np.empty_like(g[n])
 
         def gate(b: int) -> None:
-            dg[:, blocks[b]] = np.vecdot(dY[n, blocks[b]], X[n, blocks[b]])  # SE.6
+            dg[:, blocks[b]] = maps.pixel_dot(dY[n, blocks[b]], X[n, blocks[b]])  # SE.6
 
         threads.spread(gate, len(blocks))
-        da = sigmoid_backward(dg, SigmoidCache(g[n]))  # SE.5
-        dh, (dw2, _) = linear.backward(da, fc2)  # SE.4
-        dz = relu_backward(dh, relu)  # SE.3
-        ds, (dw1, _) = linear.backward(dz, fc1)  # SE.2
+        da = dg * g[n] * (1 - g[n])  # SE.5
+        ds, dw1, dw2 = mlp.backward(da, caches[index])  # SE.4, SE.3, SE.2
         share = ds / P
 
         def both(b: int) -> None:
@@ -119,7 +107,8 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
             np.add(direct, share[:, c, None], out=dx[n, c])  # SE.1
 
         threads.spread(both, len(blocks))
-        return Params(dw1, dw2)
+        return dw1, dw2
 
-    dw1, dw2 = add_up(threads.spread(group, len(groups)))
+    with maps.long_rows(P):
+        dw1, dw2 = add_up(threads.spread(group, len(groups)))
     return dx.reshape(N, C, H, W), Params(dw1, dw2)

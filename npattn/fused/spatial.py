@@ -40,7 +40,7 @@ class Cache(NamedTuple):
 
 def gate_forward(m: Array, w: Array) -> Array:
     """SA.4 and SA.5 for maps m (n, 2, H, W): the gate (n, P)."""
-    a, _ = conv2d.forward(m, conv2d.Params(w))  # SA.4
+    a = conv2d.convolve(m, w)  # SA.4
     return maps.sigmoid(a.reshape(a.shape[0], -1))  # SA.5
 
 
@@ -50,7 +50,7 @@ def gate_backward(dg: Array, g: Array, m: Array, w: Array) -> tuple[Array, Array
     # SA.5 was g = sigmoid(a)
     da = dg * g * (1 - g)  # SA.5
     # SA.4 was a = w ∗ m
-    dm, (dw, _) = conv2d.backward(da.reshape(n, 1, H, W), conv2d.Cache(m, conv2d.Params(w)))  # SA.4
+    dm, dw, _ = conv2d.convolve_back(da.reshape(n, 1, H, W), m, w)  # SA.4
     return dm.reshape(n, 2, H * W), dw
 
 

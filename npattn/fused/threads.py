@@ -181,15 +181,17 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
     Fresh memory costs more than the arithmetic done in it: the system must find it and clear it. Never part of a
     result or a cache.
     """
-    if not hasattr(inside, "buffers"):
+    try:
+        buffers = inside.buffers.arrays
+    except AttributeError:
         inside.buffers = Buffers()
+        buffers = inside.buffers.arrays
         with state.lock:
             scratch_of_all.add(inside.buffers)
-    buffers = inside.buffers.arrays
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, dtype=np.uint8)
-    return buffers[name][:size].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, buffer=buffers[name])
 
 
 def scratch_bytes() -> int:
