@@ -13,7 +13,8 @@ together (i); its columns (j) are k shifted rows:
     CONV.3, CONV.4   y[ν, m, h, v]   = Σ_j R[h, (j, m), ν V + v + j] + b[m]
 
 Where C < M it is cheaper to move before the product: the k moved copies of Z's rows stand as k·C rows more, one product
-(M × k·k·C) times (k·k·C × n·V − p) takes the whole kernel, and nothing is left to add.
+(M × k·k·C) times (k·k·C × n·V − p) takes the whole kernel, and nothing is left to add. Not so for M < 8: BLAS is slow
+with so few rows.
 
 Backward, with Z and the same of dy, D. A pixel of x was seen through every place of the kernel, so dx is dy convolved
 with the kernel flipped and its two channel axes exchanged. dw is what the places saw times dy, a product for each row:
@@ -71,7 +72,7 @@ def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
     h, T, V = Z.shape[0] - k + 1, Z.shape[2], W + k // 2
     L = T - 2 * (k // 2)  # after the last column that belongs to an image
     y = threads.scratch("sum", (h, M, n * V), Z.dtype)
-    if C < M:  # fewer rows to move before the product than after it
+    if C < M and M >= 8:  # fewer rows to move before the product than after it
         moved = threads.scratch("product", (Z.shape[0], k, C, L), Z.dtype)
         for j in range(k):
             moved[:, j] = Z[:, :, j : j + L]
@@ -98,17 +99,22 @@ def kernel_gradient(Z: Array, D: Array, k: int) -> Array:
     return np.ascontiguousarray(dw.reshape(k, k, C, M).transpose(3, 2, 1, 0))
 
 
-def cut(N: int, M: int, C: int, H: int, W: int, k: int, itemsize: int) -> list[tuple[slice, slice]]:
-    """Groups of images, and blocks of rows of large images, so that R fits a quarter of a tile."""
-    row_bytes = k * max(M, C) * (W + k // 2) * itemsize
-    return [(n, rows) for n in tiles.images(N, 2 * H * row_bytes) for rows in tiles.rows(H, 4 * row_bytes)]
+def cut(x: Array, w: Array, apart: bool) -> list[tuple[slice, slice]]:
+    """Groups of images, and blocks of rows of large images, so that R fits a quarter of a tile.
 
-
-def convolve(x: Array, w: Array, b: Array | None = None) -> Array:
-    """`forward` without its checks: the blocks that have convolutions call it."""
+    Within a group of a block's (not `apart`) the work is one thread's already: no more parts than that needs.
+    """
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
+    row_bytes = k * max(M, C) * (W + k // 2) * x.itemsize
+    images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, 4 * H * row_bytes)
+    return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes)]
+
+
+def convolve(x: Array, w: Array, b: Array | None = None, apart: bool = False) -> Array:
+    """`forward` without its checks: the blocks that have convolutions call it for a group."""
+    (N, _, H, W), (M, _, k, _) = x.shape, w.shape
     y = output((N, M, H, W), x.dtype)
-    parts = cut(N, M, C, H, W, k, x.itemsize)
+    parts = cut(x, w, apart)
 
     def part(index: int) -> None:
         n, rows = parts[index]
@@ -133,14 +139,16 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         shaped("b", b, "M", M=M)
     taken(x=x)
 
-    return convolve(x, w, b), Cache(x, params)
+    return convolve(x, w, b, apart=True), Cache(x, params)
 
 
-def convolve_back(dy: Array, x: Array, w: Array, b: Array | None = None) -> tuple[Array, Array, Array | None]:
+def convolve_back(
+    dy: Array, x: Array, w: Array, b: Array | None = None, apart: bool = False
+) -> tuple[Array, Array, Array | None]:
     """dx, dw and db: `backward` without its checks, for a contiguous dy."""
-    (N, C, H, W), (M, _, k, _) = x.shape, w.shape
+    W, k = x.shape[3], w.shape[3]
     dx = output(x.shape, x.dtype)
-    parts = cut(N, M, C, H, W, k, x.itemsize)
+    parts = cut(x, w, apart)
     flipped = w[:, :, ::-1, ::-1].swapaxes(0, 1)
 
     def part(index: int) -> tuple[Array, ...]:
@@ -166,5 +174,5 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     floating(dy=dy, x=x)
     N, _, H, W = x.shape
     same_shape("dy", dy, (N, w.shape[0], H, W), "the output y")
-    dx, dw, db = convolve_back(contiguous(dy), x, w, b)
+    dx, dw, db = convolve_back(contiguous(dy), x, w, b, apart=True)
     return dx, Params(dw, db)

@@ -49,7 +49,8 @@ class State:
 
 
 state = State()
-inside = threading.local()  # a thread's own: .task, whether it works on a task of a spread; .buffers, its scratch
+inside = threading.local()
+"""A thread's own: .task, whether it works on one of the tasks of a spread; .held, whether on a lone one; .buffers."""
 
 
 class Buffers:
@@ -219,12 +220,16 @@ def spread(task: Callable[[int], Result], count: int) -> list[Result]:
     have stopped. A spread within a task of another one runs on the thread it is called from, except where the outer
     one has a single task.
     """
-    if getattr(inside, "task", False):
+    if getattr(inside, "task", False) or (count == 1 and getattr(inside, "held", False)):
         return [task(i) for i in range(count)]
     with blas_held:
         threads = min(get_num_threads(), count) if count > 1 else 1
         if threads <= 1:  # a lone task may spread its own parts
-            return [task(i) for i in range(count)]
+            outermost, inside.held = not getattr(inside, "held", False), True
+            try:
+                return [task(i) for i in range(count)]
+            finally:
+                inside.held = not outermost
         results: list[Any] = [None] * count
         errors: list[BaseException] = []
         left, turn, idle = iter(range(count)), threading.Lock(), state.idle
