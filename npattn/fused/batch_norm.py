@@ -1,17 +1,17 @@
-"""Batch normalisation: x is read twice forward, x and dy twice back, and x̂ is never stored.
+"""Batch normalisation: x is read once forward, x and dy back, and x̂ is never stored.
 
-    X (n, C, P)   a group of n images, P = H·W pixels, q = n·P numbers a channel
+    X (n, C, P)   a group g of n images, P = H·W pixels, q = n·P numbers a channel
 
     train forward                                                                        reads     writes
-      BN.1, BN.2   of each group the mean and Σ (x − mean)²; then all groups merged      x
-      BN.3, BN.4   Y = (X − μ) · (gamma · ρ) + beta                                      x         y
+      BN.1, BN.2   μ_g; Y = X − μ_g; Σ Y²; then all groups merged to μ and ρ             x         y
+      BN.3, BN.4   Y = Y · (gamma · ρ) + (beta + (μ_g − μ) · gamma · ρ)                  y         y
 
     The groups' sums merge exactly, where E[x²] − μ² would lose every digit for a mean far from 0:
       μ = Σ q μ_g / Σ q        Σ (x − μ)² = Σ_g [ Σ (x − μ_g)² + q (μ_g − μ)² ]
 
     train backward
-      BN.4         dbeta = Σ dY, dgamma = ρ Σ dY · (X − μ)                               x, dy
-      BN.3–BN.1    dX = gamma ρ (dY − (X − μ) · ρ dgamma / Σq − dbeta / Σq)              x, dy     dx
+      BN.4         D = X − μ, where dx will be; dbeta = Σ dY, dgamma = ρ Σ dY · D        x, dy     dx
+      BN.3–BN.1    dX = gamma ρ (dY − D · ρ dgamma / Σq − dbeta / Σq)                    dx, dy    dx
 
 In eval μ and ρ are constants, which leaves dX = gamma ρ dY.
 """
@@ -53,44 +53,6 @@ def cut(x: Array) -> tuple[Array, list[slice]]:
     return x.reshape(N, C, H * W), tiles.images(N, C * H * W * x.itemsize)
 
 
-def moments(x: Array) -> tuple[Array, Array]:
-    """BN.1 and the mean of squares under BN.2's root, each (C)."""
-    X, groups = cut(x)
-
-    def group(index: int) -> tuple[Array, Array]:
-        here = X[groups[index]]
-        q = here.shape[0] * here.shape[2]
-        mean = maps.pixel_sum(here).sum(axis=0) / q
-        centred = threads.scratch("centred", here.shape, x.dtype)
-        np.subtract(here, maps.beside(mean, here.shape[2]), out=centred)
-        return mean, maps.pixel_dot(centred, centred).sum(axis=0)
-
-    with maps.long_rows(X.shape[2]):
-        parts = threads.spread(group, len(groups))
-    q = np.asarray([here.stop - here.start for here in groups], dtype=x.dtype)[:, None] / X.shape[0]  # the shares
-    means = np.stack([mean for mean, _ in parts])
-    mean = (q * means).sum(axis=0)
-    squares = np.stack([squares for _, squares in parts]).sum(axis=0) / (X.shape[0] * X.shape[2])
-    return mean, squares + (q * (means - mean) ** 2).sum(axis=0)
-
-
-def normalise(x: Array, cache: Cache, beta: Array) -> Array:
-    """BN.3 and BN.4."""
-    X, groups = cut(x)
-    y = output(X.shape, X.dtype)
-    mean, scale, level = (maps.beside(v, X.shape[2]) for v in (cache.mean, cache.gamma * cache.rho, beta))
-
-    def group(index: int) -> None:
-        n = groups[index]
-        np.subtract(X[n], mean, out=y[n])  # BN.3
-        y[n] *= scale  # BN.3, BN.4
-        y[n] += level  # BN.4
-
-    with maps.long_rows(X.shape[2]):
-        threads.spread(group, len(groups))
-    return y.reshape(x.shape)
-
-
 def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Normalise by the statistics of this batch, as `npattn.ops.batch_norm.train_forward` does, with its errors."""
     gamma, beta = params
@@ -102,9 +64,33 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
         raise ValueError(f"x: expected at least 2 numbers a channel to take a variance of, got shape {(N, C, H, W)}")
     taken(x=x)
 
-    mean, variance = moments(x)  # BN.1
-    cache = Cache(x, 1 / np.sqrt(variance + eps), mean, gamma)  # BN.2
-    return normalise(x, cache, beta), cache
+    X, groups = cut(x)
+    y = output(X.shape, X.dtype)
+    P = X.shape[2]
+
+    def group(index: int) -> tuple[Array, Array]:
+        n = groups[index]
+        mean = maps.pixel_sum(X[n]).sum(axis=0) / ((n.stop - n.start) * P)
+        np.subtract(X[n], maps.beside(mean, P), out=y[n])
+        return mean, maps.pixel_dot(y[n], y[n]).sum(axis=0)
+
+    with maps.long_rows(P):
+        parts = threads.spread(group, len(groups))
+    means, squares = (np.stack(both) for both in zip(*parts, strict=True))
+    shares = np.asarray([n.stop - n.start for n in groups], dtype=x.dtype)[:, None] / N
+    mean = (shares * means).sum(axis=0)  # BN.1
+    variance = squares.sum(axis=0) / (N * P) + (shares * (means - mean) ** 2).sum(axis=0)
+    rho = 1 / np.sqrt(variance + eps)  # BN.2
+    scale = gamma * rho
+
+    def rest(index: int) -> None:
+        n = groups[index]
+        y[n] *= maps.beside(scale, P)  # BN.3, BN.4
+        y[n] += maps.beside(beta + (means[index] - mean) * scale, P)  # BN.3, BN.4
+
+    with maps.long_rows(P):
+        threads.spread(rest, len(groups))
+    return y.reshape(x.shape), Cache(x, rho, mean, gamma)
 
 
 def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) -> tuple[Array, Cache]:
@@ -117,57 +103,67 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
     shaped("x", x, "N C H W", C=C)
     taken(x=x)
 
-    cache = Cache(x, 1 / np.sqrt(running.var + eps), running.mean, gamma)  # BN.5, BN.6
-    return normalise(x, cache, beta), cache
+    rho = 1 / np.sqrt(running.var + eps)  # BN.5
+    X, groups = cut(x)
+    y = output(X.shape, X.dtype)
+    mean, scale, level = (maps.beside(v, X.shape[2]) for v in (running.mean, gamma * rho, beta))
+
+    def group(index: int) -> None:
+        n = groups[index]
+        np.subtract(X[n], mean, out=y[n])  # BN.6
+        y[n] *= scale  # BN.6, BN.4
+        y[n] += level  # BN.4
+
+    with maps.long_rows(X.shape[2]):
+        threads.spread(group, len(groups))
+    return y.reshape(x.shape), Cache(x, rho, running.mean, gamma)
 
 
-def sums(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """dy, its elements in order, and the gradients (dgamma, dbeta)."""
+def sums(dy: Array, cache: Cache) -> tuple[Array, Array, Params]:
+    """dy, its elements in order; D = X − μ where dx will be; and the gradients (dgamma, dbeta)."""
     x, rho, mean, _ = cache
     floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
     dy = contiguous(dy)
     X, groups = cut(x)
     dY, _ = cut(dy)
+    D = output(X.shape, X.dtype)
     mean = maps.beside(mean, X.shape[2])
 
     def group(index: int) -> tuple[Array, Array]:
         n = groups[index]
-        centred = np.subtract(X[n], mean, out=threads.scratch("centred", X[n].shape, x.dtype))
-        return maps.pixel_dot(dY[n], centred).sum(axis=0), maps.pixel_sum(dY[n]).sum(axis=0)
+        np.subtract(X[n], mean, out=D[n])
+        return maps.pixel_dot(dY[n], D[n]).sum(axis=0), maps.pixel_sum(dY[n]).sum(axis=0)
 
     with maps.long_rows(X.shape[2]):
         along, dbeta = threads.add_up(threads.spread(group, len(groups)))
-    return dy, Params(along * rho, dbeta)  # BN.4
+    return dy, D, Params(along * rho, dbeta)  # BN.4
 
 
 def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta), as the textbook does, and with its errors."""
-    x, rho, mean, gamma = cache
-    dy, grads = sums(dy, cache)  # BN.4
-    X, groups = cut(x)
-    dY, _ = cut(dy)
-    dx = output(X.shape, X.dtype)
-    q = X.shape[0] * X.shape[2]
-    constants = mean, -rho * grads.gamma / q, grads.beta / q, gamma * rho
-    mean, slope, level, scale = (maps.beside(v, X.shape[2]) for v in constants)
+    x, rho, _, gamma = cache
+    dy, dx, grads = sums(dy, cache)  # BN.4
+    dY, groups = cut(dy)
+    N, _, P = dx.shape
+    constants = -rho * grads.gamma / (N * P), grads.beta / (N * P), gamma * rho
+    slope, level, scale = (maps.beside(v, P) for v in constants)
 
     def group(index: int) -> None:
-        n = groups[index]
-        part = np.subtract(X[n], mean, out=threads.scratch("centred", X[n].shape, x.dtype))
+        part = dx[groups[index]]
         part *= slope  # BN.2: a step along x̂ has no effect
         part -= level  # BN.1: nor has a step that moves every x alike
-        part += dY[n]  # BN.4
-        np.multiply(part, scale, out=dx[n])  # BN.3
+        part += dY[groups[index]]  # BN.4
+        part *= scale  # BN.3
 
-    with maps.long_rows(X.shape[2]):
+    with maps.long_rows(P):
         threads.spread(group, len(groups))
     return dx.reshape(x.shape), grads
 
 
 def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta), as the textbook does, and with its errors."""
-    dy, grads = sums(dy, cache)  # BN.4
+    dy, _, grads = sums(dy, cache)  # BN.4
     # BN.6 was x̂ = (x − m) ρ with m and, by BN.5, ρ constant: there is the direct path only
     dx = dy * (cache.gamma * cache.rho)[:, None, None]  # BN.6, BN.5
     return dx, grads

@@ -179,6 +179,6 @@ def sigmoid(a: Array) -> Array:
 def unless(blocked: Array, d: Array, out: Array) -> None:
     """out = d, but 0 where `blocked`, whatever d is there: d's bits masked by blocked − 1, 0 or all ones."""
     bits = np.dtype(f"i{d.itemsize}")
-    mask = blocked.view(np.int8).astype(bits)
-    mask -= 1
+    mask = threads.scratch("mask", d.shape, bits)
+    mask[...] = blocked.view(np.int8) - np.int8(1)
     np.bitwise_and(mask, d.view(bits), out=out.view(bits))
