@@ -159,6 +159,10 @@ class Layer:
         """Return (dx, grads by name) from the pair's backward."""
         raise NotImplementedError
 
+    def undo_params(self, dy: Array, cache: Any) -> MutableMapping[str, Array]:
+        """The grads of `undo`. A layer overrides it where they take less work without dx."""
+        return self.undo(dy, cache)[1]
+
     # Forward and backward
 
     def __call__(self, x: Array) -> Array:
@@ -227,6 +231,26 @@ class Layer:
         TypeError, ValueError
             If dy has not the library, dtype and shape of y.
         """
+        self._fits(dy)
+        with quiet():
+            dx, grads = self.pair.undo(self, dy, self._cache) if self.varied else self.undo(dy, self._cache)
+        self.grads = grads
+        return dx
+
+    def backward_params(self, dy: Array) -> None:
+        """Set `grads` as `backward` does, with its errors, but leave dx out where that saves work.
+
+        For a network in training, where nobody asks for the gradient of the images.
+        """
+        if self.varied:
+            self.backward(dy)
+            return
+        self._fits(dy)
+        with quiet():
+            self.grads = self.undo_params(dy, self._cache)
+
+    def _fits(self, dy: Array) -> None:
+        """Check that there is a forward to undo, and that dy is a cotangent of its y."""
         if self._cache is None or self._y is None:
             raise RuntimeError(f"{type(self).__name__}: {self._no_cache}")
         xp, dtype, shape = self._y
@@ -236,10 +260,6 @@ class Layer:
         if dy.dtype != dtype:
             raise TypeError(f"dy: expected dtype {dtype}, that of the output y, got {dy.dtype}")
         same_shape("dy", dy, shape, "the output y")
-        with quiet():
-            dx, grads = self.pair.undo(self, dy, self._cache) if self.varied else self.undo(dy, self._cache)
-        self.grads = grads
-        return dx
 
     @property
     def attention(self) -> dict[str, Array]:
@@ -455,6 +475,13 @@ class Sequential(Nested):
         for layer in reversed(self.layers.values()):
             dy = layer.backward(dy)
         return dy, Joined(self.layers, "grads")
+
+    def undo_params(self, dy: Array, cache: tuple[()]) -> MutableMapping[str, Array]:
+        first, *others = self.layers.values()
+        for layer in reversed(others):
+            dy = layer.backward(dy)
+        first.backward_params(dy)
+        return Joined(self.layers, "grads")
 
 
 class Joined(MutableMapping[str, Array]):

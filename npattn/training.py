@@ -354,7 +354,7 @@ class Run:
         with np.errstate(all="ignore"):  # what is no number is looked for, and named
             scores = self.model.train()(x)
             value, cache = loss.forward(scores, t)
-            self.model.backward(loss.backward(self.model.xp.ones_like(value), cache))
+            self.model.backward_params(loss.backward(self.model.xp.ones_like(value), cache))
             if not finite.after_backward(value, self.model):
                 what = "a number is not finite" if np.isfinite(float(value)) else f"the loss is {float(value)}"
                 raise self.stop(what, finite.culprit(self.model, x, t, chosen))

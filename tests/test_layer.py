@@ -52,6 +52,29 @@ def run(layer: npattn.Layer, x: np.ndarray = X):
 # What a layer does
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", MAKERS)
+def test_backward_params_gives_the_gradients_of_backward(name: str, fused: bool):
+    layer = MAKERS[name](rng=0, fused=fused)
+    _, dy = run(layer)
+    layer.backward(dy)
+    wanted = {key: np.array(g) for key, g in layer.grads.items()}
+    assert layer.backward_params(dy) is None
+    assert list(layer.grads) == list(wanted)
+    for key, g in wanted.items():
+        np.testing.assert_array_equal(layer.grads[key], g, err_msg=key)
+
+
+def test_backward_params_refuses_what_backward_refuses(layer):
+    with pytest.raises(RuntimeError, match="backward before forward"):
+        layer.backward_params(X)
+    _, dy = run(layer)
+    with pytest.raises(ValueError, match="dy: expected shape"):
+        layer.backward_params(dy[:1])
+    with pytest.raises(TypeError, match="dy: expected dtype float32"):
+        layer.backward_params(dy.astype(np.float64))
+
+
 def test_params_and_grads_have_the_same_keys_and_shapes(layer):
     _, dy = run(layer)
     dx = layer.backward(dy)

@@ -81,7 +81,7 @@ def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on
 
         def both() -> dict[str, Any]:
             value, cache = loss.forward(model(x_there), t_there)
-            model.backward(loss.backward(model.xp.ones_like(value), cache))
+            model.backward_params(loss.backward(model.xp.ones_like(value), cache))
             grads = dict(model.grads)
             optimizer.step(grads, 1e-5)
             return {"loss": value, **grads}

@@ -21,8 +21,10 @@ with the kernel flipped and its two channel axes exchanged. dw is what the place
 
     CONV.3, CONV.2   dw[m, c, i, j] = Σ_h Σ_t Z[h + i, c, t + j] D[h + p, m, t + p]
 
-where D's zeros leave out all t that belong to no image. Groups, and blocks of rows, are cut so that R is a quarter of a
-tile.
+where D's zeros leave out all t that belong to no image. For M ≥ 8 these products too take the k moved copies: one
+product a row instead of k, since BLAS arranges D anew for each.
+
+Groups, and blocks of rows, are cut so that R is a quarter of a tile.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from npattn.fused import contiguous, maps, taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.ops.conv2d import Params
 
-__all__ = ["Cache", "Params", "backward", "forward"]
+__all__ = ["Cache", "Params", "backward", "backward_params", "forward"]
 
 
 class Cache(NamedTuple):
@@ -66,6 +68,20 @@ def padded(x: Array, k: int, rows: slice, name: str) -> Array:
     return Z
 
 
+def moved(Z: Array, k: int) -> Array:
+    """CONV.2 as a matrix for each output row, (h, k·k·C, n·V − p): what the places (i, j, c) of the kernel see.
+
+    Only the k copies that j takes are made; the rows that i takes turns through are read where they lie.
+    """
+    rows, C, T = Z.shape
+    L = T - 2 * (k // 2)
+    copies = threads.scratch("product", (rows, k, C, L), Z.dtype)
+    for j in range(k):
+        copies[:, j] = Z[:, :, j : j + L]
+    row, _, channel, place = copies.strides
+    return view(copies, (rows - k + 1, k * k * C, L), (row, channel, place))
+
+
 def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
     """CONV.2 and CONV.3: w ∗ x, (h, M, n, W), for Z (h + 2p, C, n·V + p); the next call takes its memory."""
     M, C, k, _ = w.shape
@@ -73,19 +89,15 @@ def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
     L = T - 2 * (k // 2)  # after the last column that belongs to an image
     y = threads.scratch("sum", (h, M, n * V), Z.dtype)
     if C < M and M >= 8:  # fewer rows to move before the product than after it
-        moved = threads.scratch("product", (Z.shape[0], k, C, L), Z.dtype)
-        for j in range(k):
-            moved[:, j] = Z[:, :, j : j + L]
         kernel = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).reshape(M, k * k * C)  # m by (i, j, c)
-        seen = view(moved, (h, k * k * C, L), (moved.strides[0], *moved.strides[2:]))
-        np.matmul(kernel, seen, out=y[:, :, :L])
+        np.matmul(kernel, moved(Z, k), out=y[:, :, :L])
     else:
         kernel = np.ascontiguousarray(w.transpose(3, 0, 2, 1)).reshape(k * M, k * C)  # (j, m) by (i, c)
         seen = view(Z, (h, k * C, T), Z.strides)
         R = np.matmul(kernel, seen, out=threads.scratch("product", (h, k * M, T), Z.dtype))
         row, part, place = R.strides
-        moved = view(R, (h, k, M, L), (row, M * part + place, part, place))  # a part, a place
-        np.add.reduce(moved, axis=1, out=y[:, :, :L])
+        shifted = view(R, (h, k, M, L), (row, M * part + place, part, place))  # a part, a place
+        np.add.reduce(shifted, axis=1, out=y[:, :, :L])
     return y.reshape(h, M, n, V)[..., :W]
 
 
@@ -93,10 +105,14 @@ def kernel_gradient(Z: Array, D: Array, k: int) -> Array:
     """CONV.3 and CONV.2 back: dw (M, C, k, k) from Z (h + 2p, C, n·V + p) and D (h + 2p, M, n·V + p)."""
     p, C, M = k // 2, Z.shape[1], D.shape[1]
     h, L = Z.shape[0] - 2 * p, Z.shape[2] - 2 * p
+    D = D[p : p + h, :, p : p + L]
+    if M >= 8:
+        dw = np.matmul(moved(Z, k), D.mT).sum(axis=0).reshape(k, k, C, M)  # (i, j, c) by m
+        return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))
     row, channel, place = Z.strides
     seen = view(Z, (h, k, k * C, L), (row, place, channel, place))  # j, (i, c), t
-    dw = np.matmul(seen, D[p : p + h, None, :, p : p + L].mT).sum(axis=0)
-    return np.ascontiguousarray(dw.reshape(k, k, C, M).transpose(3, 2, 1, 0))
+    dw = np.matmul(seen, D[:, None].mT).sum(axis=0).reshape(k, k, C, M)  # j, (i, c) by m
+    return np.ascontiguousarray(dw.transpose(3, 2, 1, 0))
 
 
 def cut(x: Array, w: Array, apart: bool) -> list[tuple[slice, slice]]:
@@ -142,16 +158,14 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     return convolve(x, w, b, apart=True), Cache(x, params)
 
 
-def convolve_back(
-    dy: Array, x: Array, w: Array, b: Array | None = None, apart: bool = False
-) -> tuple[Array, Array, Array | None]:
-    """dx, dw and db: `backward` without its checks, for a contiguous dy."""
+def convolve_back(dy: Array, x: Array, w: Array, apart: bool = False) -> tuple[Array, Array]:
+    """dx and dw: `backward` without its checks and without b, for a contiguous dy."""
     W, k = x.shape[3], w.shape[3]
     dx = output(x.shape, x.dtype)
     parts = cut(x, w, apart)
     flipped = w[:, :, ::-1, ::-1].swapaxes(0, 1)
 
-    def part(index: int) -> tuple[Array, ...]:
+    def part(index: int) -> Array:
         n, rows = parts[index]
         D = padded(dy[n], k, rows, "d padded")
 
@@ -160,19 +174,44 @@ def convolve_back(
         dw = kernel_gradient(padded(x[n], k, rows, "padded"), D, k)  # CONV.3, CONV.2
         dx_rows = correlate(D, flipped, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.3, CONV.2, CONV.1
         maps.whole_rows(dx[n, :, rows])[...] = maps.whole_rows(dx_rows)
+        return dw
 
-        # CONV.4 broadcast b over images and pixels: its gradient is the sum over both
-        return (dw,) if b is None else (dw, dy[n, :, rows].sum(axis=(0, 2, 3)))  # CONV.4
-
-    dw, *db = threads.add_up(threads.spread(part, len(parts)))
-    return dx, dw, db[0] if db else None
+    return dx, sum(threads.spread(part, len(parts)))
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw, db), as `npattn.ops.conv2d.backward` does, and with its errors."""
     x, (w, b) = cache
+    dy = checked(dy, cache)
+    dx, dw = convolve_back(dy, x, w, apart=True)
+    return dx, Params(dw, bias_gradient(dy, b))
+
+
+def backward_params(dy: Array, cache: Cache) -> Params:
+    """The gradients (dw, db) alone, as `npattn.ops.conv2d.backward_params` does, and with its errors."""
+    x, (w, b) = cache
+    dy = checked(dy, cache)
+    parts, k = cut(x, w, apart=True), w.shape[3]
+
+    def part(index: int) -> Array:
+        n, rows = parts[index]
+        return kernel_gradient(padded(x[n], k, rows, "padded"), padded(dy[n], k, rows, "d padded"), k)  # CONV.3, CONV.2
+
+    return Params(sum(threads.spread(part, len(parts))), bias_gradient(dy, b))
+
+
+def checked(dy: Array, cache: Cache) -> Array:
+    """dy, its elements in order. Raises as `backward` says."""
+    x, (w, _) = cache
     floating(dy=dy, x=x)
     N, _, H, W = x.shape
     same_shape("dy", dy, (N, w.shape[0], H, W), "the output y")
-    dx, dw, db = convolve_back(contiguous(dy), x, w, b, apart=True)
-    return dx, Params(dw, db)
+    return contiguous(dy)
+
+
+def bias_gradient(dy: Array, b: Array | None) -> Array | None:
+    """CONV.4 broadcast b over images and pixels: its gradient is the sum over both."""
+    if b is None:
+        return None
+    N, M, H, W = dy.shape
+    return maps.pixel_sum(dy.reshape(N, M, H * W)).sum(axis=0)  # CONV.4

@@ -50,7 +50,7 @@ def gate_backward(dg: Array, g: Array, m: Array, w: Array) -> tuple[Array, Array
     # SA.5 was g = sigmoid(a)
     da = dg * g * (1 - g)  # SA.5
     # SA.4 was a = w ∗ m
-    dm, dw, _ = conv2d.convolve_back(da.reshape(n, 1, H, W), m, w)  # SA.4
+    dm, dw = conv2d.convolve_back(da.reshape(n, 1, H, W), m, w)  # SA.4
     return dm.reshape(n, 2, H * W), dw
 
 
