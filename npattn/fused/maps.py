@@ -119,27 +119,18 @@ def channel_mean_max(U: Array, mean: Array, top: Array, first: Array) -> None:
     """Write the mean over the channels, the maximum, and the first channel that has it, each (n, T), for a tile.
 
     An argmax across rows is slow in NumPy. Instead the tile is compared with its maximum, each hit in channel c is
-    written as C − c, one byte each, and the largest number at a pixel names the first channel.
+    written as C − 1 − c, in one byte where C ≤ 256, and the largest number at a pixel names the first channel.
     """
     C = U.shape[1]
     np.matmul(np.full(C, 1 / C, dtype=U.dtype), U, out=mean)  # CMEAN.1
     np.maximum.reduce(U, axis=1, out=top)  # CMAX.2: a NaN counts as largest
-    nan = math.isnan(np.maximum.reduce(top, axis=None))
-    if C > 255:
-        first[...] = 0
-    for start in range((C - 1) // 255 * 255, -1, -255):  # a byte counts to 255; the first block has the last word
-        block = U[:, start : start + 255]
-        hit = np.equal(block, top[:, None], out=threads.scratch("hit", block.shape, np.bool_))
-        if nan:  # NaN equals nothing, itself included
-            hit |= np.isnan(block)
-        left = np.arange(block.shape[1], 0, -1, dtype=np.uint8)  # C − c
-        code = hit.view(np.uint8)
-        code *= left[:, None]
-        best = np.maximum.reduce(code, axis=1)
-        if C <= 255:
-            np.subtract(C, best, out=first, dtype=first.dtype)  # CMAX.1
-        else:
-            np.copyto(first, (start + block.shape[1]) - best.astype(first.dtype), where=best > 0)  # CMAX.1
+    hit = np.equal(U, top[:, None], out=threads.scratch("hit", U.shape, np.bool_))
+    if math.isnan(np.maximum.reduce(top, axis=None)):  # NaN equals nothing, itself included
+        hit |= np.isnan(U)
+    left = np.arange(C - 1, -1, -1, dtype=np.min_scalar_type(C - 1))
+    code = hit.view(np.uint8)
+    code = np.multiply(code, left[:, None], out=code if C <= 256 else None)
+    np.subtract(C - 1, np.maximum.reduce(code, axis=1), out=first, dtype=first.dtype)  # CMAX.1
 
 
 def places(i: Array, C: int, P: int, start: int) -> Array:

@@ -49,8 +49,6 @@ class State:
 
 
 state = State()
-inside = threading.local()
-"""A thread's own: .task, whether it works on one of the tasks of a spread; .held, whether on a lone one; .buffers."""
 
 
 class Buffers:
@@ -60,13 +58,24 @@ class Buffers:
         self.arrays: dict[str, Any] = {}
 
 
+class Inside(threading.local):
+    """A thread's own."""
+
+    task = False  # whether it works on one of the tasks of a spread
+    held = False  # whether on a lone one
+    buffers: Buffers | None = None
+
+
+inside = Inside()
+
+
 scratch_of_all: weakref.WeakSet[Buffers] = weakref.WeakSet()  # for scratch_bytes; each goes with its thread
 
 
 def _after_fork() -> None:
     """A child has none of its parent's threads, and its locks may be held by a thread that is not there."""
     global state, inside
-    before, state, inside = state, State(), threading.local()
+    before, state, inside = state, State(), Inside()
     state.chosen, state.blas = before.chosen, before.blas
     if before.holders and state.blas is not None:
         for library, threads in zip(state.blas, before.found, strict=True):
@@ -182,13 +191,11 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
     Fresh memory costs more than the arithmetic done in it: the system must find it and clear it. Never part of a
     result or a cache.
     """
-    try:
-        buffers = inside.buffers.arrays
-    except AttributeError:
+    if inside.buffers is None:
         inside.buffers = Buffers()
-        buffers = inside.buffers.arrays
         with state.lock:
             scratch_of_all.add(inside.buffers)
+    buffers = inside.buffers.arrays
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if name not in buffers or buffers[name].size < size:
         buffers[name] = np.empty(size, dtype=np.uint8)
@@ -220,16 +227,16 @@ def spread(task: Callable[[int], Result], count: int) -> list[Result]:
     have stopped. A spread within a task of another one runs on the thread it is called from, except where the outer
     one has a single task.
     """
-    if getattr(inside, "task", False) or (count == 1 and getattr(inside, "held", False)):
+    if inside.task or (count == 1 and inside.held):
         return [task(i) for i in range(count)]
     with blas_held:
         threads = min(get_num_threads(), count) if count > 1 else 1
         if threads <= 1:  # a lone task may spread its own parts
-            outermost, inside.held = not getattr(inside, "held", False), True
+            before, inside.held = inside.held, True
             try:
                 return [task(i) for i in range(count)]
             finally:
-                inside.held = not outermost
+                inside.held = before
         results: list[Any] = [None] * count
         errors: list[BaseException] = []
         left, turn, idle = iter(range(count)), threading.Lock(), state.idle
