@@ -188,7 +188,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
 
 def backward_params(dy: Array, cache: Cache) -> Params:
-    """The gradients (dw, db) alone, as `npattn.ops.conv2d.backward_params` does, and with its errors."""
+    """The gradients (dw, db) alone, with the errors of `backward`."""
     x, (w, b) = cache
     dy = checked(dy, cache)
     parts, k = cut(x, w, apart=True), w.shape[3]

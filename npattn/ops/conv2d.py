@@ -14,6 +14,7 @@ gradient of x is a convolution with the kernel flipped. Derivation: docs/ops/con
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array, copied, device
@@ -61,14 +62,19 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     Raises TypeError or ValueError if dy (N, M, H, W) does not match y.
     """
-    grads = backward_params(dy, cache)  # CONV.4, CONV.3
-    _, (N, C, H, W), (w, _) = cache
-    xp = floating(dy=dy)
+    u, (N, C, H, W), (w, b) = cache
+    xp = floating(dy=dy, u=u)
     M, _, k, _ = w.shape
     q = k // 2
+    same_shape("dy", dy, (N, M, H, W), "the output y")
+    dy = xp.reshape(dy, (N, M, H * W))
 
-    # CONV.3 was y = w u for every image: u receives dy times w
-    du = xp.reshape(w, (M, C * k * k)).T @ xp.reshape(dy, (N, M, H * W))  # CONV.3
+    # CONV.4 broadcast b over images and pixels: its gradient is the sum over both
+    db = None if b is None else xp.sum(dy, axis=(0, 2))  # CONV.4
+
+    # CONV.3 was y = w u for every image: each factor receives dy times the other, and w, in all images, the sum
+    du = xp.reshape(w, (M, C * k * k)).T @ dy  # CONV.3
+    dw = xp.sum(dy @ u.mT, axis=0)  # CONV.3
 
     # CONV.2 copied x̄ once for each place in the kernel: the copies' gradients add up where they came from
     du = xp.reshape(du, (N, C, k, k, H, W))
@@ -79,22 +85,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     # CONV.1 put zeros around x: they are constants, only the middle goes back
     dx = copied(dpadded[:, :, q : q + H, q : q + W])  # CONV.1
-    return dx, grads
-
-
-def backward_params(dy: Array, cache: Cache) -> Params:
-    """The gradients (dw, db) alone: a network's first convolution needs no dx. Raises as `backward` does."""
-    u, (N, _, H, W), (w, b) = cache
-    xp = floating(dy=dy, u=u)
-    same_shape("dy", dy, (N, w.shape[0], H, W), "the output y")
-    dy = xp.reshape(dy, (N, w.shape[0], H * W))
-
-    # CONV.4 broadcast b over images and pixels: its gradient is the sum over both
-    db = None if b is None else xp.sum(dy, axis=(0, 2))  # CONV.4
-
-    # CONV.3 was y = w u for every image: w receives dy times u, summed over the images
-    dw = xp.sum(dy @ u.mT, axis=0)  # CONV.3
-    return Params(xp.reshape(dw, w.shape), db)
+    return dx, Params(xp.reshape(dw, w.shape), db)
 
 
 class Conv2d(Layer):
@@ -146,7 +137,9 @@ class Conv2d(Layer):
         dx, grads = self.pair.backward(dy, cache)
         return dx, self.named(grads)
 
-    def undo_params(self, dy: Array, cache: Any) -> dict[str, Array]:
+    def undo_params(self, dy: Array, cache: Any) -> MutableMapping[str, Array]:
+        if self.path != "fused":
+            return super().undo_params(dy, cache)
         return self.named(self.pair.backward_params(dy, cache))
 
     def named(self, grads: Params) -> dict[str, Array]:
