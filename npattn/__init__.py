@@ -14,7 +14,8 @@ a layer is a thin object around a pair.
     npattn.variants            the same with options, as other codebases build them; ECA
     npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
     npattn.fused               the same pairs in fewer passes over memory; set_num_threads
-    npattn.layer               Layer, Sequential, no_grad
+    npattn.layer               Layer, no_grad
+    npattn.nested              Sequential
     npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
     npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
@@ -36,7 +37,8 @@ from npattn.attention.wrong import ConvGate, ParallelSE, SEGate, SqueezeScale
 from npattn.backend import array_module
 from npattn.fused.threads import get_num_threads, set_num_threads
 from npattn.gradcheck import GradcheckError, GradcheckReport, gradcheck
-from npattn.layer import Layer, Sequential, no_grad
+from npattn.layer import Layer, no_grad
+from npattn.nested import Sequential
 from npattn.ops.activation import ReLU, Sigmoid
 from npattn.ops.batch_norm import BatchNorm2d
 from npattn.ops.conv2d import Conv2d

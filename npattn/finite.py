@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from npattn.backend import Array, to_numpy
-from npattn.layer import Layer, Sequential
+from npattn.layer import Layer
+from npattn.nested import Sequential
 from npattn.ops import loss
 
 

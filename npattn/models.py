@@ -40,7 +40,8 @@ from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
 from npattn.attention.wrong import ConvGate, ParallelSE, SEGate, SqueezeScale
 from npattn.backend import Array
-from npattn.layer import Layer, Options, Sequential
+from npattn.layer import Layer, Options
+from npattn.nested import Sequential
 from npattn.ops.activation import ReLU
 from npattn.ops.batch_norm import BatchNorm2d
 from npattn.ops.conv2d import Conv2d

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import npattn
-from npattn import checkpoint, data, training
+from npattn import checkpoint, data, models, training
 from npattn.ablation import VARIANTS, trainings
 from npattn.dialects import files
 from npattn.explain import images
+from npattn.optimizer import AdamW
+from npattn.training import folder
 from tests.fuzz_inputs import (
     ENTRIES,
     FILE,
@@ -79,8 +81,8 @@ def seed_run() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     config = training.TrainConfig(attention="none", batch_size=1000)
     row = {"epoch": 1, "loss": 2.0, "accuracy": 0.2, "rate": 0.01, "seconds": 1.0}
     state = training.State(epoch=1, step=3, loss=6000.0, right=900, seen=3000, seconds=2.0, history=[row])
-    model = training.models.digits("none", rng=0)
-    optimizer = training.AdamW(model.params)
+    model = models.digits("none", rng=0)
+    optimizer = AdamW(model.params)
     arrays = {f"model.{key}": array for key, array in model.state_dict().items()}
     arrays |= {f"optimizer.{name}.{key}": a for name in "mv" for key, a in getattr(optimizer, name).items()}
     meta = {
@@ -139,7 +141,7 @@ def run(rng: random.Random) -> tuple[dict[str, np.ndarray], Any]:
 
 def parse_run(given: tuple[dict[str, np.ndarray], Any]) -> None:
     arrays, meta = given
-    config, state, model, optimizer, source = training.rebuilt(arrays, meta)
+    config, state, model, optimizer, source = folder.rebuilt(arrays, meta)
     json.dumps([dataclasses.asdict(config), dataclasses.asdict(state), source], allow_nan=False)
     assert all(np.isfinite(array).all() for array in model.state_dict().values())
     assert all(array.min() >= 0 for array in optimizer.v.values())

@@ -62,7 +62,7 @@ def train(out: Path, journal: Path, few: data.Digits) -> None:
         os.write(note, f"saved {meta['optimizer_steps']}\n".encode())
 
     training.Run.step, checkpoint.save = noted_step, noted_save  # type: ignore[method-assign]
-    training.write_figures = lambda run, confusion: None
+    training.run.write_figures = lambda run, confusion: None
     data.load = lambda *args, **options: few
     if (out / training.CHECKPOINT).exists():
         training.train(resume=out, progress=False)

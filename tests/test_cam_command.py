@@ -202,7 +202,7 @@ def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(data, "load", lambda *a, **k: digits)
-        patch.setattr("npattn.training.write_figures", lambda run, confusion: None)  # they would only take time
+        patch.setattr("npattn.training.run.write_figures", lambda run, confusion: None)  # they would only take time
         npattn.train(npattn.TrainConfig(epochs=1, batch_size=100, out=str(out)), progress=False)
     return out
 

@@ -208,7 +208,7 @@ def test_training_on_a_device(stand_in, few, tmp_path):
 
 
 def test_a_run_on_a_gpu_is_not_resumed_without_one(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "write_figures", lambda run, confusion: None)
+    monkeypatch.setattr("npattn.training.run.write_figures", lambda run, confusion: None)
     with monkeypatch.context() as patch:
         patch.setattr(layer, "placed", lambda name, xp: placed("cpu", xp))
         training.train(training.TrainConfig(epochs=1, device="cuda", out=str(tmp_path / "run")), progress=False)

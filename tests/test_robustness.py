@@ -33,7 +33,7 @@ def digits() -> data.Digits:
 def few(digits, monkeypatch) -> data.Digits:
     """Training sees 64 digits, four steps an epoch, and draws no figures."""
     monkeypatch.setattr(data, "load", lambda data_dir=None, download=False: digits)
-    monkeypatch.setattr(training, "write_figures", lambda run, confusion: None)
+    monkeypatch.setattr("npattn.training.run.write_figures", lambda run, confusion: None)
     return digits
 
 
@@ -94,7 +94,7 @@ def test_resuming_says_where_it_goes_on(few, tmp_path, monkeypatch, capsys):
         npattn.train(config(tmp_path / "run", epochs=1), progress=False)
     monkeypatch.undo()
     monkeypatch.setattr(data, "load", lambda data_dir=None, download=False: few)
-    monkeypatch.setattr(training, "write_figures", lambda run, confusion: None)
+    monkeypatch.setattr("npattn.training.run.write_figures", lambda run, confusion: None)
     assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert "going on in epoch 1, after step 3 of 4\nepoch 1/1 " in capsys.readouterr().out
 
@@ -158,7 +158,7 @@ def test_no_room_for_the_metrics(few, tmp_path, monkeypatch, capsys):
     def full(path, text):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "write_text", full)
+    monkeypatch.setattr("npattn.training.run.write_text", full)
     with pytest.raises(
         TrainingError, match=r"metrics.json: cannot be written: No space left on device; .* before epoch 1, step 1"
     ):
@@ -215,7 +215,7 @@ def test_a_poisoned_digit(few, tmp_path, monkeypatch):
         return x
 
     prepared = training.prepared
-    monkeypatch.setattr(training, "prepared", spoilt)
+    monkeypatch.setattr("npattn.training.batches.prepared", spoilt)
     with pytest.raises(TrainingError) as caught:
         npattn.train(config(tmp_path / "run"), progress=False)
     digit = np.random.default_rng((0, 0)).permutation(64)[5]
@@ -263,7 +263,7 @@ def test_an_exploding_rate(few, tmp_path, capfd):
 
 
 def test_a_test_loss_that_is_not_finite(few, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "evaluate", lambda *rest: (float("nan"), 0.1, np.zeros((10, 10), int)))
+    monkeypatch.setattr("npattn.training.run.evaluate", lambda *rest: (float("nan"), 0.1, np.zeros((10, 10), int)))
     with pytest.raises(TrainingError, match="the loss of the test digits is nan"):
         npattn.train(config(tmp_path / "run"), progress=False)
 
@@ -275,7 +275,7 @@ import sys, npattn, numpy as np
 from npattn import data, training
 parts = [data.read(data.EMBEDDED, file)[:512] for file in (data.SOME_TRAIN_IMAGES, data.SOME_TRAIN_LABELS)]
 data.load = lambda *args, **options: data.Digits(*parts, *parts, "embedded 10,000")
-training.write_figures = lambda run, confusion: None
+training.run.write_figures = lambda run, confusion: None
 fused = sys.argv[2] == "fused"
 npattn.train(training.TrainConfig(epochs=1, batch_size=256, fused=fused, out=sys.argv[1]), progress=False)
 """

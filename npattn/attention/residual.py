@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from npattn.backend import Array, copied
 from npattn.checks import floating, same_shape, shaped
-from npattn.layer import Joined, Layer, Nested
+from npattn.layer import Layer
+from npattn.nested import Joined, Nested
 
 
 class Cache(NamedTuple):

@@ -31,7 +31,8 @@ from typing import NamedTuple, Unpack
 from npattn.attention import channel, gate
 from npattn.backend import Array
 from npattn.checks import floating, hidden_width, odd, same_shape, shaped, whole_number
-from npattn.layer import Joined, Layer, Nested, Options, uniform
+from npattn.layer import Layer, Options, uniform
+from npattn.nested import Joined, Nested
 from npattn.ops import conv2d
 from npattn.ops.activation import SigmoidCache, sigmoid_backward, sigmoid_forward
 from npattn.ops.pooling import MeanCache, global_avg_pool_backward, global_avg_pool_forward

@@ -27,7 +27,8 @@ import numpy as np
 
 from npattn.backend import Array, array_module, device, to_numpy
 from npattn.checks import floating, shaped
-from npattn.layer import Layer, Nested, Sequential, keep_caches
+from npattn.layer import Layer, keep_caches
+from npattn.nested import Nested, Sequential
 from npattn.ops.linear import Linear
 from npattn.ops.pooling import GlobalAvgPool, global_avg_pool_forward
 

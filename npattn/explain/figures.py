@@ -11,7 +11,8 @@ import numpy as np
 
 from npattn.backend import to_numpy
 from npattn.files import atomic
-from npattn.layer import Sequential, no_grad
+from npattn.layer import no_grad
+from npattn.nested import Sequential
 
 INK, ACCENT, QUIET = "#1b1b3a", "#d1495b", "#8d99ae"
 

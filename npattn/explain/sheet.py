@@ -13,7 +13,8 @@ from npattn import data
 from npattn.explain.cam import METHODS, class_activation_map
 from npattn.explain.images import read_digit
 from npattn.explain.overlay import overlay
-from npattn.layer import Sequential, no_grad
+from npattn.layer import no_grad
+from npattn.nested import Sequential
 
 MOST = 60  # rows of a sheet
 

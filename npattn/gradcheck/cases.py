@@ -11,7 +11,8 @@ import numpy as np
 
 from npattn.attention import cbam, channel, concat, gate, psa, residual, se, spatial, wrong
 from npattn.attention.options import CbamForm, ChannelForm, SpatialForm
-from npattn.layer import Layer, Sequential
+from npattn.layer import Layer
+from npattn.nested import Sequential
 from npattn.ops import activation, batch_norm, conv2d, linear, loss, pooling
 from npattn.variants import cbam as any_cbam
 from npattn.variants import channel as any_channel

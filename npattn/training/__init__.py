@@ -1,0 +1,40 @@
+"""The demo's training. From Python `npattn.train(TrainConfig())`.
+
+    settings      what a run depends on
+    batches       digits as the network's input, moved a little or as they are; how well it does on the test digits
+    run           the loop, step by step
+    folder        what a run leaves on the disk, and the way back from there
+    interrupts    Ctrl-C between two steps
+
+Nothing random is kept: the order of an epoch and how a batch is moved are drawn from (seed, epoch, step) alone. So a
+run that goes on from a checkpoint draws what it would have drawn, and ends in the same weights, bit for bit. What is
+promised of a run that is killed, fills the disk or meets NaN: docs/robustness.md
+"""
+
+from __future__ import annotations
+
+from npattn.training.batches import evaluate, jittered, prepared
+from npattn.training.folder import CHECKPOINT, METRICS, State, load_model, restored, versions
+from npattn.training.interrupts import interruptible
+from npattn.training.run import Run, TrainResult, need_matplotlib, train
+from npattn.training.settings import TrainConfig, TrainingError, network
+
+__all__ = [
+    "CHECKPOINT",
+    "METRICS",
+    "Run",
+    "State",
+    "TrainConfig",
+    "TrainResult",
+    "TrainingError",
+    "evaluate",
+    "interruptible",
+    "jittered",
+    "load_model",
+    "need_matplotlib",
+    "network",
+    "prepared",
+    "restored",
+    "train",
+    "versions",
+]

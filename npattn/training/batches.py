@@ -1,0 +1,65 @@
+"""Digits as the network's input, moved a little for training or as they are; and how well it does on test digits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npattn import models
+from npattn.backend import Array, from_numpy, to_numpy
+from npattn.fused.threads import blas_held
+from npattn.layer import no_grad
+from npattn.nested import Sequential
+from npattn.ops import loss
+
+MEAN, SPREAD = 0.1307, 0.3081  # of all pixels of the 60,000 training digits, ink = 1
+
+
+def batch(model: Sequential, images: np.ndarray, labels: np.ndarray) -> tuple[Array, Array]:
+    """Digits (N, 28, 28), 0 to 255, and their classes as the network's x and t, on its device."""
+    return model.own(prepared(images)), from_numpy(labels.astype(np.int64), model.xp, model.device)
+
+
+def prepared(images: np.ndarray) -> np.ndarray:
+    """Digits (N, 28, 28), 0 to 255, as the network's input: (N, 1, 28, 28), float32, of mean 0 and spread 1."""
+    scale = np.float32(1 / (255 * SPREAD))
+    return (images.astype(np.float32) * scale - np.float32(MEAN / SPREAD))[:, None]
+
+
+def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np.random.Generator) -> np.ndarray:
+    """Each image (N, H, W) turned, scaled and shifted a little, by its own random amounts; paper comes in at the edges.
+
+    Parameters: shift in pixels, turn in degrees, each −most to most; zoom as a share, 0.1 for 0.9 to 1.1 times.
+    Returns (N, H, W), float32, interpolated between pixels.
+    """
+    from scipy import ndimage
+
+    N, H, W = images.shape
+    angle = rng.uniform(-np.pi, np.pi, (N,)) * (turn / 180)
+    scale = rng.uniform(1 - zoom, 1 + zoom, (N,))
+    shifts = rng.uniform(-shift, shift, (N, 2))
+    middle = np.array([(H - 1) / 2, (W - 1) / 2])
+    moved = np.empty(images.shape, np.float32)
+    for n in range(N):
+        c, s = np.cos(angle[n]) / scale[n], np.sin(angle[n]) / scale[n]
+        back = np.array([[c, -s], [s, c]])  # from a pixel of the new image to where it was
+        ndimage.affine_transform(images[n], back, middle - back @ (middle + shifts[n]), output=moved[n], order=1)
+    return moved
+
+
+@blas_held
+def evaluate(
+    model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int = 500
+) -> tuple[float, float, np.ndarray]:
+    """Mean loss (nats), accuracy (0 to 1) and confusion (10, 10), rows the right class, of a model in eval mode."""
+    was_training = model.training
+    model.eval()
+    total, confusion = 0.0, np.zeros((models.CLASSES, models.CLASSES), np.int64)
+    with no_grad(), np.errstate(all="ignore"):  # whether the loss is a number can be seen
+        for start in range(0, len(labels), batch_size):
+            right = labels[start : start + batch_size]
+            x, t = batch(model, images[start : start + batch_size], right)
+            scores = model(x)
+            total += float(loss.forward(scores, t)[0]) * len(right)
+            np.add.at(confusion, (right, np.argmax(to_numpy(scores), axis=1)), 1)
+    model.train(was_training)
+    return total / len(labels), float(np.trace(confusion)) / len(labels), confusion

@@ -1,0 +1,177 @@
+"""What a run leaves on the disk: its folder, where it stands, and the way back from there."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npattn import checkpoint, finite
+from npattn.checks import real_number, whole_number
+from npattn.files import atomic
+from npattn.nested import Sequential
+from npattn.optimizer import AdamW
+from npattn.training.settings import TrainConfig, TrainingError, network
+
+CHECKPOINT = "checkpoint.npz"
+METRICS = "metrics.json"
+
+
+@dataclass
+class State:
+    """Where a run stands: enough, beside weights and optimiser, to go on."""
+
+    epoch: int = 0  # of the next step
+    step: int = 0  # the next step in that epoch
+    loss: float = 0.0  # summed over the digits of the epoch so far
+    right: int = 0  # digits of the epoch so far that were classified rightly
+    seen: int = 0
+    seconds: float = 0.0  # of the whole run
+    history: list[dict[str, Any]] = field(default_factory=list)
+    epoch_seconds: float = 0.0  # of the epoch so far
+
+    def __post_init__(self) -> None:
+        """Check what may come from a file. Raises TypeError, ValueError."""
+        for name in ("epoch", "step", "right", "seen"):
+            whole_number(f"state.{name}", getattr(self, name), least=0, most=2**63 - 1)
+        for name in ("loss", "seconds", "epoch_seconds"):
+            real_number(f"state.{name}", getattr(self, name), least=0)
+        if not isinstance(self.history, list) or len(self.history) != self.epoch:
+            raise ValueError(f"state.history: expected a list of {self.epoch} epochs")
+        for row in self.history:
+            if not isinstance(row, dict) or not {"epoch", "loss", "accuracy", "rate", "seconds"} <= row.keys():
+                raise ValueError(f"state.history: expected a dict for each epoch, got {row!r:.80}")
+            gates = row.get("gates", {})
+            if not isinstance(gates, dict) or not all(isinstance(gate, dict) for gate in gates.values()):
+                raise ValueError("state.history: expected a dict of dicts for the gates")
+            for part in ({key: value for key, value in row.items() if key != "gates"}, *gates.values()):
+                for key, value in part.items():
+                    real_number(f"state.history: {key!r:.80}", value)
+
+
+def load_model(folder: str | os.PathLike[str]) -> Sequential:
+    """The network of a run, in eval mode, on the CPU. `prepared` makes its input from images.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+
+    Raises
+    ------
+    npattn.checkpoint.CheckpointError
+        If there is no checkpoint in it, or a broken one.
+    """
+    return restored(Path(folder), "cpu")[2].eval()
+
+
+def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
+    """Config, state, model, optimiser and the digits' source, as `Run.save` left them; None is the run's own device.
+
+    Raises CheckpointError, or DeviceError if there is no such device.
+    """
+    path = out / CHECKPOINT
+    arrays, meta = checkpoint.load(path)
+    try:
+        config, state, model, optimizer, source = rebuilt(arrays, meta)
+    except (KeyError, TypeError, ValueError) as error:
+        raise checkpoint.CheckpointError(f"{path}: does not hold a run of the demo: {error}") from None
+    model.to(device or config.device)
+    for moment in (optimizer.m, optimizer.v):
+        moment.update({key: model.own(value) for key, value in moment.items()})
+    return config, state, model, optimizer, source
+
+
+def rebuilt(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
+    """The same on the CPU, from arrays and meta. Raises KeyError, TypeError, ValueError if they are not a run's."""
+    config = TrainConfig(**meta["config"])
+    state = State(**meta["state"])
+    if state.epoch > config.epochs:
+        raise ValueError(f"state.epoch: expected at most {config.epochs}, got {state.epoch}")
+    model = network(config)
+    optimizer = AdamW(model.params, decay=config.decay)
+    expected = {f"model.{key}": value for key, value in model.state_dict().items()}
+    expected |= {f"optimizer.{name}.{key}": value for name in ("m", "v") for key, value in optimizer.m.items()}
+    if odd := expected.keys() ^ arrays.keys():
+        raise KeyError(f"missing or unknown: {', '.join(sorted(odd))}"[:200])
+    for key, value in arrays.items():
+        if value.shape != expected[key].shape or value.dtype != expected[key].dtype:
+            like = f"{expected[key].shape} {expected[key].dtype}"
+            raise ValueError(f"{key}: expected {like}, got {value.shape} {value.dtype}")
+        if finite.bad(value):
+            raise ValueError(f"{key}: {finite.bad(value)}")
+        if key.startswith("optimizer.v.") or key.endswith("running_var"):
+            real_number(f"{key}: its smallest", value.min(), least=0)
+    model.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
+    for moment, name in ((optimizer.m, "m"), (optimizer.v, "v")):
+        for key in moment:
+            moment[key] = arrays[f"optimizer.{name}.{key}"]
+    optimizer.steps = whole_number("optimizer_steps", meta["optimizer_steps"], least=0)
+    if not isinstance(meta["source"], str):
+        raise TypeError(f"source: expected a string, got {meta['source']!r}")
+    return config, state, model, optimizer, meta["source"]
+
+
+def check_position(path: Path, config: TrainConfig, state: State, optimizer: AdamW, count: int) -> None:
+    """Raise CheckpointError if a run on `count` digits cannot stand where the checkpoint says."""
+    steps = -(-count // config.batch_size)
+    seen = min(state.step * config.batch_size, count)
+    fits = state.step <= steps and state.right <= state.seen == seen and (state.epoch < config.epochs or not state.step)
+    if not fits or optimizer.steps != state.epoch * steps + state.step:
+        raise checkpoint.CheckpointError(
+            f"{path}: does not hold a run of the demo: epoch {state.epoch + 1}, step {state.step + 1}, "
+            f"{state.seen:,} digits and {optimizer.steps:,} updates do not go together"
+        )
+
+
+def new_folder(config: TrainConfig) -> Path:
+    """The folder for results, made now: `config.out`, or a new one under runs/. Raises TrainingError if it is taken."""
+    if config.out is not None:
+        out = Path(config.out)
+        if (out / CHECKPOINT).exists() or (out / METRICS).exists():
+            raise TrainingError(f"{out}: holds the results of another run; resume that one, or choose another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    name = "" if config.model == "digits" else f"{config.model}-"
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}{config.attention}-seed{config.seed}"
+    for number in range(1, 1000):
+        out = Path("runs") / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            out.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return out
+    raise TrainingError(f"runs/{stem}: a thousand runs in one second")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all. Raises OSError."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers may depend on: versions, BLAS with its threads, processor."""
+    from threadpoolctl import threadpool_info
+
+    from npattn import __version__
+
+    blas = [
+        {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}
+        for pool in threadpool_info()
+        if pool.get("user_api") == "blas"
+    ]
+    return {
+        "npattn": __version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "blas": blas,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }

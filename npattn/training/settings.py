@@ -1,0 +1,125 @@
+"""What a training run depends on, and the error that ends one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from npattn import models
+from npattn.checks import real_number, whole_number
+from npattn.nested import Sequential
+
+
+class TrainingError(Exception):
+    """Training cannot start or go on. The message says why, and what is left on the disk."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a run depends on. The same config on the same machine gives the same weights, bit for bit.
+
+    Attributes
+    ----------
+    attention
+        "none", "se", "channel", "spatial" or "cbam". None takes the model's own: cbam for digits, se for se-resnet.
+    model
+        "digits", four stages, or "se-resnet", residual units: see `npattn.models`.
+    epochs
+        Passes over the training digits, 1 to 1,000,000.
+    batch_size
+        Digits a step, 2 to 60,000.
+    lr
+        The peak of the one-cycle learning rate, above 0.
+    decay
+        AdamW's weight decay, at least 0.
+    shift, turn, zoom
+        Training digits are shifted by up to `shift` pixels (0 to 14), turned by up to `turn` degrees (0 to 180) and
+        scaled by up to 1 ± `zoom` (0 to 0.9), each by its own random amounts.
+    seed
+        Of the initial weights, the order and these amounts; 0 to 2⁶³ − 1.
+    test_every
+        The test digits are classified after every so many epochs, at least 1, and after the last one.
+    save_every
+        A checkpoint is written before the first step, after every so many steps of an epoch, at least 1, and after
+        each epoch. It plays no part in the weights.
+    data_dir, download
+        Where the digits come from: see `npattn.data.load`.
+    out
+        The folder for results; None makes a new one under runs/.
+    fused
+        Whether layers may take their fused path.
+    device
+        "cpu", or "cuda": network, loss and optimiser on the GPU, by CuPy; digits are moved and scaled on the CPU.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is outside its range; the message names it.
+    """
+
+    attention: str | None = None
+    model: str = "digits"
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.01
+    decay: float = 0.02
+    shift: float = 2
+    turn: float = 10
+    zoom: float = 0.1
+    seed: int = 0
+    test_every: int = 3
+    save_every: int = 50
+    data_dir: str | os.PathLike[str] | None = None
+    download: bool = False
+    out: str | os.PathLike[str] | None = None
+    fused: bool = True
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        models.known("model", self.model, models.NETWORKS)
+        if self.attention is None:
+            object.__setattr__(self, "attention", models.NETWORKS[self.model].attention)
+        models.known("attention", str(self.attention), models.ATTENTIONS)
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected 'cpu' or 'cuda', got {self.device!r}")
+        values: dict[str, Any] = {  # as plain numbers and strings, which a checkpoint can hold
+            "epochs": whole_number("epochs", self.epochs, most=10**6),
+            "batch_size": whole_number("batch_size", self.batch_size, least=2, most=60_000),
+            "seed": whole_number("seed", self.seed, least=0, most=2**63 - 1),
+            "test_every": whole_number("test_every", self.test_every),
+            "save_every": whole_number("save_every", self.save_every),
+            "shift": real_number("shift", self.shift, least=0, most=14),
+            "turn": real_number("turn", self.turn, least=0, most=180),
+            "zoom": real_number("zoom", self.zoom, least=0, most=0.9),
+            "lr": real_number("lr", self.lr, least=0),
+            "decay": real_number("decay", self.decay, least=0),
+        }
+        if values["lr"] == 0:
+            raise ValueError("lr: expected a learning rate above 0, got 0")
+        for name in ("download", "fused"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        for name in ("data_dir", "out"):
+            if getattr(self, name) is not None:
+                values[name] = path_text(name, getattr(self, name))
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+
+def path_text(name: str, value: str | os.PathLike[str]) -> str:
+    """`value` as a string, after checking that it can be a path. Raises TypeError, ValueError."""
+    try:
+        text = os.fspath(value)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: expected a path or None, got {value!r}")
+    if not text or "\0" in text:
+        raise ValueError(f"{name}: expected a path, got {text!r}")
+    return text
+
+
+def network(config: TrainConfig) -> Sequential:
+    """The network that a config asks for, with its initial weights."""
+    return models.NETWORKS[config.model].build(config.attention, rng=config.seed, fused=config.fused)
