@@ -6,14 +6,17 @@ not match. What is asked here at one point others ask at many.
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from npattn import gradcheck
 from npattn.attention import cbam
 from npattn.backend import to_numpy
+from npattn.fused import conv2d as fused_conv2d
+from npattn.fused import maps, tiles
 from npattn.fused import pooling as fused_pooling
-from npattn.fused import tiles
 from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, VARIANTS, Case, Draw, fused_twins
 from npattn.ops import conv2d, linear, pooling
 from npattn.variants import gates
@@ -278,3 +281,55 @@ def test_the_first_maximum_of_a_tie_gets_it_all(forward, backward, winners):
     expected = np.zeros_like(x)
     expected[winners] = dy[:, 0] if dy.shape[1] == 1 else dy
     np.testing.assert_array_equal(backward(dy, cache), expected)
+
+
+@pytest.mark.parametrize(("M", "C"), [(7, 3), (8, 3), (9, 9), (8, 12), (3, 8)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_fused_convolution_for_few_and_many_channels(M: int, C: int, bias: bool):
+    """The products are arranged by M and C; each way gives the textbook's numbers, with and without dx."""
+    rng = np.random.default_rng(M)
+    x, w, dy = (rng.standard_normal(shape) for shape in ((3, C, 6, 5), (M, C, 3, 3), (3, M, 6, 5)))
+    params = conv2d.Params(w, rng.standard_normal(M) if bias else None)
+    (y, cache), (y_wanted, cache_wanted) = fused_conv2d.forward(x, params), conv2d.forward(x, params)
+    (dx, grads), (dx_wanted, wanted) = fused_conv2d.backward(dy, cache), conv2d.backward(dy, cache_wanted)
+    alone = fused_conv2d.backward_params(dy, cache)
+    for found, value in (
+        (y, y_wanted),
+        (dx, dx_wanted),
+        *zip(grads, wanted, strict=True),
+        *zip(alone, wanted, strict=True),
+    ):
+        if value is None:
+            assert found is None
+        else:
+            np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-11)
+    with pytest.raises(ValueError, match="dy: expected shape"):
+        fused_conv2d.backward_params(dy[:1], cache)
+    with pytest.raises(TypeError, match="dtype float32"):
+        fused_conv2d.backward_params(dy.astype(np.float32), cache)
+
+
+@pytest.mark.parametrize("P", [7, 1023, 1024, 1537, 5000])
+@pytest.mark.parametrize(("n", "C"), [(1, 3), (2, 300), (4, 1)])
+def test_fused_long_sums_in_pieces(n: int, C: int, P: int):
+    """A sum over pixels is the same in however many pieces it is made, and with one row of factors or several."""
+    rng = np.random.default_rng(P)
+    X, D, d = (rng.standard_normal(shape) for shape in ((n, C, P), (n, C, P), (n, 1, P)))
+    np.testing.assert_allclose(maps.pixel_dot(X, D), (X * D).sum(axis=2), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(maps.pixel_dot(X, d), (X * d).sum(axis=2), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(maps.pixel_sum(X), X.sum(axis=2), rtol=1e-9, atol=1e-11)
+    total = np.ones((n, C))
+    maps.add_pixel_dot(total, X, d)
+    np.testing.assert_allclose(total, 1 + (X * d).sum(axis=2), rtol=1e-9, atol=1e-11)
+
+
+def test_fused_long_rows_make_the_buffer_shorter():
+    """Within, not after, also when an exception passes."""
+    before = np.getbufsize()
+    for P, size in ((511, before), (512, 512), (90000, 512)):
+        with maps.long_rows(P):
+            assert np.getbufsize() == size
+        assert np.getbufsize() == before
+    with contextlib.suppress(KeyError), maps.long_rows(512):
+        raise KeyError
+    assert np.getbufsize() == before

@@ -61,8 +61,8 @@ def pixel_dot(X: Array, D: Array) -> Array:
     Few and long sums are each made of pieces, so that there are enough results for other threads to go on meanwhile.
     """
     n, C, P = X.shape
-    pieces = min(math.ceil(LOCKED / (n * C)), P)
-    if pieces == 1:
+    pieces = min(math.ceil(LOCKED / (n * C)), P // 512)  # what is shorter is soon over
+    if pieces <= 1:
         return sums(X, D)
     cut = P // pieces * pieces
     of_pieces = (A[..., :cut].reshape(*A.shape[:2], pieces, -1).swapaxes(1, 2) for A in (X, D))
