@@ -9,7 +9,7 @@ Smaller tiles fit L2 itself, but each NumPy call has a fixed cost, each row of a
 many short calls wait for each other at the interpreter's lock. L3 is fast enough.
 
     images(N, …)    small images: as many in one group as fill half a tile. A group is worked on by one thread, so
-                    there is an even number of groups, unless all images together are less than a sixteenth of a tile
+                    there is an even number of groups, unless all images together are less than a quarter of a tile
     pixels(P, …)    large images: one image a group, cut along its pixels into tiles of equal width
 
 The number of threads plays no part, so that results do not depend on it.
@@ -57,7 +57,7 @@ def even(total: int, most: int, multiple: int = 1) -> list[slice]:
 def images(N: int, image_bytes: int) -> list[slice]:
     """Groups of images: one large image, or as many small ones as fill half a tile."""
     parts = math.ceil(N / max(tile_bytes() // 2 // image_bytes, 1))
-    if parts > 1 or N * image_bytes >= tile_bytes() // 16:
+    if parts > 1 or N * image_bytes >= tile_bytes() // 4:  # two threads take longer than one for what is less
         parts += parts % 2
     return even(N, math.ceil(N / max(parts, 1)))
 
