@@ -12,7 +12,7 @@
 
     backward
       tile   CBAM.4          dg_s = Σ_c g_c · (X · dY), and the part of dg_c that needs no dU_gate:
-             CBAM.4, CBAM.2  dg_c = Σ_pixels g_s · (X · dY), formed where dX will be  x, dy
+             CBAM.4, CBAM.2  dg_c = Σ_pixels g_s · (X · dY), formed where dX will be  x, dy       x·dy
       maps   CBAM.3 (SA.5–4) dm_avg, dm_max, dw, through the convolution              maps        maps
       rows   CBAM.3, CBAM.2  dg_c += Σ_pixels X · dm_avg / C, plus dm_max · x at i    x
              CBAM.1 (CA.6–3) ds_avg, ds_max, dw1, dw2, through the MLP                (n, C)

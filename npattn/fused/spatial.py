@@ -1,4 +1,4 @@
-"""Spatial attention in two passes over x, and one for dx.
+"""Spatial attention in one pass over x, and one for dx.
 
     X (n, C, P)   w (1, 2, k, k)   p = k // 2        a tile: some pixels of all channels
 

@@ -1,9 +1,9 @@
 """Threads for the fused pairs: how many, how work is spread over them, and BLAS held to one thread meanwhile.
 
-The work is cut into tasks by shape alone (tiles.py), and partial sums are added in the tasks' order, so a result does
-not depend on the number of threads. NumPy and BLAS release the interpreter's lock while they compute: plain Python
-threads are enough. BLAS must not start threads of its own inside ours; its setting is one for the whole process, so it
-is lowered when the first task enters and put back, as it was found, when the last one leaves.
+The work is cut into tasks by its shape and the sizes of the caches (tiles.py), and partial sums are added in the tasks'
+order, so a result does not depend on the number of threads. NumPy and BLAS release the interpreter's lock while they
+compute: plain Python threads are enough. BLAS must not start threads of its own inside ours; its setting is one for the
+whole process, so it is lowered when the first task enters and put back, as it was found, when the last one leaves.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ Smaller tiles fit L2 itself, but each NumPy call has a fixed cost, each row of a
 many short calls wait for each other at the interpreter's lock. L3 is fast enough.
 
     images(N, …)    small images: as many in one group as fill half a tile. A group is worked on by one thread, so
-                    there is an even number of groups, unless all images together are less than a quarter of a tile
+                    there is an even number of groups, where N can be cut so, unless all images together are less than
+                    a quarter of a tile
     pixels(P, …)    large images: one image a group, cut along its pixels into tiles of equal width
 
 The number of threads plays no part, so that results do not depend on it.
@@ -44,9 +45,9 @@ def tile_bytes() -> int:
 
 
 def even(total: int, most: int, multiple: int = 1) -> list[slice]:
-    """Cut range(total) into slices of equal length, a multiple of `multiple`, of at most `most` where that is larger.
+    """Cut range(total) into slices of equal length, a multiple of `multiple`; the last one may be shorter.
 
-    The last one may be shorter.
+    The length is at most `most`, rounded up to a multiple.
     """
     parts = math.ceil(total / max(most, multiple))
     length = math.ceil(total / parts / multiple) * multiple
