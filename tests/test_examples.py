@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +34,17 @@ def test_train_and_classify(tmp_path):
     assert "right:   [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]" in shown
     assert "stage2.attention.spatial: (10, 1, 14, 14)" in shown
     assert (tmp_path / "run" / "attention.png").exists()
+
+
+def test_the_readme_s_commands():
+    """Its two commands stand there as they are run, and every other `npattn …` names a command that there is."""
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    assert '    pip install ".[demo]" && npattn train ' in readme
+    assert '    pip install ".[test]" && pytest -n auto ' in readme
+    shown = subprocess.run(
+        [sys.executable, "-m", "npattn", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    named = set(re.findall(r"(?:`|&& |^ {4})npattn ([a-z]+)", readme, flags=re.MULTILINE))
+    assert {"train", "bench", "gradcheck", "trace"} <= named
+    assert all(re.search(rf"\b{command}\b", shown) for command in named), named
+    assert not re.search(r"npattn\.(train|bench|trace|cam|ablate|dialect) ", readme)
