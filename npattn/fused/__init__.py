@@ -6,6 +6,8 @@ itself (`layer.path` says so) where `takes(x)` says yes. Derivations and measure
     threads     how many, and BLAS held to one meanwhile
     tiles       how a batch is cut
     maps        the reductions that the blocks share: over pixels, over channels
+    mlp         the two FC that SE and channel attention share
+    memory      large outputs, whose memory is used again
 """
 
 from __future__ import annotations

@@ -163,10 +163,10 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
 def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta), as the textbook does, and with its errors."""
-    dy, _, grads = sums(dy, cache)  # BN.4
+    dy, dx, grads = sums(dy, cache)  # BN.4
     # BN.6 was x̂ = (x − m) ρ with m and, by BN.5, ρ constant: there is the direct path only
-    dx = dy * (cache.gamma * cache.rho)[:, None, None]  # BN.6, BN.5
-    return dx, grads
+    np.multiply(dy.reshape(dx.shape), (cache.gamma * cache.rho)[:, None], out=dx)  # BN.6, BN.5
+    return dx.reshape(dy.shape), grads
 
 
 def updated(running: Running, cache: Cache, momentum: float = 0.1, eps: float = 1e-5) -> Running:
