@@ -85,6 +85,7 @@ def add_train(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     sub.add_argument("--out", metavar="DIR", help="where the results go (a new folder under runs/)")
     sub.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, under its own settings")
     sub.add_argument("--device", choices=["cpu", "cuda"], help=f"where it runs; cuda needs CuPy ({default.device})")
+    sub.add_argument("--processes", type=int, metavar="N", help=f"that share each batch ({default.processes})")
     sub.add_argument("--textbook", action="store_true", default=None, help="take the textbook path in every layer")
     sub.set_defaults(run=run_train)
 
@@ -93,7 +94,7 @@ def run_train(arguments: argparse.Namespace) -> int:
     """Train, or go on. Returns 130 if it was interrupted, after saving."""
     names = (
         "model", "attention", "epochs", "batch_size", "lr", "seed", "save_every",
-        "data_dir", "download", "out", "device",
+        "data_dir", "download", "out", "device", "processes",
     )  # fmt: skip
     given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.textbook:

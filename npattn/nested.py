@@ -105,6 +105,15 @@ class Sequential(Nested):
         return Joined(self.layers, "grads")
 
 
+def leaves(model: Nested) -> Iterator[Layer]:
+    """Every layer of the network that is not made of layers itself."""
+    for layer in model.layers.values():
+        if isinstance(layer, Nested):
+            yield from leaves(layer)
+        else:
+            yield layer
+
+
 class Joined(MutableMapping[str, Array]):
     """The dicts of several layers seen as one: "conv1.weight" is "weight" of the layer "conv1". Writes go through."""
 

@@ -55,7 +55,8 @@ class Lines(Silent):
         self.say(table(rows))
         self.say(
             f"training on the {source} digits, {config.epochs} epochs of batches of {config.batch_size}, "
-            f"seed {config.seed}" + (f", from epoch {epoch + 1}" if epoch else "")
+            f"seed {config.seed}, {config.processes} process{'es' if config.processes > 1 else ''}"
+            + (f", from epoch {epoch + 1}" if epoch else "")
         )
 
     def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:

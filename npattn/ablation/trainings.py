@@ -54,7 +54,7 @@ def one_training(variant: Variant, seed: int, settings: Settings, digits: data.D
     digits = first(data.load() if digits is None else digits, settings)
     config = TrainConfig(
         model=variant.model, attention=variant.attention, epochs=settings.epochs, batch_size=settings.batch_size,
-        seed=seed, test_every=settings.epochs,
+        seed=seed, test_every=settings.epochs, processes=1,
     )  # fmt: skip
     model = network(config)
     run = Quiet(config, State(), model, AdamW(model.params, decay=config.decay), digits, Path(), Silent())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import math
@@ -17,7 +18,7 @@ from npattn.bench.measure import compare, copy_bandwidth, measure, threads_set
 from npattn.bench.pytorch import torch_block, torch_side, torch_train_side
 from npattn.bench.report import machine, report, summary
 from npattn.bench.sides import BLOCKS, GPU_TABLE, TABLE, BenchError, Side, inputs, our_side
-from npattn.fused.threads import get_num_threads
+from npattn.fused.threads import blas_held, get_num_threads
 
 
 def bench_block(
@@ -65,41 +66,56 @@ def bench_block(
     }
 
 
+OUR_STEPS: dict[str, dict[str, Any]] = {
+    "fused": {"processes": 2},
+    "threads": {"processes": 1},
+    "textbook": {"fused": False},
+}
+
+
 def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on: str = "cpu") -> dict[str, Any]:
-    """Compare and time one training step of the demo's network: forward, loss, backward, AdamW."""
-    from npattn import models
-    from npattn.ops import loss
+    """Compare and time one training step of the demo's network: forward, loss, backward, AdamW.
+
+    "fused" is what `npattn train` does: processes that share the batch. "threads" is one process with as many threads.
+    """
     from npattn.optimizer import AdamW
+    from npattn.training import TrainConfig, network, prepared
+    from npattn.training.team import Team
 
     rng = np.random.default_rng(0)
-    x, t = rng.standard_normal((batch, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, batch)
+    images, t = rng.integers(0, 256, (batch, 28, 28), dtype=np.uint8), rng.integers(0, 10, batch)
 
-    def ours(name: str) -> Side:
-        model = models.digits(attention, rng=0, fused=name == "fused").to(on)
+    def ours(name: str, team: Team, config: TrainConfig) -> Side:
+        model = network(config).to(on)
         optimizer = AdamW(model.params)
-        x_there, t_there = (from_numpy(array, model.xp, model.device) for array in (x, t))
 
+        @blas_held  # as a run does
         def both() -> dict[str, Any]:
-            value, cache = loss.forward(model(x_there), t_there)
-            model.backward_params(loss.backward(model.xp.ones_like(value), cache))
-            grads = dict(model.grads)
-            optimizer.step(grads, 1e-5)
-            return {"loss": value, **grads}
+            done = team.step(model, images, t)
+            optimizer.step(done.grads, 1e-5)
+            return {"loss": done.loss, **done.grads}
 
         return Side(name, None, both, xp=model.xp)
 
-    sides = [ours(name) for name in (("fused", "textbook") if on == "cpu" else ("textbook",))]
-    torch = pytorch.torch_on(on)
-    if torch:
-        torch._dynamo.reset()
-        state = models.digits(attention, rng=0).state_dict()
-        sides += [torch_train_side(name, attention, state, x, t, on) for name in ("eager", "compiled")]
-    compare(sides, 1e-2)  # float32 through ten maxima: where two are nearly equal, rounding decides
-    measure(sides, runs, on)
+    state = network(TrainConfig(attention=attention)).state_dict()
+    with contextlib.ExitStack() as stack:
+        sides = []
+        for name, settings in OUR_STEPS.items() if on == "cpu" else [("textbook", {"device": on})]:
+            if settings.get("processes") == 2 and get_num_threads() < 2:
+                continue
+            config = TrainConfig(attention=attention, **settings)
+            sides.append(ours(name, stack.enter_context(Team(config)), config))
+        torch = pytorch.torch_on(on)
+        if torch:
+            torch._dynamo.reset()
+            x = prepared(images)
+            sides += [torch_train_side(name, attention, state, x, t, on) for name in ("eager", "compiled")]
+        compare(sides, 1e-2)  # float32 through ten maxima: where two are nearly equal, rounding decides
+        measure(sides, runs, on)
     return {
         "block": "train step",
         "name": f"training step, {attention}",
-        "shape": list(x.shape),
+        "shape": [batch, 1, 28, 28],
         "dtype": "float32",
         "data": "dense",
         "sides": [summary(side) for side in sides],

@@ -1,19 +1,22 @@
 """Batch normalisation: x is read once forward, x and dy back, and x̂ is never stored.
 
-    X (n, C, P)   a group g of n images, P = H·W pixels, q = n·P numbers a channel
+    X (n, C, P)   a group g of n images, P = H·W pixels, q = n·P numbers a channel; all groups: Q = Σ q
 
     train forward                                                                        reads     writes
       BN.1, BN.2   μ_g; Y = X − μ_g; Σ Y²; then all groups merged to μ and ρ             x         y
       BN.3, BN.4   Y = Y · (gamma · ρ) + (beta + (μ_g − μ) · gamma · ρ)                  y         y
 
     The groups' sums merge exactly, where E[x²] − μ² would lose every digit for a mean far from 0:
-      μ = Σ q μ_g / Σ q        Σ (x − μ)² = Σ_g [ Σ (x − μ_g)² + q (μ_g − μ)² ]
+      μ = Σ q μ_g / Q        Σ (x − μ)² = Σ_g [ Σ (x − μ_g)² + q (μ_g − μ)² ]
 
     train backward
       BN.4         D = X − μ, where dx will be; dbeta = Σ dY, dgamma = ρ Σ dY · D        x, dy     dx
-      BN.3–BN.1    dX = gamma ρ (dY − D · ρ dgamma / Σq − dbeta / Σq)                    dx, dy    dx
+      BN.3–BN.1    dX = gamma ρ (dY − D · ρ dgamma / Q − dbeta / Q)                      dx, dy    dx
 
 In eval μ and ρ are constants, which leaves dX = gamma ρ dY.
+
+Where several processes share a batch (shares.py), μ, ρ and Q are those of all their groups, and so are dgamma and dbeta
+in dX. The gradients (dgamma, dbeta) that are returned are a share's own, as every layer's are.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import numpy as np
 
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import contiguous, maps, taken, threads, tiles
+from npattn.fused import contiguous, maps, shares, taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.ops.batch_norm import Params, Running
 
@@ -45,6 +48,7 @@ class Cache(NamedTuple):
     rho: Array  # (C)
     mean: Array  # (C), of the batch in training, the running one in eval
     gamma: Array  # (C)
+    numbers: int  # Q
 
 
 def cut(x: Array) -> tuple[Array, list[slice]]:
@@ -67,30 +71,33 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
     X, groups = cut(x)
     y = output(X.shape, X.dtype)
     P = X.shape[2]
+    rows = np.empty((len(groups), 1 + 2 * C), dtype=x.dtype)  # of each group n, μ_g and Σ (x − μ_g)²
 
-    def group(index: int) -> tuple[Array, Array]:
+    def group(index: int) -> None:
         n = groups[index]
         mean = maps.pixel_sum(X[n]).sum(axis=0) / ((n.stop - n.start) * P)
         np.subtract(X[n], maps.beside(mean, P), out=y[n])
-        return mean, maps.pixel_dot(y[n], y[n]).sum(axis=0)
+        rows[index, 0] = n.stop - n.start
+        rows[index, 1 : 1 + C], rows[index, 1 + C :] = mean, maps.pixel_dot(y[n], y[n]).sum(axis=0)
 
     with maps.long_rows(P):
-        parts = threads.spread(group, len(groups))
-    means, squares = (np.stack(both) for both in zip(*parts, strict=True))
-    shares = np.asarray([n.stop - n.start for n in groups], dtype=x.dtype)[:, None] / N
-    mean = (shares * means).sum(axis=0)  # BN.1
-    variance = squares.sum(axis=0) / (N * P) + (shares * (means - mean) ** 2).sum(axis=0)
+        threads.spread(group, len(groups))
+    images, means, squares = np.split(shares.of_all(rows), [1, 1 + C], axis=1)
+    numbers = int(images.sum()) * P
+    weights = images * P / numbers
+    mean = (weights * means).sum(axis=0)  # BN.1
+    variance = squares.sum(axis=0) / numbers + (weights * (means - mean) ** 2).sum(axis=0)
     rho = 1 / np.sqrt(variance + eps)  # BN.2
     scale = gamma * rho
 
     def rest(index: int) -> None:
         n = groups[index]
         y[n] *= maps.beside(scale, P)  # BN.3, BN.4
-        y[n] += maps.beside(beta + (means[index] - mean) * scale, P)  # BN.3, BN.4
+        y[n] += maps.beside(beta + (rows[index, 1 : 1 + C] - mean) * scale, P)  # BN.3, BN.4
 
     with maps.long_rows(P):
         threads.spread(rest, len(groups))
-    return y.reshape(x.shape), Cache(x, rho, mean, gamma)
+    return y.reshape(x.shape), Cache(x, rho, mean, gamma, numbers)
 
 
 def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) -> tuple[Array, Cache]:
@@ -116,12 +123,12 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
 
     with maps.long_rows(X.shape[2]):
         threads.spread(group, len(groups))
-    return y.reshape(x.shape), Cache(x, rho, running.mean, gamma)
+    return y.reshape(x.shape), Cache(x, rho, running.mean, gamma, x.size // C)
 
 
-def sums(dy: Array, cache: Cache) -> tuple[Array, Array, Params]:
-    """dy, its elements in order; D = X − μ where dx will be; and the gradients (dgamma, dbeta)."""
-    x, rho, mean, _ = cache
+def sums(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
+    """dy, its elements in order; D = X − μ where dx will be; and of each group Σ dY · D beside Σ dY, (groups, 2·C)."""
+    x, rho, mean, _, _ = cache
     floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
     dy = contiguous(dy)
@@ -129,25 +136,34 @@ def sums(dy: Array, cache: Cache) -> tuple[Array, Array, Params]:
     dY, _ = cut(dy)
     D = output(X.shape, X.dtype)
     mean = maps.beside(mean, X.shape[2])
+    C = len(rho)
+    rows = np.empty((len(groups), 2 * C), dtype=x.dtype)
 
-    def group(index: int) -> tuple[Array, Array]:
+    def group(index: int) -> None:
         n = groups[index]
         np.subtract(X[n], mean, out=D[n])
-        return maps.pixel_dot(dY[n], D[n]).sum(axis=0), maps.pixel_sum(dY[n]).sum(axis=0)
+        rows[index, :C] = maps.pixel_dot(dY[n], D[n]).sum(axis=0)
+        rows[index, C:] = maps.pixel_sum(dY[n]).sum(axis=0)
 
     with maps.long_rows(X.shape[2]):
-        along, dbeta = threads.add_up(threads.spread(group, len(groups)))
-    return dy, D, Params(along * rho, dbeta)  # BN.4
+        threads.spread(group, len(groups))
+    return dy, D, rows
+
+
+def gradients(rows: Array, rho: Array) -> Params:
+    """(dgamma, dbeta), from the sums of all groups."""
+    along, dbeta = rows.sum(axis=0).reshape(2, -1)
+    return Params(along * rho, dbeta)  # BN.4
 
 
 def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta), as the textbook does, and with its errors."""
-    x, rho, _, gamma = cache
-    dy, dx, grads = sums(dy, cache)  # BN.4
+    x, rho, _, gamma, numbers = cache
+    dy, dx, rows = sums(dy, cache)  # BN.4
     dY, groups = cut(dy)
-    N, _, P = dx.shape
-    constants = -rho * grads.gamma / (N * P), grads.beta / (N * P), gamma * rho
-    slope, level, scale = (maps.beside(v, P) for v in constants)
+    whole = gradients(shares.of_all(rows), rho)
+    constants = -rho * whole.gamma / numbers, whole.beta / numbers, gamma * rho
+    slope, level, scale = (maps.beside(v, dx.shape[2]) for v in constants)
 
     def group(index: int) -> None:
         part = dx[groups[index]]
@@ -156,23 +172,22 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         part += dY[groups[index]]  # BN.4
         part *= scale  # BN.3
 
-    with maps.long_rows(P):
+    with maps.long_rows(dx.shape[2]):
         threads.spread(group, len(groups))
-    return dx.reshape(x.shape), grads
+    return dx.reshape(x.shape), gradients(rows, rho)
 
 
 def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta), as the textbook does, and with its errors."""
-    dy, dx, grads = sums(dy, cache)  # BN.4
+    dy, dx, rows = sums(dy, cache)  # BN.4
     # BN.6 was x̂ = (x − m) ρ with m and, by BN.5, ρ constant: there is the direct path only
     np.multiply(dy.reshape(dx.shape), (cache.gamma * cache.rho)[:, None], out=dx)  # BN.6, BN.5
-    return dx.reshape(dy.shape), grads
+    return dx.reshape(dy.shape), gradients(rows, cache.rho)
 
 
 def updated(running: Running, cache: Cache, momentum: float = 0.1, eps: float = 1e-5) -> Running:
     """The running statistics moved towards those of the batch, as `npattn.ops.batch_norm.updated` does."""
-    N, _, H, W = cache.x.shape
-    n = N * H * W
+    n = cache.numbers
     var = (1 / (cache.rho * cache.rho) - eps) * (n / (n - 1))
     return Running(
         (1 - momentum) * running.mean + momentum * cache.mean,

@@ -16,7 +16,7 @@ import operator
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -63,6 +63,7 @@ class Inside(threading.local):
 
     task = False  # whether it works on one of the tasks of a spread
     held = False  # whether on a lone one
+    most: int | None = None  # threads that its spreads may use
     buffers: Buffers | None = None
 
 
@@ -119,6 +120,16 @@ def get_num_threads() -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{VARIABLE}: expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+@contextlib.contextmanager
+def at_most(n: int) -> Iterator[None]:
+    """Within the block the spreads of this thread use no more than n threads, whatever the process is set to."""
+    before, inside.most = inside.most, n
+    try:
+        yield
+    finally:
+        inside.most = before
 
 
 class BlasHeld(contextlib.ContextDecorator):
@@ -230,7 +241,7 @@ def spread(task: Callable[[int], Result], count: int) -> list[Result]:
     if inside.task or (count == 1 and inside.held):
         return [task(i) for i in range(count)]
     with blas_held:
-        threads = min(get_num_threads(), count) if count > 1 else 1
+        threads = min(inside.most or get_num_threads(), get_num_threads(), count) if count > 1 else 1
         if threads <= 1:  # a lone task may spread its own parts
             before, inside.held = inside.held, True
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from npattn import models
@@ -25,25 +27,42 @@ def prepared(images: np.ndarray) -> np.ndarray:
     return (images.astype(np.float32) * scale - np.float32(MEAN / SPREAD))[:, None]
 
 
+class Moves(NamedTuple):
+    """How N images are turned, scaled and shifted: the pixel at p comes from back · p + start in the old image."""
+
+    back: np.ndarray  # (N, 2, 2)
+    start: np.ndarray  # (N, 2)
+
+
+def drawn(shape: tuple[int, int, int], shift: float, turn: float, zoom: float, rng: np.random.Generator) -> Moves:
+    """Random moves for images of that shape, (N, H, W): each gets amounts of its own. Parameters: see `jittered`."""
+    N, H, W = shape
+    angle = rng.uniform(-np.pi, np.pi, (N,)) * (turn / 180)
+    scale = rng.uniform(1 - zoom, 1 + zoom, (N,))
+    shifts = rng.uniform(-shift, shift, (N, 2))
+    c, s = np.cos(angle) / scale, np.sin(angle) / scale
+    back = np.stack([c, -s, s, c], axis=1).reshape(N, 2, 2)
+    middle = np.array([(H - 1) / 2, (W - 1) / 2])
+    return Moves(back, middle - np.einsum("nij,nj->ni", back, middle + shifts))
+
+
+def moved(images: np.ndarray, moves: Moves) -> np.ndarray:
+    """Each image (N, H, W) moved in its own way, float32, interpolated between pixels; paper comes in at the edges."""
+    from scipy import ndimage
+
+    new = np.empty(images.shape, np.float32)
+    for n in range(len(images)):
+        ndimage.affine_transform(images[n], moves.back[n], moves.start[n], output=new[n], order=1)
+    return new
+
+
 def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np.random.Generator) -> np.ndarray:
     """Each image (N, H, W) turned, scaled and shifted a little, by its own random amounts; paper comes in at the edges.
 
     Parameters: shift in pixels, turn in degrees, each −most to most; zoom as a share, 0.1 for 0.9 to 1.1 times.
     Returns (N, H, W), float32, interpolated between pixels.
     """
-    from scipy import ndimage
-
-    N, H, W = images.shape
-    angle = rng.uniform(-np.pi, np.pi, (N,)) * (turn / 180)
-    scale = rng.uniform(1 - zoom, 1 + zoom, (N,))
-    shifts = rng.uniform(-shift, shift, (N, 2))
-    middle = np.array([(H - 1) / 2, (W - 1) / 2])
-    moved = np.empty(images.shape, np.float32)
-    for n in range(N):
-        c, s = np.cos(angle[n]) / scale[n], np.sin(angle[n]) / scale[n]
-        back = np.array([[c, -s], [s, c]])  # from a pixel of the new image to where it was
-        ndimage.affine_transform(images[n], back, middle - back @ (middle + shifts[n]), output=moved[n], order=1)
-    return moved
+    return moved(images, drawn(images.shape, shift, turn, zoom, rng))
 
 
 @blas_held

@@ -89,7 +89,7 @@ def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, 
 
 def rebuilt(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
     """The same on the CPU, from arrays and meta. Raises KeyError, TypeError, ValueError if they are not a run's."""
-    config = TrainConfig(**meta["config"])
+    config = TrainConfig(**{"processes": 1, **meta["config"]})  # 1: of a run from before batches were shared
     state = State(**meta["state"])
     if state.epoch > config.epochs:
         raise ValueError(f"state.epoch: expected at most {config.epochs}, got {state.epoch}")

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from npattn.backend import to_numpy
 from npattn.explain.gates import gate_statistics
 from npattn.files import alone, sweep
 from npattn.fused.threads import blas_held
-from npattn.layer import Layer, no_grad
-from npattn.nested import Nested, Sequential
-from npattn.ops import loss
+from npattn.layer import no_grad
+from npattn.nested import Sequential, leaves
 from npattn.optimizer import AdamW, one_cycle
 from npattn.progress import Progress, Silent, for_terminal
-from npattn.training.batches import batch, evaluate, jittered, prepared
+from npattn.training.batches import batch, drawn, evaluate, moved, prepared
 from npattn.training.folder import (
     CHECKPOINT,
     METRICS,
@@ -36,6 +35,7 @@ from npattn.training.folder import (
 )
 from npattn.training.interrupts import interruptible
 from npattn.training.settings import TrainConfig, TrainingError, network
+from npattn.training.team import Team, WorkerLost
 
 GATE_DIGITS = 200  # test digits whose gates are looked at after every epoch: a hundredth of what the epoch takes
 
@@ -164,27 +164,28 @@ class Run:
         Saves at the beginning, every `save_every` steps, after every epoch and at an interruption.
         """
         state, config = self.state, self.config
-        with no_grad(), np.errstate(all="ignore"):
-            blank = self.model.own(np.zeros((min(config.batch_size, self.count), 1, 28, 28)))
-            rows = models.table(self.model.eval(), blank)
-        self.progress.start(rows, self.digits.source, config, state.epoch)
-        self.began = time.perf_counter()
-        with interruptible() as interrupted:
-            self.save()
-            while state.epoch < config.epochs:
-                order = np.random.default_rng((config.seed, state.epoch)).permutation(self.count)
-                self.progress.epoch(state.epoch, config.epochs, self.steps, state.step)
-                while state.step < self.steps:
-                    self.step(order)
-                    if interrupted.is_set() or (state.step % config.save_every == 0 and state.step < self.steps):
-                        self.save()
-                    if interrupted.is_set():
-                        return False
-                self.end_epoch()
+        with Team(config) as self.team:
+            with no_grad(), np.errstate(all="ignore"):
+                blank = self.model.own(np.zeros((min(config.batch_size, self.count), 1, 28, 28)))
+                rows = models.table(self.model.eval(), blank)
+            self.progress.start(rows, self.digits.source, config, state.epoch)
+            self.began = time.perf_counter()
+            with interruptible() as interrupted:
                 self.save()
-                if interrupted.is_set():
-                    return state.epoch == config.epochs
-        return True
+                while state.epoch < config.epochs:
+                    order = np.random.default_rng((config.seed, state.epoch)).permutation(self.count)
+                    self.progress.epoch(state.epoch, config.epochs, self.steps, state.step)
+                    while state.step < self.steps:
+                        self.step(order)
+                        if interrupted.is_set() or (state.step % config.save_every == 0 and state.step < self.steps):
+                            self.save()
+                        if interrupted.is_set():
+                            return False
+                    self.end_epoch()
+                    self.save()
+                    if interrupted.is_set():
+                        return state.epoch == config.epochs
+            return True
 
     def clock(self) -> None:
         """Add the time since the last call to the run's and the epoch's."""
@@ -203,15 +204,18 @@ class Run:
         state, config = self.state, self.config
         chosen = order[state.step * config.batch_size : (state.step + 1) * config.batch_size]
         rng = np.random.default_rng((config.seed, state.epoch, state.step))
-        moved = jittered(self.digits.train_images[chosen], config.shift, config.turn, config.zoom, rng)
-        x, t = batch(self.model, moved, self.digits.train_labels[chosen])
+        images, labels = self.digits.train_images[chosen], self.digits.train_labels[chosen]
+        moves = drawn(images.shape, config.shift, config.turn, config.zoom, rng)
 
+        try:
+            done = self.team.step(self.model, images, labels, moves)
+        except WorkerLost as error:
+            raise TrainingError(f"{error}; {self.saved}") from None
         with np.errstate(all="ignore"):  # what is no number is looked for, and named
-            scores = self.model.train()(x)
-            value, cache = loss.forward(scores, t)
-            self.model.backward_params(loss.backward(self.model.xp.ones_like(value), cache))
-            if not finite.after_backward(value, self.model):
-                what = "a number is not finite" if np.isfinite(float(value)) else f"the loss is {float(value)}"
+            if not finite.after_backward(done.loss, self.model):
+                loss = float(done.loss)
+                what = "a number is not finite" if np.isfinite(loss) else f"the loss is {loss}"
+                x, t = batch(self.model, moved(images, moves), labels)
                 raise self.stop(what, finite.culprit(self.model, x, t, chosen))
             self.optimizer.step(self.model.grads, self.rate())
             if not finite.every(self.model.params):
@@ -220,8 +224,8 @@ class Run:
                 )
         self.tested = None
 
-        state.loss += float(value) * len(chosen)
-        state.right += int(np.sum(np.argmax(to_numpy(scores), axis=1) == self.digits.train_labels[chosen]))
+        state.loss += float(done.loss) * len(chosen)
+        state.right += done.right
         state.seen += len(chosen)
         state.step += 1
         self.progress.step(state.loss / state.seen, state.right / state.seen)
@@ -306,15 +310,6 @@ class Run:
         except OSError as error:
             reason = error.strerror or error
             raise TrainingError(f"{self.out / name}: cannot be written: {reason}; {self.saved}") from None
-
-
-def leaves(model: Nested) -> Iterator[Layer]:
-    """Every layer of the network that is not made of layers itself."""
-    for layer in model.layers.values():
-        if isinstance(layer, Nested):
-            yield from leaves(layer)
-        else:
-            yield layer
 
 
 def need_matplotlib(what: str = "training") -> None:

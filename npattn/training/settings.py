@@ -49,6 +49,10 @@ class TrainConfig:
         The folder for results; None makes a new one under runs/.
     fused
         Whether layers may take their fused path.
+    processes
+        How many processes share a batch, 1 to 64, each with the same number of digits (or one less). Part of what the
+        weights depend on: sums are added up share by share, which decides their last bits. None takes 2, on any number
+        of processors; 1 where the fused path is not taken, on a GPU, and on a system that is not POSIX.
     device
         "cpu", or "cuda": network, loss and optimiser on the GPU, by CuPy; digits are moved and scaled on the CPU.
 
@@ -74,6 +78,7 @@ class TrainConfig:
     download: bool = False
     out: str | os.PathLike[str] | None = None
     fused: bool = True
+    processes: int | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -100,6 +105,13 @@ class TrainConfig:
         for name in ("download", "fused"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+        alone = "on a GPU" if self.device == "cuda" else "" if self.fused else "without the fused path"
+        if self.processes is None:
+            values["processes"] = 1 if alone or os.name != "posix" else 2
+        else:
+            values["processes"] = whole_number("processes", self.processes, most=64)
+            if alone and values["processes"] > 1:
+                raise ValueError(f"processes: expected 1 {alone}, got {self.processes}")
         for name in ("data_dir", "out"):
             if getattr(self, name) is not None:
                 values[name] = path_text(name, getattr(self, name))

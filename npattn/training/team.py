@@ -1,0 +1,236 @@
+"""A batch in shares, each worked on by a process of its own.
+
+Threads wait for each other at the interpreter's lock: with layers as small as the demo's, two are hardly faster than
+one. Processes do not. Each has the same weights, takes its share of the digits through the network and back, and what
+it finds is a share's own loss and gradients; the batch's are their sums.
+
+    this process                                    a worker (worker.py)
+      weights, digits, labels, how to move them  →    Task
+      work on the first share                         work on another one
+        batch norm: rows of its groups           ↔      rows of its groups             (npattn/fused/shares.py)
+      loss, gradients: added up in order         ←    Done
+
+The optimiser's step, the checks and all that is written stay here. A worker keeps nothing from step to step, and ends
+when its pipe does, however this process came to its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from npattn.backend import Array, to_numpy
+from npattn.fused import tiles
+from npattn.fused.shares import Gather, gathering
+from npattn.fused.threads import at_most, get_num_threads
+from npattn.nested import Sequential, leaves
+from npattn.ops import loss
+from npattn.ops.batch_norm import BatchNorm2d
+from npattn.training.batches import Moves, batch, moved
+from npattn.training.settings import TrainConfig, TrainingError
+
+PATIENCE = 0.002  # seconds; to be woken takes a process as long as some layers do, so at first it stays awake
+
+
+class WorkerLost(TrainingError):
+    """A worker has ended before the run. The message says how."""
+
+
+class Task(NamedTuple):
+    """A share of a batch."""
+
+    images: np.ndarray  # (n, 28, 28), 0 to 255
+    labels: np.ndarray  # (n)
+    moves: Moves | None  # how to move the digits first
+    weight: float  # n / N: what the mean over the share counts in that over the batch
+    params: dict[str, Array] | None  # None: the model's own
+
+
+class Done(NamedTuple):
+    """What a share gave."""
+
+    loss: Array  # its part of the batch's mean
+    right: int  # digits that were classified rightly
+    grads: dict[str, Array]  # of that part
+
+    def plus(self, other: Done) -> Done:
+        """What both shares gave together."""
+        grads = {key: gradient + other.grads[key] for key, gradient in self.grads.items()}
+        return Done(self.loss + other.loss, self.right + other.right, grads)
+
+
+def work(model: Sequential, task: Task, gather: Gather | None = None) -> Done:
+    """Take a share of a batch forward and back. `gather` fetches the rows of all shares; None: there are no others.
+
+    Raises RuntimeError if a batch normalisation that should have gathered took the textbook path, which cannot.
+    """
+    if task.params is not None:
+        for key, value in task.params.items():
+            model.params[key] = value
+    images = task.images if task.moves is None else moved(task.images, task.moves)
+    x, t = batch(model, images, task.labels)
+    with np.errstate(all="ignore"), contextlib.nullcontext() if gather is None else gathering(gather):
+        scores = model.train()(x)
+        value, cache = loss.forward(scores, t)
+        model.backward_params(loss.backward(model.xp.full_like(value, task.weight), cache))
+        value = value * task.weight
+    if gather is not None:
+        for layer in leaves(model):
+            if isinstance(layer, BatchNorm2d) and layer.path != "fused":
+                raise RuntimeError(f"{layer}: expected the fused path in a shared batch, took the {layer.path}")
+    right = int(np.sum(np.argmax(to_numpy(scores), axis=1) == task.labels))
+    return Done(value, right, dict(model.grads))
+
+
+def soon(line: Connection) -> Connection:
+    """The pipe once something can be read from it, or when PATIENCE has passed: reading it then sleeps until it can."""
+    until = time.perf_counter() + PATIENCE
+    while not line.poll() and time.perf_counter() < until:
+        os.sched_yield()
+    return line
+
+
+def send_rows(line: Connection, rows: Array) -> None:
+    """Send rows (g, n) as they are: they are few, and pickling them would take longest."""
+    line.send_bytes(rows.tobytes())
+
+
+def received_rows(line: Connection, like: Array) -> Array:
+    """Rows (g, n) that were sent, g any number."""
+    return np.frombuffer(soon(line).recv_bytes(), like.dtype).reshape(-1, like.shape[1])
+
+
+class Worker:
+    """A process beside this one, which starts at once, and the pipe to it.
+
+    It finds modules where this process does. It hears no Ctrl-C: this process does, and lets the step come to its end.
+    """
+
+    def __init__(self, config: TrainConfig, threads: int) -> None:
+        self.line, theirs = Pipe()
+        command = [sys.executable, "-P", "-m", "npattn.training.worker", str(theirs.fileno())]
+        places = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        with theirs:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": places},
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        with self.there():
+            self.line.send((dataclasses.asdict(config), threads))
+
+    @contextlib.contextmanager
+    def there(self) -> Iterator[None]:
+        """Raise WorkerLost for a pipe that has nobody at its other end."""
+        try:
+            yield
+        except (EOFError, OSError):
+            status = self.process.wait()
+            raise WorkerLost(f"a worker process has ended, with status {status}; what it said is above") from None
+
+    def close(self) -> None:
+        """End the process, by closing its pipe."""
+        self.line.close()
+        try:
+            self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Team:
+    """The processes that train a network together, this one and `config.processes` − 1 workers.
+
+    Parameters
+    ----------
+    config
+        What to train: the network that it asks for is the one that all processes build.
+
+    Raises
+    ------
+    TrainingError
+        If there can be no workers on this system.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.processes = int(config.processes or 1)
+        if self.processes > 1 and os.name != "posix":
+            raise TrainingError(f"processes: expected 1 on this system, got {self.processes}")
+        self.threads = max(1, get_num_threads() // self.processes)  # of each
+        self.workers: list[Worker] = []
+        try:
+            for _ in range(self.processes - 1):
+                self.workers.append(Worker(config, self.threads))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self.workers:
+            worker.close()
+        self.workers = []
+
+    def step(self, model: Sequential, images: np.ndarray, labels: np.ndarray, moves: Moves | None = None) -> Done:
+        """Take a batch forward and back, each process its share. Sets the model's `grads`, and returns the sums.
+
+        A batch of fewer digits than there are processes has fewer shares.
+
+        Raises
+        ------
+        WorkerLost
+            If a worker has ended.
+        """
+        N = len(labels)
+        first, *others = tiles.even(N, -(-N // self.processes))
+
+        def task(n: slice, params: dict[str, Array] | None) -> Task:
+            part = None if moves is None else Moves(*(array[n] for array in moves))
+            return Task(images[n], labels[n], part, (n.stop - n.start) / N, params)
+
+        if not others:
+            return work(model, task(first, None))
+        workers = self.workers[: len(others)]
+        for worker, n in zip(workers, others, strict=True):
+            with worker.there():
+                worker.line.send(task(n, dict(model.params)))
+        with at_most(self.threads):
+            total = work(model, task(first, None), lambda rows: gathered(rows, workers))
+        for worker in workers:
+            with worker.there():
+                total = total.plus(soon(worker.line).recv())
+        for key, gradient in total.grads.items():
+            model.grads[key] = gradient
+        return total
+
+
+def gathered(rows: Array, workers: list[Worker]) -> Array:
+    """The rows of all shares, which the workers are told as well."""
+    parts = [rows]
+    for worker in workers:
+        with worker.there():
+            parts.append(received_rows(worker.line, rows))
+    whole = np.concatenate(parts)
+    for worker in workers:
+        with worker.there():
+            send_rows(worker.line, whole)
+    return whole
