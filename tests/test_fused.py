@@ -164,7 +164,10 @@ def test_all_golden_vectors_are_there():
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(
     ("shape", "M", "k"),
-    [((5, 3, 7, 7), 4, 3), ((2, 3, 1, 1), 2, 3), ((2, 3, 1, 5), 2, 5), ((3, 2, 5, 1), 2, 7), ((4, 4, 6, 9), 3, 1)],
+    [
+        *[((5, 3, 7, 7), 4, 3), ((2, 3, 1, 1), 2, 3), ((2, 3, 1, 5), 2, 5), ((3, 2, 5, 1), 2, 7), ((4, 4, 6, 9), 3, 1)],
+        *[((5, 2, 7, 6), 12, 3), ((2, 1, 1, 1), 6, 3), ((2, 1, 1, 4), 21, 5), ((3, 1, 5, 1), 42, 7)],  # few channels
+    ],
     ids=str,
 )
 def test_convolution_gives_the_textbooks_numbers(shape, M, k, bias, dtype):
@@ -178,8 +181,9 @@ def test_convolution_gives_the_textbooks_numbers(shape, M, k, bias, dtype):
 def test_convolution_in_blocks_of_rows():
     rng = np.random.default_rng(5)
     for shape in [(2, 3, 17, 20), (7, 1, 4, 4)]:
-        params = conv2d.Params(rng.standard_normal((2, shape[1], 3, 3)), rng.standard_normal(2))
-        check_pair("ops", "conv2d", draw("dense", shape, "float64", rng), params, rng, "float64")
+        for M in (2, 18):  # 18: few channels
+            params = conv2d.Params(rng.standard_normal((M, shape[1], 3, 3)), rng.standard_normal(M))
+            check_pair("ops", "conv2d", draw("dense", shape, "float64", rng), params, rng, "float64")
 
 
 @pytest.mark.parametrize("mean", [0, 1000])

@@ -38,7 +38,8 @@ def few(digits, monkeypatch) -> data.Digits:
 
 
 def config(out: Path, **settings) -> TrainConfig:
-    return TrainConfig(**{"epochs": 2, "batch_size": 16, "save_every": 1, "attention": "se", "out": out, **settings})
+    few = {"epochs": 2, "batch_size": 16, "save_every": 1, "attention": "se", "processes": 1, "out": out}
+    return TrainConfig(**{**few, **settings})
 
 
 def stands(out: Path) -> tuple[int, int]:

@@ -41,7 +41,9 @@ def no_figures(monkeypatch):
 
 
 def config(tmp_path, **settings) -> TrainConfig:
-    return TrainConfig(**{"epochs": 2, "batch_size": 64, "out": str(tmp_path / "run"), **settings})
+    """Of a short run in one process, which needs no time to start others; tests/test_team.py has those."""
+    settings = {"epochs": 2, "batch_size": 64, "processes": 1, "out": str(tmp_path / "run"), **settings}
+    return TrainConfig(**settings)
 
 
 def weights(model) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from npattn.backend import as_module, from_numpy, placed
+from npattn.backend import as_module, placed
 from npattn.bench import device, pytorch
 from npattn.bench.measure import compare, copy_bandwidth, measure, threads_set
 from npattn.bench.pytorch import torch_block, torch_side, torch_train_side

@@ -16,15 +16,20 @@ Where C < M it is cheaper to move before the product: the k moved copies of Z's 
 (M × k·k·C) times (k·k·C × n·V − p) takes the whole kernel, and nothing is left to add. Not so for M < 8: BLAS is slow
 with so few rows.
 
+Where C is smaller still, k·(k − 1)·C ≤ M, as in a network's first layer, it is cheapest to move all that the k·k places
+see. The product then makes y where it is to lie, image by image:
+
+    CONV.2, CONV.3   U[ν, (c, i, j), (h, v)] = x[ν, c, h + i − p, v + j − p], else 0        y[ν] = w U[ν] + b
+
 Backward, with Z and the same of dy, D. A pixel of x was seen through every place of the kernel, so dx is dy convolved
 with the kernel flipped and its two channel axes exchanged. dw is what the places saw times dy, a product for each row:
 
     CONV.3, CONV.2   dw[m, c, i, j] = Σ_h Σ_t Z[h + i, c, t + j] D[h + p, m, t + p]
 
 where D's zeros leave out all t that belong to no image. For M ≥ 8 these products too take the k moved copies: one
-product a row instead of k, since BLAS arranges D anew for each.
+product a row instead of k, since BLAS arranges D anew for each. Where there is U, dw = Σ_ν dy[ν] U[ν]ᵀ.
 
-Groups, and blocks of rows, are cut so that R is a quarter of a tile.
+Groups, and blocks of rows, are cut so that R, or U, is a quarter of a tile.
 """
 
 from __future__ import annotations
@@ -82,6 +87,27 @@ def moved(Z: Array, k: int) -> Array:
     return view(copies, (rows - k + 1, k * k * C, L), (row, channel, place))
 
 
+def few(C: int, M: int, k: int) -> bool:
+    """Whether U is to be made: its k·k·C rows are no more than k·C moved ones of Z and the M of y, moved at the end."""
+    return k * (k - 1) * C <= M
+
+
+def columns(x: Array, k: int, rows: slice) -> Array:
+    """U for the output rows `rows`, h of them, of a group x (n, C, H, W): (n, C·k·k, h·W)."""
+    n, C, H, W = x.shape
+    p, h = k // 2, rows.stop - rows.start
+    above, below = max(0, p - rows.start), max(0, rows.stop + p - H)
+    framed = threads.scratch("padded", (n, C, h + 2 * p, W + 2 * p), x.dtype)
+    framed[:, :, :above] = framed[:, :, h + 2 * p - below :] = 0
+    framed[..., :p] = framed[..., W + p :] = 0
+    framed[:, :, above : h + 2 * p - below, p : W + p] = x[:, :, rows.start - p + above : rows.stop + p - below]
+    image, channel, row, place = framed.strides
+    whole_row = maps.void(W * place)
+    U = threads.scratch("product", (n, C, k, k, h), whole_row)
+    U[...] = np.ndarray(U.shape, whole_row, buffer=framed, strides=(image, channel, row, place, row))
+    return U.view(x.dtype).reshape(n, C * k * k, h * W)
+
+
 def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
     """CONV.2 and CONV.3: w ∗ x, (h, M, n, W), for Z (h + 2p, C, n·V + p); the next call takes its memory."""
     M, C, k, _ = w.shape
@@ -115,22 +141,39 @@ def kernel_gradient(Z: Array, D: Array, k: int) -> Array:
     return np.ascontiguousarray(dw.transpose(3, 2, 1, 0))
 
 
+def gradient(x: Array, dy: Array, D: Array | None, rows: slice, k: int) -> Array:
+    """CONV.3 and CONV.2 back: dw for the output rows of a group, from U, or from Z and D; None makes D here."""
+    (_, C, _, W), (n, M, H, _) = x.shape, dy.shape
+    if few(C, M, k):
+        dY = dy.reshape(n, M, H * W)[:, :, rows.start * W : rows.stop * W]
+        return np.matmul(dY, columns(x, k, rows).mT).sum(axis=0).reshape(M, C, k, k)
+    return kernel_gradient(padded(x, k, rows, "padded"), padded(dy, k, rows, "d padded") if D is None else D, k)
+
+
 def cut(x: Array, w: Array, apart: bool) -> list[tuple[slice, slice]]:
-    """Groups of images, and blocks of rows of large images, so that R fits a quarter of a tile.
+    """Groups of images, and blocks of rows of large images, so that R, or U, fits a quarter of a tile.
 
     Within a group of a block's (not `apart`) the work is one thread's already: no more parts than that needs.
     """
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
-    row_bytes = k * max(M, C) * (W + k // 2) * x.itemsize
+    row_bytes = k * max(M, C, k * C if few(C, M, k) else 0) * (W + k // 2) * x.itemsize
     images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, 4 * H * row_bytes)
     return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes)]
 
 
 def convolve(x: Array, w: Array, b: Array | None = None, apart: bool = False) -> Array:
     """`forward` without its checks: the blocks that have convolutions call it for a group."""
-    (N, _, H, W), (M, _, k, _) = x.shape, w.shape
+    (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     y = output((N, M, H, W), x.dtype)
     parts = cut(x, w, apart)
+    Y = y.reshape(N, M, H * W)
+
+    def from_columns(index: int) -> None:
+        n, rows = parts[index]
+        y_rows = Y[n, :, rows.start * W : rows.stop * W]
+        np.matmul(w.reshape(M, -1), columns(x[n], k, rows), out=y_rows)  # CONV.1 to CONV.3
+        if b is not None:
+            y_rows += b[:, None]  # CONV.4
 
     def part(index: int) -> None:
         n, rows = parts[index]
@@ -141,7 +184,7 @@ def convolve(x: Array, w: Array, b: Array | None = None, apart: bool = False) ->
         else:
             np.add(y_rows, b[:, None, None], out=y[n, :, rows])  # CONV.4
 
-    threads.spread(part, len(parts))
+    threads.spread(from_columns if few(C, M, k) else part, len(parts))
     return y
 
 
@@ -171,7 +214,7 @@ def convolve_back(dy: Array, x: Array, w: Array, apart: bool = False) -> tuple[A
 
         # CONV.3 was y = w u, and u (CONV.2) the pixels in each place of the kernel: each factor receives dy times the
         # other. CONV.1 put zeros around x: what would arrive at them is not computed
-        dw = kernel_gradient(padded(x[n], k, rows, "padded"), D, k)  # CONV.3, CONV.2
+        dw = gradient(x[n], dy[n], D, rows, k)  # CONV.3, CONV.2
         dx_rows = correlate(D, flipped, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.3, CONV.2, CONV.1
         maps.whole_rows(dx[n, :, rows])[...] = maps.whole_rows(dx_rows)
         return dw
@@ -195,7 +238,7 @@ def backward_params(dy: Array, cache: Cache) -> Params:
 
     def part(index: int) -> Array:
         n, rows = parts[index]
-        return kernel_gradient(padded(x[n], k, rows, "padded"), padded(dy[n], k, rows, "d padded"), k)  # CONV.3, CONV.2
+        return gradient(x[n], dy[n], None, rows, k)  # CONV.3, CONV.2
 
     return Params(sum(threads.spread(part, len(parts))), bias_gradient(dy, b))
 

@@ -1,0 +1,354 @@
+"""A batch in shares: that processes together find what one finds, and how they end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import npattn
+from npattn import checkpoint, data, training
+from npattn.fused import batch_norm as fused
+from npattn.fused import shares, threads
+from npattn.ops import batch_norm
+from npattn.training import TrainConfig, TrainingError, network
+from npattn.training.batches import drawn
+from npattn.training.team import Task, Team, WorkerLost, work
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers need POSIX")
+
+
+@pytest.fixture(scope="module")
+def some() -> data.Digits:
+    files = (data.SOME_TRAIN_IMAGES, data.SOME_TRAIN_LABELS, data.TEST_IMAGES, data.TEST_LABELS)
+    return data.Digits(*(data.read(data.EMBEDDED, file)[:200] for file in files), "embedded 10,000")
+
+
+@pytest.fixture
+def tiny(some, monkeypatch) -> data.Digits:
+    monkeypatch.setattr(data, "load", lambda data_dir=None, download=False: some)
+    monkeypatch.setattr("npattn.training.run.write_figures", lambda run, confusion: None)
+    return some
+
+
+def config(out: Path, **settings) -> TrainConfig:
+    return TrainConfig(**{"epochs": 2, "batch_size": 64, "processes": 2, "out": str(out), **settings})
+
+
+def relative(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.linalg.norm(one - other) / (np.linalg.norm(other) or 1.0))
+
+
+# Batch normalisation, the one layer that asks for the others' images
+
+
+def side_by_side(parts: list, task) -> list:
+    """`task(part)` in a thread for each part, with the rows of all of them gathered."""
+    rows: list = [None] * len(parts)
+    results: list = [None] * len(parts)
+    barrier = threading.Barrier(len(parts), timeout=30)
+
+    def one(rank: int) -> None:
+        def gather(mine: np.ndarray) -> np.ndarray:
+            rows[rank] = mine
+            barrier.wait()
+            whole = np.concatenate(rows)
+            barrier.wait()
+            return whole
+
+        with shares.gathering(gather):
+            results[rank] = task(parts[rank])
+
+    all_threads = [threading.Thread(target=one, args=(rank,)) for rank in range(len(parts))]
+    for thread in all_threads:
+        thread.start()
+    for thread in all_threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.parametrize("cuts", [(5,), (1, 2), (3, 3, 6)], ids=str)
+@pytest.mark.parametrize("mean", [0, 1000])
+def test_batch_norm_in_shares_is_that_of_the_batch(cuts, mean, monkeypatch):
+    """Output, dx and running statistics are those of the textbook on all images; dgamma and dbeta add up to them."""
+    monkeypatch.setattr("npattn.fused.tiles.tile_bytes", lambda: 4096)  # several groups in a share
+    rng = np.random.default_rng(0)
+    N, C = 8, 3
+    x, dy = rng.standard_normal((N, C, 5, 4)) + mean, rng.standard_normal((N, C, 5, 4))
+    params = batch_norm.Params(rng.standard_normal(C), rng.standard_normal(C))
+    running = batch_norm.Running(rng.standard_normal(C), rng.uniform(0.5, 2, C))
+    y, cache = batch_norm.train_forward(x, params)
+    dx, grads = batch_norm.train_backward(dy, cache)
+    moved = batch_norm.updated(running, cache)
+
+    edges = [0, *cuts, N]
+    parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+    def task(n: slice) -> tuple:
+        y, cache = fused.train_forward(x[n], params)
+        return (y, *fused.train_backward(dy[n], cache), fused.updated(running, cache))
+
+    found = side_by_side([n for n in parts if n.stop > n.start], task)
+    limit = 1e-12 * max(1, mean)
+    assert relative(np.concatenate([part[0] for part in found]), y) < limit
+    assert relative(np.concatenate([part[1] for part in found]), dx) < limit
+    for key in ("gamma", "beta"):
+        assert relative(sum(getattr(part[2], key) for part in found), getattr(grads, key)) < limit
+    for part in found:
+        for key in ("mean", "var"):
+            assert relative(getattr(part[3], key), getattr(moved, key)) < limit
+
+
+def test_eval_asks_nobody():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((4, 3, 5, 4))
+    params = batch_norm.Params(rng.standard_normal(3), rng.standard_normal(3))
+    running = batch_norm.Running(rng.standard_normal(3), rng.uniform(0.5, 2, 3))
+
+    def nobody(rows: np.ndarray) -> np.ndarray:
+        raise AssertionError("the running statistics need no other images")
+
+    with shares.gathering(nobody):
+        y, cache = fused.eval_forward(x, params, running)
+        dx, _ = fused.eval_backward(y, cache)
+    assert relative(dx, batch_norm.eval_backward(y, batch_norm.eval_forward(x, params, running)[1])[0]) < 1e-12
+
+
+# A step
+
+
+@pytest.mark.parametrize("model", ["digits", "se-resnet"])
+@pytest.mark.parametrize(("processes", "count"), [(2, 64), (2, 7), (3, 32), (3, 4), (3, 1)])
+def test_a_step_finds_what_one_process_finds(some, model, processes, count):
+    """Also where the shares are not equal, or fewer than the processes. Twice: nothing is left from the first step."""
+    images, labels = some.train_images[:count], some.train_labels[:count]
+    moves = drawn(images.shape, 2, 10, 0.1, np.random.default_rng(0))
+    alone, together = (network(TrainConfig(model=model, processes=n)) for n in (1, processes))
+    with (
+        Team(TrainConfig(model=model, processes=1)) as one,
+        Team(TrainConfig(model=model, processes=processes)) as team,
+    ):
+        for _ in range(2):
+            wanted, found = one.step(alone, images, labels, moves), team.step(together, images, labels, moves)
+            assert found.right == wanted.right
+            assert abs(found.loss - wanted.loss) < 1e-5
+            assert found.grads.keys() == wanted.grads.keys() == together.grads.keys()
+            for key, gradient in wanted.grads.items():
+                # a share's sums round otherwise, and where two maxima are nearly equal rounding decides
+                assert relative(found.grads[key], gradient) < 2e-2, key
+                assert np.array_equal(found.grads[key], together.grads[key])
+            for key, value in alone.buffers.items():
+                assert relative(together.buffers[key], value) < 1e-4, key
+            for one_model in (alone, together):
+                for key, value in one_model.params.items():
+                    one_model.params[key] = value - np.float32(0.01) * wanted.grads[key]
+
+
+def test_a_step_on_noise_finds_it_to_the_last_digits():
+    """On noise no two neighbours are nearly equal."""
+    rng = np.random.default_rng(2)
+    images, labels = rng.integers(0, 256, (48, 28, 28), dtype=np.uint8), rng.integers(0, 10, 48)
+    results = []
+    for processes in (1, 2):
+        model = network(TrainConfig(processes=processes))
+        with Team(TrainConfig(processes=processes)) as team:
+            results.append(team.step(model, images, labels))
+    for key, gradient in results[0].grads.items():
+        assert relative(results[1].grads[key], gradient) < 2e-5, key
+
+
+def test_a_batch_norm_that_cannot_gather_is_told():
+    rng = np.random.default_rng(3)
+    model = network(TrainConfig(fused=False))
+    task = Task(rng.integers(0, 256, (4, 28, 28), dtype=np.uint8), rng.integers(0, 10, 4), None, 0.5, None)
+    work(model, task)
+    with pytest.raises(
+        RuntimeError, match=r"BatchNorm2d\(16\): expected the fused path in a shared batch, took the te"
+    ):
+        work(model, task, lambda rows: rows)
+
+
+def test_each_process_takes_its_part_of_the_threads(monkeypatch):
+    npattn.set_num_threads(6)
+    try:
+        with Team(TrainConfig(processes=1)) as team:
+            assert team.threads == 6
+        monkeypatch.setattr("npattn.training.team.Worker", lambda config, count: None)
+        assert Team(TrainConfig(processes=4)).threads == 1
+        assert Team(TrainConfig(processes=3)).threads == 2
+        npattn.set_num_threads(1)
+        assert Team(TrainConfig(processes=2)).threads == 1
+    finally:
+        npattn.set_num_threads(None)
+
+
+def test_at_most():
+    seen: set[int] = set()
+
+    def task(i: int) -> None:
+        seen.add(threading.get_ident())
+        time.sleep(0.01)
+
+    npattn.set_num_threads(3)
+    try:
+        with threads.at_most(1):
+            threads.spread(task, 6)
+            assert seen == {threading.get_ident()}
+        with threads.at_most(8):
+            threads.spread(task, 12)
+        assert 1 < len(seen) <= 3
+        seen.clear()
+        with pytest.raises(KeyError), threads.at_most(1):
+            raise KeyError
+        threads.spread(task, 12)
+        assert len(seen) > 1, "the block before it has ended"
+    finally:
+        npattn.set_num_threads(None)
+
+
+# A run
+
+
+def test_two_processes_learn_the_same_bits_each_time(tiny, tmp_path):
+    runs = [npattn.train(config(tmp_path / name), progress=False) for name in ("one", "two")]
+    one, two = (run.model.state_dict() for run in runs)
+    assert all(one[key].tobytes() == two[key].tobytes() for key in one)
+    assert json.loads((runs[0].out / "metrics.json").read_text())["config"]["processes"] == 2
+    alone = npattn.train(config(tmp_path / "alone", processes=1), progress=False)
+    assert abs(alone.history[0]["loss"] - runs[0].history[0]["loss"]) < 0.02
+
+
+def test_going_on_ends_in_the_same_bits(tiny, tmp_path, monkeypatch):
+    whole = npattn.train(config(tmp_path / "whole"), progress=False).model.state_dict()
+    step, done = training.Run.step, []
+
+    def interrupted_step(run, order):
+        step(run, order)
+        done.append(1)
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(training.Run, "step", interrupted_step)
+    first = npattn.train(config(tmp_path / "run"), progress=False)
+    assert not first.finished
+    second = npattn.train(resume=first.out, progress=False).model.state_dict()
+    assert all(second[key].tobytes() == whole[key].tobytes() for key in whole)
+
+
+def test_a_run_from_before_goes_on_in_one_process(tiny, tmp_path):
+    out = npattn.train(config(tmp_path / "run", processes=1, epochs=1), progress=False).out
+    arrays, meta = checkpoint.load(out / training.CHECKPOINT)
+    del meta["config"]["processes"], meta["format"], meta["version"]
+    checkpoint.save(out / training.CHECKPOINT, arrays, meta)
+    assert training.restored(out)[0].processes == 1
+
+
+def test_no_worker_is_left(tiny, tmp_path, monkeypatch):
+    teams = []
+    make = Team.__init__
+
+    def noted(team, config):
+        make(team, config)
+        teams.append([worker.process for worker in team.workers])
+
+    monkeypatch.setattr(Team, "__init__", noted)
+    npattn.train(config(tmp_path / "run", epochs=1, processes=3), progress=False)
+    (workers,) = teams
+    assert [worker.poll() for worker in workers] == [0, 0]
+
+
+def test_a_number_that_is_none_is_named(tiny, tmp_path):
+    with pytest.raises(TrainingError, match=r"epoch 1, step \d: (a number is not finite|the loss is).*it began in"):
+        npattn.train(config(tmp_path / "run", lr=1e30), progress=False)
+
+
+def test_a_worker_that_is_killed_ends_the_run(tiny, tmp_path, monkeypatch):
+    step = training.Run.step
+
+    def kill_first(run, order):
+        if run.state.step == 2:
+            run.team.workers[0].process.kill()
+        step(run, order)
+
+    monkeypatch.setattr(training.Run, "step", kill_first)
+    with pytest.raises(
+        TrainingError, match=r"a worker process has ended, with status -9; .* stands before epoch 1, step"
+    ):
+        npattn.train(config(tmp_path / "run", save_every=1), progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(data, "load", lambda data_dir=None, download=False: tiny)
+    monkeypatch.setattr("npattn.training.run.write_figures", lambda run, confusion: None)
+    whole = npattn.train(config(tmp_path / "whole"), progress=False).model.state_dict()
+    gone_on = npattn.train(resume=tmp_path / "run", progress=False).model.state_dict()
+    assert all(gone_on[key].tobytes() == whole[key].tobytes() for key in whole)
+
+
+def test_a_worker_that_cannot_start(monkeypatch, capfd):
+    monkeypatch.setattr("sys.path", ["/nowhere"])
+    rng = np.random.default_rng(4)
+    images, labels = rng.integers(0, 256, (4, 28, 28), dtype=np.uint8), rng.integers(0, 10, 4)
+    with (
+        pytest.raises(WorkerLost, match="with status 1; what it said is above"),
+        Team(TrainConfig(processes=2)) as team,
+    ):
+        team.step(network(TrainConfig()), images, labels)
+    assert "No module named" in capfd.readouterr().err
+
+
+def test_a_worker_ends_with_its_run(tmp_path):
+    """Killed with SIGKILL, a run takes its workers along: their pipe is closed."""
+    pid = os.fork()
+    if pid == 0:
+        team = Team(TrainConfig(processes=2))
+        (tmp_path / "worker").write_text(str(team.workers[0].process.pid))
+        (tmp_path / "there").touch()
+        time.sleep(60)
+        os._exit(0)
+    while not (tmp_path / "there").exists():
+        time.sleep(0.01)
+    worker = int((tmp_path / "worker").read_text())
+    os.kill(worker, 0)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for _ in range(1000):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        state = Path(f"/proc/{worker}/stat")
+        if state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return  # ended, and nobody has asked how
+        time.sleep(0.01)
+    raise AssertionError("the worker lives on")
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"processes": 0}, ValueError, "processes: expected a whole number of at least 1, got 0"),
+        ({"processes": 65}, ValueError, "processes: expected a whole number of at most 64"),
+        ({"processes": "2"}, TypeError, "processes: expected"),
+        ({"processes": 2, "device": "cuda"}, ValueError, "processes: expected 1 on a GPU, got 2"),
+        ({"processes": 2, "fused": False}, ValueError, "processes: expected 1 without the fused path, got 2"),
+    ],
+)
+def test_bad_settings(settings, error, message):
+    with pytest.raises(error, match=message):
+        TrainConfig(**settings)
+
+
+def test_usual_settings(monkeypatch):
+    assert TrainConfig().processes == 2
+    assert TrainConfig(device="cuda").processes == TrainConfig(fused=False).processes == 1
+    monkeypatch.setattr("npattn.training.settings.os.name", "nt")
+    assert TrainConfig().processes == 1
+    assert TrainConfig(processes=2).processes == 2  # as a checkpoint from elsewhere may have it
+    with pytest.raises(TrainingError, match="processes: expected 1 on this system, got 2"):
+        Team(TrainConfig(processes=2))
