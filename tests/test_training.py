@@ -197,16 +197,20 @@ def test_resuming_ends_in_the_same_bits(tiny, no_figures, tmp_path, monkeypatch,
 
 
 def test_ctrl_c_in_a_terminal(tmp_path):
-    """The command itself, interrupted as a person would: it ends by itself, saved, with exit status 130."""
+    """The command, interrupted as a person would, with all its processes: it ends by itself, saved, with status 130."""
     command = [sys.executable, "-m", "npattn.cli", "train", "--epochs", "50", "--batch-size", "16"]
     run = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "run")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--out", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert run.stdout is not None
     while "training on" not in run.stdout.readline():
         pass
     time.sleep(1)
-    run.send_signal(signal.SIGINT)
+    os.killpg(run.pid, signal.SIGINT)  # a terminal sends it to all of them
     out, err = run.communicate(timeout=120)
     assert run.returncode == 130
     assert "interrupted; what was learnt is saved: npattn train --resume" in out
