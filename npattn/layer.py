@@ -43,6 +43,11 @@ def no_grad() -> Iterator[None]:
         _keep_cache.reset(token)
 
 
+def keeps_cache() -> bool:
+    """Whether a forward is to keep what its backward needs: not within `no_grad`."""
+    return _keep_cache.get()
+
+
 @contextlib.contextmanager
 def keep_caches() -> Iterator[None]:
     """Within the block a forward keeps its cache, even inside of `no_grad`: for what needs a backward of its own."""

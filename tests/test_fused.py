@@ -651,3 +651,32 @@ def test_scratch_is_counted_and_can_be_dropped():
     threads.drop_scratch()
     assert threads.scratch_bytes() == 0
     assert np.array_equal(layer(x), first)
+
+
+# Without a backward
+
+
+@pytest.mark.parametrize("data", ["dense", "rounded", "nan"])
+@pytest.mark.parametrize("name", ["attention.cbam", "attention.spatial", "ops.pooling"])
+def test_a_forward_that_no_backward_will_follow_gives_the_same(name, data):
+    """It does not look for places of maxima; a backward then says so, whoever calls it."""
+    rng = np.random.default_rng(11)
+    x = draw("dense" if data == "nan" else data, (3, 4, 8, 6), "float32", rng)
+    if data == "nan":
+        x[0, 1, 2, 3] = np.nan
+    pair = both_forms(*name.split("."))[1]
+    if name == "ops.pooling":
+        forward, backward = lambda: pair.max_pool_2x2_forward(x), pair.max_pool_2x2_backward
+    else:
+        w = rng.standard_normal((1, 2, 7, 7), dtype=np.float32)
+        sa = spatial.Params(w)
+        ca = channel.Params(*(rng.standard_normal(shape, dtype=np.float32) for shape in ((2, 4), (4, 2))))
+        params = sa if name == "attention.spatial" else cbam.Params(ca, sa)
+        forward, backward = lambda: pair.forward(x, params), pair.backward
+    y, cache = forward()
+    with npattn.no_grad():
+        same, short = forward()
+    np.testing.assert_array_equal(same, y)
+    backward(y, cache)
+    with pytest.raises(RuntimeError, match=r"cache: was made under npattn.no_grad\(\), where a forward leaves out what"):
+        backward(y, short)

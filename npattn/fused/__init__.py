@@ -3,11 +3,15 @@
 The same signatures, the same parameters, the same numbers, ties included; caches of their own. A layer uses them by
 itself (`layer.path` says so) where `takes(x)` says yes. Derivations and measurements: docs/fused.md
 
+Within `npattn.no_grad()` a forward does not look for what only a backward needs, such as which of several numbers was
+the maximum. That entry of the cache is None then, and a backward says so.
+
     threads     how many, and BLAS held to one meanwhile
     tiles       how a batch is cut
     maps        the reductions that the blocks share: over pixels, over channels
     mlp         the two FC that SE and channel attention share
     memory      large outputs, whose memory is used again
+    shares      what processes tell each other that work on one batch together
 """
 
 from __future__ import annotations
@@ -35,6 +39,16 @@ def taken(**arrays: Any) -> None:
                 f"{name}: expected a contiguous NumPy array of float32 or float64 that is not empty "
                 "(the textbook pair takes the others)"
             )
+
+
+def kept(array: Any) -> Any:
+    """A cache's entry that only a backward needs. Raises RuntimeError if the forward was told not to look for it."""
+    if array is None:
+        raise RuntimeError(
+            "cache: was made under npattn.no_grad(), where a forward leaves out what only backward needs: "
+            "run forward outside of it"
+        )
+    return array
 
 
 def contiguous(dy: Any) -> Any:

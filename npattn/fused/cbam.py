@@ -33,9 +33,10 @@ import numpy as np
 from npattn.attention.cbam import Params
 from npattn.backend import Array
 from npattn.checks import floating, odd_kernel, same_shape, shaped
-from npattn.fused import channel, contiguous, maps, spatial, taken, threads, tiles
+from npattn.fused import channel, contiguous, kept, maps, spatial, taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.fused.threads import add_up
+from npattn.layer import keeps_cache
 from npattn.ops.pooling import some_pixels
 
 __all__ = ["Cache", "Params", "backward", "forward"]
@@ -46,7 +47,7 @@ class Cache(NamedTuple):
     g_c: Array  # (N, C, 1, 1)
     g_s: Array  # (N, 1, H, W)
     m: Array  # (N, 2, H, W), the maps of u
-    i: Array  # (N, P), the first channel of u that is largest
+    i: Array | None  # (N, P), the first channel of u that is largest
     w: Array  # (1, 2, k, k)
     ca: list[channel.Group]
 
@@ -65,7 +66,8 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     P = H * W
     X, Y = x.reshape(N, C, P), output((N, C, P), x.dtype)
     g_c, g_s = np.empty((N, C), dtype=x.dtype), np.empty((N, P), dtype=x.dtype)
-    m, i = np.empty((N, 2, P), dtype=x.dtype), np.empty((N, P), dtype=np.intp)
+    m = np.empty((N, 2, P), dtype=x.dtype)
+    i = np.empty((N, P), dtype=np.intp) if keeps_cache() else None
     groups, columns = tiles.images(N, C * P * x.itemsize), tiles.pixels(P, C * x.itemsize)
 
     def group(index: int) -> channel.Group:
@@ -76,7 +78,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         def attend(t: int) -> None:
             q = columns[t]
             U = np.multiply(X[n, :, q], g_c[n, :, None], out=Y[n, :, q])  # CBAM.2
-            maps.channel_mean_max(U, m[n, 0, q], m[n, 1, q], i[n, q])  # CBAM.3
+            maps.channel_mean_max(U, m[n, 0, q], m[n, 1, q], None if i is None else i[n, q])  # CBAM.3
 
         threads.spread(attend, len(columns))
         g_s[n] = spatial.gate_forward(m[n].reshape(-1, 2, H, W), w)  # CBAM.3
@@ -97,6 +99,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dca, dsa), as `npattn.attention.cbam.backward` does, and with its errors."""
     x, g_c, g_s, m, i, w, caches = cache
+    i = kept(i)
     floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
 

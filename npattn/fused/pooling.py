@@ -26,7 +26,8 @@ import numpy as np
 
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import contiguous, maps, taken, threads, tiles
+from npattn.fused import contiguous, kept, maps, taken, threads, tiles
+from npattn.layer import keeps_cache
 from npattn.ops.pooling import MeanCache, global_avg_pool_backward, some_pixels
 
 __all__ = [
@@ -43,7 +44,7 @@ RIGHT, LEFT_BIT = (np.uint16(256), np.uint16(0)) if sys.byteorder == "little" el
 
 
 class MaxCache(NamedTuple):
-    blocked: Array  # bool, (N, C, 2·(H//2), 2·(W//2)): False at the first maximum of each window
+    blocked: Array | None  # bool, (N, C, 2·(H//2), 2·(W//2)): False at the first maximum of each window
     shape: tuple[int, ...]  # of x
 
 
@@ -105,7 +106,7 @@ def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
     taken(x=x)
     h, v = H // 2, W // 2
     y = np.empty((N, C, h, v), dtype=x.dtype)
-    blocked = np.empty((N, C, h, 2, v), dtype=np.uint16)  # two columns each
+    blocked = np.empty((N, C, h, 2, v), dtype=np.uint16) if keeps_cache() else None  # two columns each
     turned = np.zeros((C, h, 2, v), dtype=np.uint16)
     turned[:, :, 1] = BOTH
     groups = tiles.images(N, C * H * W * x.itemsize)
@@ -117,6 +118,8 @@ def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
         np.maximum(f[:-1], f[1:], out=pairs[:-1])
         np.maximum(pairs[: -W - 1], pairs[W:-1], out=fours[: -W - 1])
         y[n] = fours.reshape(-1, C, h, 2, v, 2)[:, :, :, 0, :, 0]  # MAX2.2
+        if blocked is None:
+            return
 
         nan = bool(np.isnan(y[n]).any())
         right, lower = threads.scratch("right", f.shape, np.bool_), threads.scratch("lower", f.shape, np.bool_)
@@ -130,7 +133,8 @@ def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
         np.bitwise_or(columns.reshape(rows.shape), rows, out=blocked[n])  # MAX2.1
 
     threads.spread(group, len(groups))
-    return y, MaxCache(blocked.view(np.bool_).reshape(N, C, 2 * h, 2 * v), (N, C, H, W))
+    flags = None if blocked is None else blocked.view(np.bool_).reshape(N, C, 2 * h, 2 * v)
+    return y, MaxCache(flags, (N, C, H, W))
 
 
 def max_pool_2x2_backward(dy: Array, cache: MaxCache) -> Array:
@@ -143,14 +147,14 @@ def max_pool_2x2_backward(dy: Array, cache: MaxCache) -> Array:
     dx = np.empty((N, C, H, W), dtype=dy.dtype)
     dx[:, :, 2 * h :] = 0  # an odd last row or column belongs to no window
     dx[:, :, :, 2 * v :] = 0
-    groups = tiles.images(N, C * H * W * dy.itemsize)
+    groups, blocked = tiles.images(N, C * H * W * dy.itemsize), kept(cache.blocked)
 
     def group(index: int) -> None:
         n = groups[index]
         inside, wide = in_windows(dx[n]), maps.whole_rows(doubled(dy[n]))
         rows = maps.whole_rows(inside.reshape(-1, C, h, 2, 2 * v))  # WIN.1
         rows[:, :, :, 0] = rows[:, :, :, 1] = wide
-        maps.unless(cache.blocked[n], inside, inside)  # MAX2.2, MAX2.1
+        maps.unless(blocked[n], inside, inside)  # MAX2.2, MAX2.1
         if inside.shape != dx[n].shape:
             dx[n, :, : 2 * h, : 2 * v] = inside
 

@@ -22,8 +22,9 @@ import numpy as np
 from npattn.attention.spatial import Params
 from npattn.backend import Array
 from npattn.checks import floating, odd_kernel, same_shape
-from npattn.fused import contiguous, conv2d, maps, taken, threads, tiles
+from npattn.fused import contiguous, conv2d, kept, maps, taken, threads, tiles
 from npattn.fused.memory import output
+from npattn.layer import keeps_cache
 from npattn.ops.activation import SigmoidCache
 from npattn.ops.pooling import some_pixels
 
@@ -32,7 +33,7 @@ __all__ = ["Cache", "Params", "backward", "forward"]
 
 class Cache(NamedTuple):
     m: Array  # (N, 2, H, W), the maps
-    i: Array  # (N, P), the first channel that is largest
+    i: Array | None  # (N, P), the first channel that is largest
     w: Array  # (1, 2, k, k)
     sigmoid: SigmoidCache  # the gate (N, 1, H, W)
     shape: tuple[int, int, int, int]  # of x
@@ -64,7 +65,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
     X = x.reshape(N, C, H * W)
     m = np.empty((N, 2, H * W), dtype=x.dtype)
-    i = np.empty((N, H * W), dtype=np.intp)
+    i = np.empty((N, H * W), dtype=np.intp) if keeps_cache() else None
     g = np.empty((N, 1, H, W), dtype=x.dtype)
     groups = tiles.images(N, C * H * W * x.itemsize)
     columns = tiles.pixels(H * W, C * x.itemsize)
@@ -74,7 +75,8 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
         def tile(t: int) -> None:
             q = columns[t]
-            maps.channel_mean_max(X[n, :, q], m[n, 0, q], m[n, 1, q], i[n, q])  # SA.1, SA.2, SA.3
+            first = None if i is None else i[n, q]
+            maps.channel_mean_max(X[n, :, q], m[n, 0, q], m[n, 1, q], first)  # SA.1, SA.2, SA.3
 
         threads.spread(tile, len(columns))
         maps_of_group = m[n].reshape(-1, 2, H, W)
@@ -87,6 +89,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradient (dw,), as `npattn.attention.spatial.backward` does, and with its errors."""
     m, i, w, (g,), (N, C, H, W) = cache
+    i = kept(i)
     floating(dg=dg, g=g)
     same_shape("dg", dg, g.shape, "the output gate")
 
