@@ -678,5 +678,5 @@ def test_a_forward_that_no_backward_will_follow_gives_the_same(name, data):
         same, short = forward()
     np.testing.assert_array_equal(same, y)
     backward(y, cache)
-    with pytest.raises(RuntimeError, match=r"cache: was made under npattn.no_grad\(\), where a forward leaves out what"):
+    with pytest.raises(RuntimeError, match=r"cache: was made under npattn.no_grad\(\), where a forward"):
         backward(y, short)
