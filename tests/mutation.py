@@ -34,7 +34,7 @@ ROOMS = ("npattn/ops", "npattn/attention", "npattn/variants", "npattn/fused")
 PART_OF_A_BACKWARD = re.compile(
     "backward|undo|route|unwindows|over_pixels|sums|add_at|sum_at|unless|pixel_dot|places|hits|correlate"
     "|kernel_gradient|padded|convolve_back|moved|bias_gradient|checked|doubled|unread|unmixed|added|named|share|winners|larger|of_the_left|in_windows"
-    "|whole_rows|beside"
+    "|whole_rows|beside|gradient|columns|few|of_all|gathering|kept"
 )
 SURVIVED = {0, 5, 33}  # exit codes that mutmut keeps: the tests passed, or none of them runs the mutant's function
 

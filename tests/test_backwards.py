@@ -7,18 +7,24 @@ not match. What is asked here at one point others ask at many.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import threading
 
 import numpy as np
 import pytest
 
 from npattn import gradcheck
-from npattn.attention import cbam
+from npattn.attention import cbam, channel, spatial
 from npattn.backend import to_numpy
+from npattn.fused import batch_norm as fused_batch_norm
+from npattn.fused import cbam as fused_cbam
 from npattn.fused import conv2d as fused_conv2d
-from npattn.fused import maps, tiles
+from npattn.fused import maps, shares, tiles
 from npattn.fused import pooling as fused_pooling
+from npattn.fused import spatial as fused_spatial
 from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, VARIANTS, Case, Draw, fused_twins
-from npattn.ops import conv2d, linear, pooling
+from npattn.layer import no_grad
+from npattn.ops import batch_norm, conv2d, linear, pooling
 from npattn.variants import gates
 from npattn.variants import pooling as lp
 
@@ -283,7 +289,7 @@ def test_the_first_maximum_of_a_tie_gets_it_all(forward, backward, winners):
     np.testing.assert_array_equal(backward(dy, cache), expected)
 
 
-@pytest.mark.parametrize(("M", "C"), [(7, 3), (8, 3), (9, 9), (8, 12), (3, 8)])
+@pytest.mark.parametrize(("M", "C"), [(7, 3), (8, 3), (9, 9), (8, 12), (3, 8), (17, 3), (18, 3), (40, 2), (20, 1)])
 @pytest.mark.parametrize(("k", "bias"), [(3, True), (5, False)])
 def test_fused_convolution_for_few_and_many_channels(M: int, C: int, k: int, bias: bool):
     """The products are arranged by M and C; each way gives the textbook's numbers, with and without dx."""
@@ -307,6 +313,19 @@ def test_fused_convolution_for_few_and_many_channels(M: int, C: int, k: int, bia
         fused_conv2d.backward_params(dy[:1], cache)
     with pytest.raises(TypeError, match="dtype float32"):
         fused_conv2d.backward_params(dy.astype(np.float32), cache)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize(("k", "M"), [(1, 3), (3, 12), (5, 40)])
+def test_fused_convolution_of_so_few_channels_where_tiles_end(k: int, M: int):
+    """A block of rows, and a group of images, at a time: each sees the rows above and below it."""
+    rng = np.random.default_rng(k)
+    x, w, dy = (rng.standard_normal(shape) for shape in ((3, 2, 7, 9), (M, 2, k, k), (3, M, 7, 9)))
+    params = conv2d.Params(w, rng.standard_normal(M))
+    (y, cache), (y_wanted, cache_wanted) = fused_conv2d.forward(x, params), conv2d.forward(x, params)
+    (dx, grads), (dx_wanted, wanted) = fused_conv2d.backward(dy, cache), conv2d.backward(dy, cache_wanted)
+    for found, value in ((y, y_wanted), (dx, dx_wanted), *zip(grads, wanted, strict=True)):
+        np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -349,3 +368,99 @@ def test_fused_long_rows_make_the_buffer_shorter():
     with contextlib.suppress(KeyError), maps.long_rows(512):
         raise KeyError
     assert np.getbufsize() == before
+
+
+def relative(one: np.ndarray, other: np.ndarray) -> float:
+    """‖one − other‖ / ‖other‖."""
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+
+
+def side_by_side(parts: list, task) -> list:
+    """`task(part)` in a thread for each part, with the rows of all of them gathered."""
+    rows: list = [None] * len(parts)
+    results: list = [None] * len(parts)
+    barrier = threading.Barrier(len(parts), timeout=30)
+
+    def one(rank: int) -> None:
+        def gather(mine: np.ndarray) -> np.ndarray:
+            rows[rank] = mine
+            barrier.wait()
+            whole = np.concatenate(rows)
+            barrier.wait()
+            return whole
+
+        with shares.gathering(gather):
+            results[rank] = task(parts[rank])
+
+    all_threads = [threading.Thread(target=one, args=(rank,)) for rank in range(len(parts))]
+    for thread in all_threads:
+        thread.start()
+    for thread in all_threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("cuts", [(5,), (1, 2), (3, 6)], ids=str)
+@pytest.mark.parametrize("mean", [0, 1000])
+def test_fused_batch_norm_in_shares_is_that_of_the_batch(cuts, mean):
+    """Output, dx and running statistics are those of the textbook on all images; dgamma and dbeta add up to them."""
+    rng = np.random.default_rng(0)
+    N, C = 8, 3
+    x, dy = rng.standard_normal((N, C, 5, 4)) + mean, rng.standard_normal((N, C, 5, 4))
+    params = batch_norm.Params(rng.standard_normal(C), rng.standard_normal(C))
+    running = batch_norm.Running(rng.standard_normal(C), rng.uniform(0.5, 2, C))
+    y, cache = batch_norm.train_forward(x, params)
+    dx, grads = batch_norm.train_backward(dy, cache)
+    moved = batch_norm.updated(running, cache)
+
+    edges = [0, *cuts, N]
+    parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+    def task(n: slice) -> tuple:
+        y, cache = fused_batch_norm.train_forward(x[n], params)
+        return (y, *fused_batch_norm.train_backward(dy[n], cache), fused_batch_norm.updated(running, cache))
+
+    found = side_by_side(parts, task)
+    limit = 1e-12 * max(1, mean)
+    assert relative(np.concatenate([part[0] for part in found]), y) < limit
+    assert relative(np.concatenate([part[1] for part in found]), dx) < limit
+    for key in ("gamma", "beta"):
+        assert relative(sum(getattr(part[2], key) for part in found), getattr(grads, key)) < limit
+    for part in found:
+        for key in ("mean", "var"):
+            assert relative(getattr(part[3], key), getattr(moved, key)) < limit
+
+
+def test_fused_batch_norm_in_eval_asks_nobody():
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((4, 3, 5, 4))
+    params = batch_norm.Params(rng.standard_normal(3), rng.standard_normal(3))
+    running = batch_norm.Running(rng.standard_normal(3), rng.uniform(0.5, 2, 3))
+
+    def nobody(rows: np.ndarray) -> np.ndarray:
+        raise AssertionError("the running statistics need no other images")
+
+    with shares.gathering(nobody):
+        y, cache = fused_batch_norm.eval_forward(x, params, running)
+        dx, _ = fused_batch_norm.eval_backward(y, cache)
+    assert relative(dx, batch_norm.eval_backward(y, batch_norm.eval_forward(x, params, running)[1])[0]) < 1e-12
+
+
+def test_fused_backward_of_a_forward_that_kept_nothing():
+    """Under no_grad a forward leaves out where the maxima are; a backward of its cache says so."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((2, 4, 6, 5))
+    ca = channel.Params(rng.standard_normal((2, 4)), rng.standard_normal((4, 2)))
+    sa = spatial.Params(rng.standard_normal((1, 2, 3, 3)))
+    with no_grad():
+        caches = [
+            (fused_cbam, *fused_cbam.forward(x, cbam.Params(ca, sa))),
+            (fused_spatial, *fused_spatial.forward(x, sa)),
+        ]
+        pooled = fused_pooling.max_pool_2x2_forward(x)
+    for pair, y, cache in caches:
+        with pytest.raises(RuntimeError, match=r"cache: was made under npattn.no_grad\(\), where a forward leaves out"):
+            pair.backward(y, cache)
+    with pytest.raises(RuntimeError, match=r"only backward needs: run forward outside of it$"):
+        fused_pooling.max_pool_2x2_backward(*pooled)

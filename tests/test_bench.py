@@ -49,6 +49,21 @@ def test_a_block_is_measured_and_written(parser, tmp_path, capsys, block):
     assert npattn.get_num_threads() != 0
 
 
+@pytest.mark.parametrize(("threads", "names"), [(2, ["fused", "threads", "textbook"]), (1, ["threads", "textbook"])])
+def test_a_training_step_is_measured(parser, tmp_path, capsys, threads, names):
+    """With two threads also as the demo takes it, in two processes; what the other one needs of memory is not seen."""
+    out = tmp_path / "out.json"
+    line = ["bench", "--train-step", "--runs", "1", "--threads", str(threads), "--json", str(out)]
+    arguments = parser.parse_args(line)
+    assert arguments.run(arguments) == 0
+    (result,) = json.loads(out.read_text())["results"]
+    assert [side["side"] for side in result["sides"]] == names
+    assert all((side["peak"] is None) == (side["side"] == "fused") for side in result["sides"])
+    assert all(side["both"]["median"] > 0 for side in result["sides"])
+    assert all(0 < side["difference"] < 1e-3 for side in result["sides"][1:])
+    assert ("two processes share the batch" in capsys.readouterr().out) == ("fused" in names)
+
+
 def test_sides_that_disagree_are_not_timed():
     right = sides.Side("right", None, lambda: {"y": np.ones(3)})
     wrong = sides.Side("wrong", None, lambda: {"y": np.ones(3) * 1.01})

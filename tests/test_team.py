@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -15,9 +14,7 @@ import pytest
 
 import npattn
 from npattn import checkpoint, data, training
-from npattn.fused import batch_norm as fused
-from npattn.fused import shares, threads
-from npattn.ops import batch_norm
+from npattn.fused import threads
 from npattn.training import TrainConfig, TrainingError, network
 from npattn.training.batches import drawn
 from npattn.training.team import Task, Team, WorkerLost, work
@@ -44,81 +41,6 @@ def config(out: Path, **settings) -> TrainConfig:
 
 def relative(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(one - other) / (np.linalg.norm(other) or 1.0))
-
-
-# Batch normalisation, the one layer that asks for the others' images
-
-
-def side_by_side(parts: list, task) -> list:
-    """`task(part)` in a thread for each part, with the rows of all of them gathered."""
-    rows: list = [None] * len(parts)
-    results: list = [None] * len(parts)
-    barrier = threading.Barrier(len(parts), timeout=30)
-
-    def one(rank: int) -> None:
-        def gather(mine: np.ndarray) -> np.ndarray:
-            rows[rank] = mine
-            barrier.wait()
-            whole = np.concatenate(rows)
-            barrier.wait()
-            return whole
-
-        with shares.gathering(gather):
-            results[rank] = task(parts[rank])
-
-    all_threads = [threading.Thread(target=one, args=(rank,)) for rank in range(len(parts))]
-    for thread in all_threads:
-        thread.start()
-    for thread in all_threads:
-        thread.join()
-    return results
-
-
-@pytest.mark.parametrize("cuts", [(5,), (1, 2), (3, 3, 6)], ids=str)
-@pytest.mark.parametrize("mean", [0, 1000])
-def test_batch_norm_in_shares_is_that_of_the_batch(cuts, mean, monkeypatch):
-    """Output, dx and running statistics are those of the textbook on all images; dgamma and dbeta add up to them."""
-    monkeypatch.setattr("npattn.fused.tiles.tile_bytes", lambda: 4096)  # several groups in a share
-    rng = np.random.default_rng(0)
-    N, C = 8, 3
-    x, dy = rng.standard_normal((N, C, 5, 4)) + mean, rng.standard_normal((N, C, 5, 4))
-    params = batch_norm.Params(rng.standard_normal(C), rng.standard_normal(C))
-    running = batch_norm.Running(rng.standard_normal(C), rng.uniform(0.5, 2, C))
-    y, cache = batch_norm.train_forward(x, params)
-    dx, grads = batch_norm.train_backward(dy, cache)
-    moved = batch_norm.updated(running, cache)
-
-    edges = [0, *cuts, N]
-    parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
-
-    def task(n: slice) -> tuple:
-        y, cache = fused.train_forward(x[n], params)
-        return (y, *fused.train_backward(dy[n], cache), fused.updated(running, cache))
-
-    found = side_by_side([n for n in parts if n.stop > n.start], task)
-    limit = 1e-12 * max(1, mean)
-    assert relative(np.concatenate([part[0] for part in found]), y) < limit
-    assert relative(np.concatenate([part[1] for part in found]), dx) < limit
-    for key in ("gamma", "beta"):
-        assert relative(sum(getattr(part[2], key) for part in found), getattr(grads, key)) < limit
-    for part in found:
-        for key in ("mean", "var"):
-            assert relative(getattr(part[3], key), getattr(moved, key)) < limit
-
-
-def test_eval_asks_nobody():
-    rng = np.random.default_rng(1)
-    x = rng.standard_normal((4, 3, 5, 4))
-    params = batch_norm.Params(rng.standard_normal(3), rng.standard_normal(3))
-    running = batch_norm.Running(rng.standard_normal(3), rng.uniform(0.5, 2, 3))
-
-    def nobody(rows: np.ndarray) -> np.ndarray:
-        raise AssertionError("the running statistics need no other images")
-
-    with shares.gathering(nobody):
-        y, cache = fused.eval_forward(x, params, running)
-        dx, _ = fused.eval_backward(y, cache)
-    assert relative(dx, batch_norm.eval_backward(y, batch_norm.eval_forward(x, params, running)[1])[0]) < 1e-12
 
 
 # A step

@@ -76,7 +76,7 @@ OUR_STEPS: dict[str, dict[str, Any]] = {
 def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on: str = "cpu") -> dict[str, Any]:
     """Compare and time one training step of the demo's network: forward, loss, backward, AdamW.
 
-    "fused" is what `npattn train` does: processes that share the batch. "threads" is one process with as many threads.
+    "fused" is what `npattn train` does: two processes share the batch. "threads" is one process with as many threads.
     """
     from npattn.optimizer import AdamW
     from npattn.training import TrainConfig, network, prepared
@@ -95,7 +95,7 @@ def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on
             optimizer.step(done.grads, 1e-5)
             return {"loss": done.loss, **done.grads}
 
-        return Side(name, None, both, xp=model.xp)
+        return Side(name, None, both, xp=model.xp, processes=team.processes)
 
     state = network(TrainConfig(attention=attention)).state_dict()
     with contextlib.ExitStack() as stack:

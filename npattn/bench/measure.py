@@ -80,12 +80,14 @@ def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: No
 
 
 def measure(sides: list[Side], runs: int, on: str = "cpu") -> None:
-    """Time all sides in turns, on "cpu" or on "cuda". Sets their times and peaks.
+    """Time all sides in turns, on "cpu" or on "cuda". Sets their times, and peaks where one process does all.
 
     A turn warms a side up by one call, then times as many calls as fill a run, and keeps the time of one.
     """
     for side in sides:
-        if on == "cpu":
+        if side.processes > 1:
+            side.peak = None
+        elif on == "cpu":
             side.peak = peak_memory(side.both, side.release)
         else:
             side.peak = device.peak_memory(side.xp, side.both, side.release)

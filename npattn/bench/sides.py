@@ -66,6 +66,7 @@ class Side:
     both: Callable[[], dict[str, Any]]
     release: Callable[[], Any] = lambda: None  # drops what is kept between two calls: caches and gradients
     xp: Any = np  # whose device must be waited for
+    processes: int = 1  # that work on it; the memory of others than this one is not seen
     forward_times: list[float] = field(default_factory=list)
     both_times: list[float] = field(default_factory=list)
     peak: float | None = None  # bytes

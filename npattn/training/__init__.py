@@ -3,6 +3,8 @@
     settings      what a run depends on
     batches       digits as the network's input, moved a little or as they are; how well it does on the test digits
     run           the loop, step by step
+    team          a step: the batch in shares, each worked on by a process of its own
+    worker        such a process
     folder        what a run leaves on the disk, and the way back from there
     interrupts    Ctrl-C between two steps
 

@@ -69,6 +69,15 @@ class Done(NamedTuple):
         return Done(self.loss + other.loss, self.right + other.right, grads)
 
 
+def there_and_back(model: Sequential, x: Array, t: Array, weight: float = 1.0) -> tuple[Array, Array]:
+    """Scores and loss for digits x of the classes t. Sets the model's `grads`, those of weight · loss."""
+    scores = model.train()(x)
+    value, cache = loss.forward(scores, t)
+    dscores = loss.backward(model.xp.full_like(value, weight), cache)
+    model.backward_params(dscores)
+    return scores, value
+
+
 def work(model: Sequential, task: Task, gather: Gather | None = None) -> Done:
     """Take a share of a batch forward and back. `gather` fetches the rows of all shares; None: there are no others.
 
@@ -80,16 +89,13 @@ def work(model: Sequential, task: Task, gather: Gather | None = None) -> Done:
     images = task.images if task.moves is None else moved(task.images, task.moves)
     x, t = batch(model, images, task.labels)
     with np.errstate(all="ignore"), contextlib.nullcontext() if gather is None else gathering(gather):
-        scores = model.train()(x)
-        value, cache = loss.forward(scores, t)
-        model.backward_params(loss.backward(model.xp.full_like(value, task.weight), cache))
-        value = value * task.weight
+        scores, value = there_and_back(model, x, t, task.weight)
     if gather is not None:
         for layer in leaves(model):
             if isinstance(layer, BatchNorm2d) and layer.path != "fused":
                 raise RuntimeError(f"{layer}: expected the fused path in a shared batch, took the {layer.path}")
     right = int(np.sum(np.argmax(to_numpy(scores), axis=1) == task.labels))
-    return Done(value, right, dict(model.grads))
+    return Done(value * task.weight, right, dict(model.grads))
 
 
 def soon(line: Connection) -> Connection:
