@@ -72,7 +72,7 @@ def report(result: dict[str, Any]) -> str:
         peak = "" if side["peak"] is None else f"{side['peak'] / 1e6:.0f}"
         differs = f"{side['difference']:.0e}" if side is not fused else ""
         lines.append(f"  {side['side']:<10}{cells(side, 'forward', 12)}{cells(side, 'both', 13)}{peak:>9}{differs:>10}")
-    if result["block"] == "train step" and any(side["side"] == "threads" for side in result["sides"]):
+    if result["block"] == "train step" and fused["side"] == "fused":
         lines.append("  fused: two processes share the batch, as in `npattn train`; threads: one process")
     if "floor" in result:
         floor = result["floor"]
