@@ -315,6 +315,14 @@ def test_fused_convolution_for_few_and_many_channels(M: int, C: int, k: int, bia
         fused_conv2d.backward_params(dy.astype(np.float32), cache)
 
 
+def test_when_a_fused_convolution_takes_columns():
+    """Where k·k·C rows are no more than k·C + M, nor than an image has pixels; never for k = 1."""
+    chosen = {(1, 16, 3, 784), (3, 18, 3, 27), (3, 64, 3, 784), (1, 42, 7, 49)}
+    refused = {(3, 17, 3, 784), (3, 18, 3, 26), (16, 32, 3, 196), (1, 1, 1, 9), (512, 512, 1, 1), (2, 1, 7, 90000)}
+    for C, M, k, P in chosen | refused:
+        assert fused_conv2d.few(C, M, k, P) == ((C, M, k, P) in chosen), (C, M, k, P)
+
+
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize(("k", "M"), [(1, 3), (3, 12), (5, 40)])
 def test_fused_convolution_of_so_few_channels_where_tiles_end(k: int, M: int):

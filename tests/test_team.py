@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +20,7 @@ from npattn import checkpoint, data, training
 from npattn.fused import threads
 from npattn.training import TrainConfig, TrainingError, network
 from npattn.training.batches import drawn
-from npattn.training.team import Task, Team, WorkerLost, work
+from npattn.training.team import Done, Task, Team, WorkerLost, work
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers need POSIX")
 
@@ -200,9 +203,7 @@ def test_a_worker_that_is_killed_ends_the_run(tiny, tmp_path, monkeypatch):
         step(run, order)
 
     monkeypatch.setattr(training.Run, "step", kill_first)
-    with pytest.raises(
-        TrainingError, match=r"a worker process has ended, with status -9; .* stands before epoch 1, step"
-    ):
+    with pytest.raises(TrainingError, match=r"a worker process was killed by signal 9 .* stands before epoch 1, step"):
         npattn.train(config(tmp_path / "run", save_every=1), progress=False)
     monkeypatch.undo()
     monkeypatch.setattr(data, "load", lambda data_dir=None, download=False: tiny)
@@ -212,43 +213,100 @@ def test_a_worker_that_is_killed_ends_the_run(tiny, tmp_path, monkeypatch):
     assert all(gone_on[key].tobytes() == whole[key].tobytes() for key in whole)
 
 
-def test_a_worker_that_cannot_start(monkeypatch, capfd):
-    monkeypatch.setattr("sys.path", ["/nowhere"])
+def test_a_worker_that_cannot_start(tmp_path, monkeypatch, capfd):
+    """Another npattn is found first, and is none."""
+    (tmp_path / "npattn").mkdir()
+    (tmp_path / "npattn" / "__init__.py").write_text("raise ImportError('not this one')\n")
+    monkeypatch.syspath_prepend(tmp_path)
     rng = np.random.default_rng(4)
     images, labels = rng.integers(0, 256, (4, 28, 28), dtype=np.uint8), rng.integers(0, 10, 4)
     with (
-        pytest.raises(WorkerLost, match="with status 1; what it said is above"),
+        pytest.raises(WorkerLost, match="ended with status 1; its error is on standard error"),
         Team(TrainConfig(processes=2)) as team,
     ):
         team.step(network(TrainConfig()), images, labels)
-    assert "No module named" in capfd.readouterr().err
+    assert "not this one" in capfd.readouterr().err
 
 
-def test_a_worker_ends_with_its_run(tmp_path):
-    """Killed with SIGKILL, a run takes its workers along: their pipe is closed."""
-    pid = os.fork()
-    if pid == 0:
-        team = Team(TrainConfig(processes=2))
-        (tmp_path / "worker").write_text(str(team.workers[0].process.pid))
-        (tmp_path / "there").touch()
-        time.sleep(60)
-        os._exit(0)
-    while not (tmp_path / "there").exists():
+def test_shares_differ_by_one_digit_at_most(monkeypatch):
+    sizes = []
+
+    def noted(model, task, gather=None):
+        sizes.append(len(task.labels))
+        return Done(np.float32(0), 0, {})
+
+    class Paper:
+        """A worker that only reads what it is sent."""
+
+        def __init__(self, config, threads):
+            self.line = self
+
+        there = staticmethod(contextlib.nullcontext)
+        poll = staticmethod(lambda: True)
+        close = staticmethod(lambda: None)
+
+        def send(self, task):
+            noted(None, task)
+
+        def recv(self):
+            return Done(np.float32(0), 0, {})
+
+    monkeypatch.setattr("npattn.training.team.Worker", Paper)
+    monkeypatch.setattr("npattn.training.team.work", noted)
+    for count, processes, wanted in (
+        (128, 2, [64, 64]),
+        (7, 2, [3, 4]),
+        (16, 3, [5, 5, 6]),
+        (2, 3, [1, 1]),
+        (1, 3, [1]),
+    ):
+        sizes.clear()
+        with Team(TrainConfig(processes=processes)) as team:
+            team.step(network(TrainConfig()), np.zeros((count, 28, 28)), np.zeros(count, int))
+        assert sorted(sizes) == wanted
+
+
+ENDLESS = """
+import numpy as np
+from npattn.training import TrainConfig, network
+from npattn.training.team import Team
+images, labels = np.zeros((8, 28, 28), np.uint8), np.zeros(8, int)
+with Team(TrainConfig(processes=2)) as team:
+    model = network(TrainConfig())
+    while True:
+        team.step(model, images, labels)
+        print(team.workers[0].process.pid, flush=True)
+"""
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended, be it that nobody has asked how."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_worker_ends_with_its_run(seed):
+    """In the middle of steps a signal to the worker changes nothing; SIGKILL to the run ends both, without a word."""
+    run = subprocess.Popen([sys.executable, "-c", ENDLESS], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        worker = int(run.stdout.readline())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker, number)
+        for _ in range(3):
+            assert int(run.stdout.readline()) == worker
+        time.sleep(np.random.default_rng(seed).uniform(0, 0.1))
+    finally:
+        run.kill()
+    until = time.monotonic() + 20
+    while not gone(worker):
+        assert time.monotonic() < until, "the worker lives on"
         time.sleep(0.01)
-    worker = int((tmp_path / "worker").read_text())
-    os.kill(worker, 0)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    for _ in range(1000):
-        try:
-            os.kill(worker, 0)
-        except ProcessLookupError:
-            return
-        state = Path(f"/proc/{worker}/stat")
-        if state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z":
-            return  # ended, and nobody has asked how
-        time.sleep(0.01)
-    raise AssertionError("the worker lives on")
+    assert run.communicate()[1] == ""
 
 
 @pytest.mark.parametrize(

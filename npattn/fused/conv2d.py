@@ -16,8 +16,8 @@ Where C < M it is cheaper to move before the product: the k moved copies of Z's 
 (M × k·k·C) times (k·k·C × n·V − p) takes the whole kernel, and nothing is left to add. Not so for M < 8: BLAS is slow
 with so few rows.
 
-Where C is smaller still, k·(k − 1)·C ≤ M, as in a network's first layer, it is cheapest to move all that the k·k places
-see. The product then makes y where it is to lie, image by image:
+Where C is smaller still, k·k·C ≤ k·C + M, as in a network's first layer, it is cheapest to move all that the k·k places
+see, unless an image has fewer pixels than that is rows. The product then makes y where it is to lie, image by image:
 
     CONV.2, CONV.3   U[ν, (c, i, j), (h, v)] = x[ν, c, h + i − p, v + j − p], else 0        y[ν] = w U[ν] + b
 
@@ -87,9 +87,12 @@ def moved(Z: Array, k: int) -> Array:
     return view(copies, (rows - k + 1, k * k * C, L), (row, channel, place))
 
 
-def few(C: int, M: int, k: int) -> bool:
-    """Whether U is to be made: its k·k·C rows are no more than k·C moved ones of Z and the M of y, moved at the end."""
-    return k * (k - 1) * C <= M
+def few(C: int, M: int, k: int, P: int) -> bool:
+    """Whether U is to be made: its k·k·C rows are no more than k·C moved ones of Z and the M of y, moved at the end.
+
+    Nor more than the P pixels of an image: dw is made for each image first. With k = 1 there is nothing to move.
+    """
+    return k > 1 and k * k * C <= min(k * C + M, P)
 
 
 def columns(x: Array, k: int, rows: slice) -> Array:
@@ -144,7 +147,7 @@ def kernel_gradient(Z: Array, D: Array, k: int) -> Array:
 def gradient(x: Array, dy: Array, D: Array | None, rows: slice, k: int) -> Array:
     """CONV.3 and CONV.2 back: dw for the output rows of a group, from U, or from Z and D; None makes D here."""
     (_, C, _, W), (n, M, H, _) = x.shape, dy.shape
-    if few(C, M, k):
+    if few(C, M, k, H * W):
         dY = dy.reshape(n, M, H * W)[:, :, rows.start * W : rows.stop * W]
         return np.matmul(dY, columns(x, k, rows).mT).sum(axis=0).reshape(M, C, k, k)
     return kernel_gradient(padded(x, k, rows, "padded"), padded(dy, k, rows, "d padded") if D is None else D, k)
@@ -156,7 +159,7 @@ def cut(x: Array, w: Array, apart: bool) -> list[tuple[slice, slice]]:
     Within a group of a block's (not `apart`) the work is one thread's already: no more parts than that needs.
     """
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
-    row_bytes = k * max(M, C, k * C if few(C, M, k) else 0) * (W + k // 2) * x.itemsize
+    row_bytes = k * max(M, C, k * C if few(C, M, k, H * W) else 0) * (W + k // 2) * x.itemsize
     images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, 4 * H * row_bytes)
     return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes)]
 
@@ -184,7 +187,7 @@ def convolve(x: Array, w: Array, b: Array | None = None, apart: bool = False) ->
         else:
             np.add(y_rows, b[:, None, None], out=y[n, :, rows])  # CONV.4
 
-    threads.spread(from_columns if few(C, M, k) else part, len(parts))
+    threads.spread(from_columns if few(C, M, k, H * W) else part, len(parts))
     return y
 
 

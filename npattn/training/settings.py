@@ -50,7 +50,7 @@ class TrainConfig:
     fused
         Whether layers may take their fused path.
     processes
-        How many processes share a batch, 1 to 64, each with the same number of digits (or one less). Part of what the
+        How many processes share a batch, 1 to 64, each with as many of its digits, or one more. Part of what the
         weights depend on: sums are added up share by share, which decides their last bits. None takes 2, on any number
         of processors; 1 where the fused path is not taken, on a GPU, and on a system that is not POSIX.
     device

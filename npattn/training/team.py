@@ -30,7 +30,6 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from npattn.backend import Array, to_numpy
-from npattn.fused import tiles
 from npattn.fused.shares import Gather, gathering
 from npattn.fused.threads import at_most, get_num_threads
 from npattn.nested import Sequential, leaves
@@ -39,7 +38,7 @@ from npattn.ops.batch_norm import BatchNorm2d
 from npattn.training.batches import Moves, batch, moved
 from npattn.training.settings import TrainConfig, TrainingError
 
-PATIENCE = 0.002  # seconds; to be woken takes a process as long as some layers do, so at first it stays awake
+PATIENCE = 0.002  # seconds; waking a sleeping process takes as long as a small layer, so first it looks for this long
 
 
 class WorkerLost(TrainingError):
@@ -99,7 +98,7 @@ def work(model: Sequential, task: Task, gather: Gather | None = None) -> Done:
 
 
 def soon(line: Connection) -> Connection:
-    """The pipe once something can be read from it, or when PATIENCE has passed: reading it then sleeps until it can."""
+    """The pipe, after looking for something to read for up to PATIENCE: a read then sleeps if there is nothing yet."""
     until = time.perf_counter() + PATIENCE
     while not line.poll() and time.perf_counter() < until:
         os.sched_yield()
@@ -145,7 +144,11 @@ class Worker:
             yield
         except (EOFError, OSError):
             status = self.process.wait()
-            raise WorkerLost(f"a worker process has ended, with status {status}; what it said is above") from None
+            if status < 0:
+                how = f"was killed by signal {-status} (is there too little memory?)"
+            else:
+                how = f"ended with status {status}; its error is on standard error"
+            raise WorkerLost(f"a worker process {how}") from None
 
     def close(self) -> None:
         """End the process, by closing its pipe."""
@@ -199,7 +202,7 @@ class Team:
     def step(self, model: Sequential, images: np.ndarray, labels: np.ndarray, moves: Moves | None = None) -> Done:
         """Take a batch forward and back, each process its share. Sets the model's `grads`, and returns the sums.
 
-        A batch of fewer digits than there are processes has fewer shares.
+        Of a batch of fewer digits than there are processes each is a share, and some have none.
 
         Raises
         ------
@@ -207,7 +210,8 @@ class Team:
             If a worker has ended.
         """
         N = len(labels)
-        first, *others = tiles.even(N, -(-N // self.processes))
+        count = min(N, self.processes)
+        first, *others = (slice(i * N // count, (i + 1) * N // count) for i in range(count))
 
         def task(n: slice, params: dict[str, Array] | None) -> Task:
             part = None if moves is None else Moves(*(array[n] for array in moves))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from typing import NoReturn
 
 from npattn.backend import Array
 from npattn.fused.threads import blas_held, set_num_threads
@@ -12,21 +15,37 @@ from npattn.training.settings import TrainConfig, network
 from npattn.training.team import received_rows, send_rows, soon, work
 
 
+@contextlib.contextmanager
+def while_there() -> Iterator[None]:
+    """End this process if the pipe has nobody at its other end: the run is over, or was killed."""
+    try:
+        yield
+    except (EOFError, OSError):
+        sys.exit(0)
+
+
 @blas_held
-def serve(line: Connection) -> None:
+def serve(line: Connection) -> NoReturn:
     """Do the tasks that come through the pipe, one after another, until it is closed."""
-    settings, threads = line.recv()
+    with while_there():
+        settings, threads = line.recv()
     set_num_threads(threads)
     model = network(TrainConfig(**settings))
 
     def gather(rows: Array) -> Array:
-        send_rows(line, rows)
-        return received_rows(line, rows)
+        with while_there():
+            send_rows(line, rows)
+            return received_rows(line, rows)
 
     while True:
-        line.send(work(model, soon(line).recv(), gather))
+        with while_there():
+            task = soon(line).recv()
+        done = work(model, task, gather)
+        with while_there():
+            line.send(done)
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(EOFError, ConnectionError):  # the run is over, or has gone away
-        serve(Connection(int(sys.argv[1])))
+    for number in (signal.SIGINT, signal.SIGTERM):  # the run hears them, and comes to the end of its step
+        signal.signal(number, signal.SIG_IGN)
+    serve(Connection(int(sys.argv[1])))
