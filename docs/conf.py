@@ -39,8 +39,8 @@ napoleon_use_ivar = True  # an attribute that is a property too is described onc
 # the extension bundles: the markup of one version and the CSS of another do not fit.
 katex_prerender = True
 katex_css_path = "katex/katex.min.css"
-# Its server's Unix socket is there a moment before anybody listens, and the extension, on a busy machine, connects in that
-# moment and gives up. By way of a port it tries again.
+# Its server's Unix socket is there a moment before anybody listens. On a busy machine the extension connects in that
+# moment and gives up; by way of a port it tries again.
 katex.KaTeXServer.start_server_process = katex.KaTeXServer.start_network_socket
 katex.KATEX_DEFAULT_OPTIONS |= {
     "throwOnError": True,  # a formula that cannot be read ends the build
