@@ -7,11 +7,16 @@ expected, and what came.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from types import ModuleType
 
-from npattn.backend import Array, named_module
+import numpy as np
+
+from npattn.backend import Array, named_module, numpy_module
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))  # in the machine's own byte order
 
 
 def floating(**arrays: Array) -> ModuleType:
@@ -25,6 +30,8 @@ def floating(**arrays: Array) -> ModuleType:
         If one is no array, they belong to different libraries, a dtype is not float32 or float64 (or complex), or
         the dtypes differ.
     """
+    if plain(*arrays.values()):  # nearly always, and asked at every call
+        return numpy_module()
     xp = named_module(arrays)
     accepted = (xp.float32, xp.float64, xp.complex64, xp.complex128)
     first = None
@@ -39,6 +46,18 @@ def floating(**arrays: Array) -> ModuleType:
         elif array.dtype != dtype:
             raise TypeError(f"{name}: expected dtype {dtype}, the same as {first}, got {array.dtype}")
     return xp
+
+
+def plain(*arrays: Array) -> bool:
+    """Whether these are NumPy arrays, all float32 or all float64. None stands for an absent one; not all are absent."""
+    dtype = None
+    for array in arrays:
+        if array is None:
+            continue
+        if type(array) is not np.ndarray or (array.dtype is not dtype if dtype else array.dtype not in FLOATS):
+            return False
+        dtype = array.dtype
+    return dtype is not None
 
 
 def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
@@ -67,8 +86,7 @@ def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
     if not hasattr(array, "shape"):
         named_module({name: array})  # says so
     shape = tuple(array.shape)
-    names = tuple(axes.split())
-    tail = names[1:] if names[:1] == ("...",) else names
+    names, tail = parsed(axes)
     fits = len(shape) >= len(tail) if tail is not names else len(shape) == len(names)
     if fits and known:
         for axis, size in zip(reversed(tail), reversed(shape), strict=False):
@@ -77,6 +95,13 @@ def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
         wanted = ", ".join(f"{axis}={known[axis]}" if axis in known else axis for axis in names)
         raise ValueError(f"{name}: expected shape ({wanted}), got {shape}")
     return shape
+
+
+@functools.cache
+def parsed(axes: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the axes, and those after a leading "..."; the same tuple if there is none."""
+    names = tuple(axes.split())
+    return names, names[1:] if names[:1] == ("...",) else names
 
 
 def odd_kernel(name: str, w: Array, axes: str, **known: int) -> tuple[int, ...]:
