@@ -361,9 +361,23 @@ def test_fused_long_sums_in_pieces(n: int, C: int, P: int):
     np.testing.assert_allclose(maps.pixel_dot(X, D), (X * D).sum(axis=2), rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(maps.pixel_dot(X, d), (X * d).sum(axis=2), rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(maps.pixel_sum(X), X.sum(axis=2), rtol=1e-9, atol=1e-11)
-    total = np.ones((n, C))
-    maps.add_pixel_dot(total, X, d)
-    np.testing.assert_allclose(total, 1 + (X * d).sum(axis=2), rtol=1e-9, atol=1e-11)
+    total = np.ones((n, C, 1))
+    maps.add_image_dot(total, X, d, 1)
+    np.testing.assert_allclose(total[..., 0], 1 + (X * d).sum(axis=2), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("P", "b"), [(7, 2), (1030, 3), (256, 1), (300, 5)])
+def test_fused_sums_of_images_side_by_side(P: int, b: int):
+    """Each image has a sum of its own, in however many pieces it is made."""
+    rng = np.random.default_rng(P)
+    X, D, d, g = (rng.standard_normal(shape) for shape in ((1, 4, P, b), (1, 4, P, b), (1, 1, P, b), (1, 4, b)))
+    planes, factors, shared = (a.reshape(1, -1, P * b) for a in (X, D, d))
+    np.testing.assert_allclose(maps.image_sum(planes, b), X.sum(axis=2), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(maps.image_dot(planes, factors, b), (X * D).sum(axis=2), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(maps.image_dot(planes, shared, b), (X * d).sum(axis=2), rtol=1e-9, atol=1e-11)
+    out = np.empty((1, P * b))
+    maps.channel_dot(planes, g, b, out)
+    np.testing.assert_allclose(out.reshape(1, P, b), (X * g[:, :, None]).sum(axis=1), rtol=1e-9, atol=1e-11)
 
 
 def test_fused_long_rows_make_the_buffer_shorter():

@@ -16,7 +16,7 @@ import threadpoolctl
 
 import npattn
 from npattn.attention import cbam, channel, se, spatial
-from npattn.fused import maps, memory, takes, threads, tiles
+from npattn.fused import maps, memory, order, takes, threads, tiles
 from npattn.ops import batch_norm, conv2d
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -93,15 +93,30 @@ def both_forms(room: str, name: str) -> tuple[Any, Any]:
     return import_module(f"npattn.{room}.{name}"), import_module(f"npattn.fused.{name}")
 
 
+def in_both_orders(x: np.ndarray) -> list[np.ndarray]:
+    """x, and x with its images side by side."""
+    return [x, order.laid_side_by_side(x)]
+
+
 def check_pair(room: str, name: str, x: np.ndarray, params: Any, rng: np.random.Generator, dtype: str) -> None:
-    """Output, dx and every gradient, fused against textbook."""
+    """Output, dx and every gradient, fused against textbook; x, and dy, one after another and side by side."""
     textbook, fused = both_forms(room, name)
     y, cache = textbook.forward(x, params)
-    y_fused, cache_fused = fused.forward(x, params)
     dy = rng.standard_normal(y.shape).astype(dtype)
     expected = [y, *leaves(textbook.backward(dy, cache))]
-    for got, want in zip([y_fused, *leaves(fused.backward(dy, cache_fused))], expected, strict=True):
-        assert relative(got, want) <= LIMIT[dtype]
+    for laid in in_both_orders(x):
+        y_fused, cache_fused = fused.forward(laid, params)
+        assert y_fused.shape[2:] == (1, 1) or follows(y_fused, laid)
+        for dy_laid in in_both_orders(dy):
+            dx, *grads = leaves(fused.backward(dy_laid, cache_fused))
+            assert follows(dx, laid)
+            for got, want in zip([y_fused, dx, *grads], expected, strict=True):
+                assert relative(got, want) <= LIMIT[dtype]
+
+
+def follows(y: np.ndarray, x: np.ndarray) -> bool:
+    """Whether y lies in memory as x does."""
+    return (y.transpose(1, 2, 3, 0) if order.side_by_side(x) else y).flags.c_contiguous
 
 
 # The same numbers
@@ -198,12 +213,16 @@ def test_batch_norm_gives_the_textbooks_numbers(shape, mean):
     limit = 1e-12 * max(1, mean)
     for mode, extra in (("train", ()), ("eval", (running,))):
         results = []
-        for form in (textbook, fused):
-            y, cache = getattr(form, f"{mode}_forward")(x, params, *extra)
+        for form, laid in ((textbook, x), *((fused, laid) for laid in in_both_orders(x))):
+            y, cache = getattr(form, f"{mode}_forward")(laid, params, *extra)
             moved = form.updated(running, cache)
-            results.append(leaves((y, moved, getattr(form, f"{mode}_backward")(dy, cache))))
-        for want, got in zip(*results, strict=True):
-            assert relative(got, want) <= limit
+            dx, grads = getattr(form, f"{mode}_backward")(dy, cache)
+            assert follows(y, laid)
+            assert follows(dx, laid)
+            results.append(leaves((y, moved, dx, grads)))
+        for results_fused in results[1:]:
+            for want, got in zip(results[0], results_fused, strict=True):
+                assert relative(got, want) <= limit
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -218,17 +237,42 @@ def test_relu_and_pooling_give_the_textbooks_bits(shape, kind, dtype):
     dy = rng.standard_normal(shape).astype(dtype)
     dy.flat[0], dy.flat[1], dy.flat[2] = np.inf, np.nan, -np.inf  # times 0 they would be NaN
     y, cache = textbook.relu_forward(x)
-    y_fused, cache_fused = fused.relu_forward(x)
-    np.testing.assert_array_equal(y_fused, y)
-    np.testing.assert_array_equal(fused.relu_backward(dy, cache_fused), textbook.relu_backward(dy, cache))
+    for laid in in_both_orders(x):
+        y_fused, cache_fused = fused.relu_forward(laid)
+        np.testing.assert_array_equal(y_fused, y)
+        for dy_laid in in_both_orders(dy):
+            dx = fused.relu_backward(dy_laid, cache_fused)
+            np.testing.assert_array_equal(dx, textbook.relu_backward(dy, cache))
+            assert follows(y_fused, laid)
+            assert follows(dx, laid)
 
     textbook, fused = both_forms("ops", "pooling")
     y, cache = textbook.max_pool_2x2_forward(x)
-    y_fused, cache_fused = fused.max_pool_2x2_forward(x)
-    np.testing.assert_array_equal(y_fused, y)
     dy = rng.standard_normal(y.shape).astype(dtype)
     want = textbook.max_pool_2x2_backward(dy, cache)
-    np.testing.assert_array_equal(fused.max_pool_2x2_backward(dy, cache_fused), want)
+    for laid in in_both_orders(x):
+        y_fused, cache_fused = fused.max_pool_2x2_forward(laid)
+        np.testing.assert_array_equal(y_fused, y)
+        for dy_laid in in_both_orders(dy):
+            dx = fused.max_pool_2x2_backward(dy_laid, cache_fused)
+            np.testing.assert_array_equal(dx, want)
+            assert follows(y_fused, laid)
+            assert follows(dx, laid)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 6), (1, 2, 1, 7), (70, 5, 2, 2)], ids=str)
+def test_global_average_pooling_gives_the_textbooks_numbers(shape):
+    rng = np.random.default_rng(20)
+    x, dy = rng.standard_normal(shape), rng.standard_normal(shape[:2])
+    textbook, fused = both_forms("ops", "pooling")
+    y, cache = textbook.global_avg_pool_forward(x)
+    for laid in in_both_orders(x):
+        y_fused, cache_fused = fused.global_avg_pool_forward(laid)
+        dx = fused.global_avg_pool_backward(dy, cache_fused)
+        assert y_fused.flags.c_contiguous
+        assert follows(dx, laid)
+        assert relative(y_fused, y) <= 1e-12
+        assert relative(dx, textbook.global_avg_pool_backward(dy, cache)) <= 1e-12
 
 
 @pytest.mark.parametrize("C", [4, 255, 256, 700])
@@ -408,6 +452,9 @@ def test_what_is_taken():
     assert takes(x)
     assert takes(x, x.astype(np.float32))
     assert not takes(x, x[:, :, ::2])
+    many = np.zeros((5, 2, 3, 4))
+    assert takes(order.laid_side_by_side(many))
+    assert not takes(many.transpose(1, 0, 2, 3))
     for other in (x.astype(">f8"), x.astype(complex), x.astype(int), x.astype(np.float16), x[:0], [1.0], None):
         assert not takes(other)
 

@@ -10,6 +10,7 @@ maximum, which only a backward needs. That entry of their cache is None then, an
     tiles       how a batch is cut
     maps        the reductions that the blocks share: over pixels, over channels
     mlp         the two FC that SE and channel attention share
+    order       how the images lie in memory: one after another, or side by side
     memory      large outputs, whose memory is used again
     shares      what processes tell each other that work on one batch together
 """
@@ -20,13 +21,22 @@ from typing import Any
 
 import numpy as np
 
+from npattn.fused import order
+
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # in the machine's own byte order
 
 
 def takes(*arrays: Any) -> bool:
-    """Whether the fused pairs can work on all of these: NumPy arrays, float32 or float64, contiguous, not empty."""
+    """Whether the fused pairs can work on all of these: NumPy arrays, float32 or float64, contiguous, not empty.
+
+    Images may also lie side by side (order.py).
+    """
     return all(
-        type(x) is np.ndarray and x.dtype in DTYPES and x.flags.c_contiguous and x.flags.aligned and x.size > 0
+        type(x) is np.ndarray
+        and x.dtype in DTYPES
+        and (x.flags.c_contiguous or order.side_by_side(x))
+        and x.flags.aligned
+        and x.size > 0
         for x in arrays
     )
 
@@ -49,8 +59,3 @@ def kept(array: Any) -> Any:
             "run forward outside of it"
         )
     return array
-
-
-def contiguous(dy: Any) -> Any:
-    """dy, or a copy of it whose elements lie in order."""
-    return np.require(dy, requirements=["C", "A"])

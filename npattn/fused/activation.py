@@ -13,7 +13,7 @@ import numpy as np
 
 from npattn.backend import Array
 from npattn.checks import floating, same_shape
-from npattn.fused import contiguous, maps, taken, threads, tiles
+from npattn.fused import maps, order, taken, threads, tiles
 from npattn.ops.activation import ReluCache
 
 __all__ = ["ReluCache", "relu_backward", "relu_forward"]
@@ -23,7 +23,7 @@ def relu_forward(x: Array) -> tuple[Array, ReluCache]:
     """Rectify, as `npattn.ops.activation.relu_forward` does, and with its errors."""
     floating(x=x)
     taken(x=x)
-    flat, y, blocked = x.reshape(-1), np.empty(x.size, dtype=x.dtype), np.empty(x.size, dtype=np.bool_)
+    flat, y, blocked = order.flat(x), np.empty(x.size, dtype=x.dtype), np.empty(x.size, dtype=np.bool_)
     parts = tiles.pixels(x.size, x.itemsize)
 
     def part(t: int) -> None:
@@ -31,18 +31,20 @@ def relu_forward(x: Array) -> tuple[Array, ReluCache]:
         np.less_equal(flat[parts[t]], 0, out=blocked[parts[t]])
 
     threads.spread(part, len(parts))
-    return y.reshape(x.shape), ReluCache(blocked.reshape(x.shape))
+    y, blocked = (order.images(numbers, x.shape, order.beside(x)) for numbers in (y, blocked))
+    return y, ReluCache(blocked)
 
 
 def relu_backward(dy: Array, cache: ReluCache) -> Array:
     """Return dx, as `npattn.ops.activation.relu_backward` does, and with its errors."""
     floating(dy=dy)
     same_shape("dy", dy, cache.blocked.shape, "the output y")
-    flat, dx, blocked = contiguous(dy).reshape(-1), np.empty(dy.size, dtype=dy.dtype), cache.blocked.reshape(-1)
+    b = order.beside(cache.blocked)
+    flat, dx, blocked = order.flat(order.alike(dy, b)), np.empty(dy.size, dtype=dy.dtype), order.flat(cache.blocked)
     parts = tiles.pixels(dy.size, dy.itemsize)
 
     def part(t: int) -> None:
         maps.unless(blocked[parts[t]], flat[parts[t]], dx[parts[t]])  # RELU.1
 
     threads.spread(part, len(parts))
-    return dx.reshape(dy.shape)
+    return order.images(dx, dy.shape, b)

@@ -1,6 +1,7 @@
 """Batch normalisation: x is read once forward, x and dy back, and x̂ is never stored.
 
     X (n, C, P)   a group g of n images, P = H·W pixels, q = n·P numbers a channel; all groups: Q = Σ q
+    or (1, C, P·N), one group of N images side by side (order.py), taken a few channels at a time
 
     train forward                                                                        reads     writes
       BN.1, BN.2   μ_g; Y = X − μ_g; Σ Y²; then all groups merged to μ and ρ             x         y
@@ -27,8 +28,7 @@ import numpy as np
 
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import contiguous, maps, shares, taken, threads, tiles
-from npattn.fused.memory import output
+from npattn.fused import maps, order, shares, taken, threads, tiles
 from npattn.ops.batch_norm import Params, Running
 
 __all__ = [
@@ -51,10 +51,20 @@ class Cache(NamedTuple):
     numbers: int  # Q
 
 
-def cut(x: Array) -> tuple[Array, list[slice]]:
-    """x as (N, C, P), and groups of images."""
-    N, C, H, W = x.shape
-    return x.reshape(N, C, H * W), tiles.images(N, C * H * W * x.itemsize)
+class Part(NamedTuple):
+    g: int  # the group
+    n: slice  # its images
+    c: slice  # its channels
+    images: int
+
+
+def cut(X: Array, b: int) -> list[Part]:
+    """Groups of images with all their channels, or of b images side by side all of them with some channels."""
+    a, C, L = X.shape
+    if b > 1:
+        return [Part(0, slice(0, 1), c, b) for c in tiles.images(C, L * X.itemsize)]
+    groups = tiles.images(a, C * L * X.itemsize)
+    return [Part(g, n, slice(0, C), n.stop - n.start) for g, n in enumerate(groups)]
 
 
 def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
@@ -68,36 +78,38 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
         raise ValueError(f"x: expected at least 2 numbers a channel to take a variance of, got shape {(N, C, H, W)}")
     taken(x=x)
 
-    X, groups = cut(x)
-    y = output(X.shape, X.dtype)
-    P = X.shape[2]
-    rows = np.empty((len(groups), 1 + 2 * C), dtype=x.dtype)  # of each group n, μ_g and Σ (x − μ_g)²
+    b = order.beside(x)
+    X, y = order.planes(x), order.output(x.shape, x.dtype, b)
+    Y, L, parts = order.planes(y), X.shape[2], cut(X, b)
+    rows = np.empty((parts[-1].g + 1, 1 + 2 * C), dtype=x.dtype)  # of each group n, μ_g and Σ (x − μ_g)²
+    own_means = rows[:, 1 : 1 + C]
 
-    def group(index: int) -> None:
-        n = groups[index]
-        mean = maps.pixel_sum(X[n]).sum(axis=0) / ((n.stop - n.start) * P)
-        np.subtract(X[n], maps.beside(mean, P), out=y[n])
-        rows[index, 0] = n.stop - n.start
-        rows[index, 1 : 1 + C], rows[index, 1 + C :] = mean, maps.pixel_dot(y[n], y[n]).sum(axis=0)
+    def centre(index: int) -> None:
+        g, n, c, images = parts[index]
+        own_means[g, c] = mean = maps.pixel_sum(X[n, c]).sum(axis=0) / (images * H * W)
+        np.subtract(X[n, c], maps.beside(mean, L), out=Y[n, c])
+        rows[g, 0], rows[g, 1 + C :][c] = images, maps.pixel_dot(Y[n, c], Y[n, c]).sum(axis=0)
 
-    with maps.long_rows(P):
-        threads.spread(group, len(groups))
-    images, means, squares = np.split(shares.of_all(rows), [1, 1 + C], axis=1)
-    numbers = int(images.sum()) * P
-    weights = images * P / numbers
-    mean = (weights * means).sum(axis=0)  # BN.1
-    variance = squares.sum(axis=0) / numbers + (weights * (means - mean) ** 2).sum(axis=0)
+    with maps.long_rows(L):
+        threads.spread(centre, len(parts))
+    every = shares.of_all(rows)
+    images, means, squares = every[:, 0], every[:, 1 : 1 + C], every[:, 1 + C :]
+    count = images.sum()
+    numbers = int(count) * H * W
+    mean = images @ means / count  # BN.1
+    variance = squares.sum(axis=0) / numbers + images @ (means - mean) ** 2 / count
     rho = 1 / np.sqrt(variance + eps)  # BN.2
     scale = gamma * rho
 
     def rest(index: int) -> None:
-        n = groups[index]
-        y[n] *= maps.beside(scale, P)  # BN.3, BN.4
-        y[n] += maps.beside(beta + (rows[index, 1 : 1 + C] - mean) * scale, P)  # BN.3, BN.4
+        g, n, c, _ = parts[index]
+        level = beta[c] + (own_means[g, c] - mean[c]) * scale[c]
+        Y[n, c] *= maps.beside(scale[c], L)  # BN.3, BN.4
+        Y[n, c] += maps.beside(level, L)  # BN.3, BN.4
 
-    with maps.long_rows(P):
-        threads.spread(rest, len(groups))
-    return y.reshape(x.shape), Cache(x, rho, mean, gamma, numbers)
+    with maps.long_rows(L):
+        threads.spread(rest, len(parts))
+    return y, Cache(x, rho, mean, gamma, numbers)
 
 
 def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) -> tuple[Array, Cache]:
@@ -111,43 +123,43 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
     taken(x=x)
 
     rho = 1 / np.sqrt(running.var + eps)  # BN.5
-    X, groups = cut(x)
-    y = output(X.shape, X.dtype)
-    mean, scale, level = (maps.beside(v, X.shape[2]) for v in (running.mean, gamma * rho, beta))
+    b = order.beside(x)
+    X, y = order.planes(x), order.output(x.shape, x.dtype, b)
+    Y, L, parts = order.planes(y), X.shape[2], cut(X, b)
+    mean, scale, level = (maps.beside(v, L) for v in (running.mean, gamma * rho, beta))
 
-    def group(index: int) -> None:
-        n = groups[index]
-        np.subtract(X[n], mean, out=y[n])  # BN.6
-        y[n] *= scale  # BN.6, BN.4
-        y[n] += level  # BN.4
+    def part(index: int) -> None:
+        _, n, c, _ = parts[index]
+        np.subtract(X[n, c], mean[c], out=Y[n, c])  # BN.6
+        Y[n, c] *= scale[c]  # BN.6, BN.4
+        Y[n, c] += level[c]  # BN.4
 
-    with maps.long_rows(X.shape[2]):
-        threads.spread(group, len(groups))
-    return y.reshape(x.shape), Cache(x, rho, running.mean, gamma, x.size // C)
+    with maps.long_rows(L):
+        threads.spread(part, len(parts))
+    return y, Cache(x, rho, running.mean, gamma, x.size // C)
 
 
 def sums(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """dy, its elements in order; D = X − μ where dx will be; and of each group Σ dY · D beside Σ dY, (groups, 2·C)."""
+    """dY as planes; dx, where D = X − μ is for now; and of each group Σ dY · D beside Σ dY, (groups, 2·C)."""
     x, rho, mean, _, _ = cache
     floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
-    dy = contiguous(dy)
-    X, groups = cut(x)
-    dY, _ = cut(dy)
-    D = output(X.shape, X.dtype)
-    mean = maps.beside(mean, X.shape[2])
+    b = order.beside(x)
+    dx = order.output(x.shape, x.dtype, b)
+    X, dY, D = order.planes(x), order.planes(order.alike(dy, b)), order.planes(dx)
+    parts, mean = cut(X, b), maps.beside(mean, X.shape[2])
     C = len(rho)
-    rows = np.empty((len(groups), 2 * C), dtype=x.dtype)
+    rows = np.empty((parts[-1].g + 1, 2 * C), dtype=x.dtype)
 
-    def group(index: int) -> None:
-        n = groups[index]
-        np.subtract(X[n], mean, out=D[n])
-        rows[index, :C] = maps.pixel_dot(dY[n], D[n]).sum(axis=0)
-        rows[index, C:] = maps.pixel_sum(dY[n]).sum(axis=0)
+    def part(index: int) -> None:
+        g, n, c, _ = parts[index]
+        np.subtract(X[n, c], mean[c], out=D[n, c])
+        rows[g, :C][c] = maps.pixel_dot(dY[n, c], D[n, c]).sum(axis=0)
+        rows[g, C:][c] = maps.pixel_sum(dY[n, c]).sum(axis=0)
 
     with maps.long_rows(X.shape[2]):
-        threads.spread(group, len(groups))
-    return dy, D, rows
+        threads.spread(part, len(parts))
+    return dY, dx, rows
 
 
 def gradients(rows: Array, rho: Array) -> Params:
@@ -159,30 +171,32 @@ def gradients(rows: Array, rho: Array) -> Params:
 def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta), as the textbook does, and with its errors."""
     x, rho, _, gamma, numbers = cache
-    dy, dx, rows = sums(dy, cache)  # BN.4
-    dY, groups = cut(dy)
+    dY, dx, rows = sums(dy, cache)  # BN.4
+    D = order.planes(dx)
+    L, parts = D.shape[2], cut(D, order.beside(x))
     whole = gradients(shares.of_all(rows), rho)
     constants = -rho * whole.gamma / numbers, whole.beta / numbers, gamma * rho
-    slope, level, scale = (maps.beside(v, dx.shape[2]) for v in constants)
+    slope, level, scale = (maps.beside(v, L) for v in constants)
 
-    def group(index: int) -> None:
-        part = dx[groups[index]]
-        part *= slope  # BN.2: a step along x̂ has no effect
-        part -= level  # BN.1: nor has a step that moves every x alike
-        part += dY[groups[index]]  # BN.4
-        part *= scale  # BN.3
+    def part(index: int) -> None:
+        _, n, c, _ = parts[index]
+        dX = D[n, c]
+        dX *= slope[c]  # BN.2: a step along x̂ has no effect
+        dX -= level[c]  # BN.1: nor has a step that moves every x alike
+        dX += dY[n, c]  # BN.4
+        dX *= scale[c]  # BN.3
 
-    with maps.long_rows(dx.shape[2]):
-        threads.spread(group, len(groups))
-    return dx.reshape(x.shape), gradients(rows, rho)
+    with maps.long_rows(L):
+        threads.spread(part, len(parts))
+    return dx, gradients(rows, rho)
 
 
 def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta), as the textbook does, and with its errors."""
-    dy, dx, rows = sums(dy, cache)  # BN.4
+    dY, dx, rows = sums(dy, cache)  # BN.4
     # BN.6 was x̂ = (x − m) ρ with m and, by BN.5, ρ constant: there is the direct path only
-    np.multiply(dy.reshape(dx.shape), (cache.gamma * cache.rho)[:, None], out=dx)  # BN.6, BN.5
-    return dx.reshape(dy.shape), gradients(rows, cache.rho)
+    np.multiply(dY, (cache.gamma * cache.rho)[:, None], out=order.planes(dx))  # BN.6, BN.5
+    return dx, gradients(rows, cache.rho)
 
 
 def updated(running: Running, cache: Cache, momentum: float = 0.1, eps: float = 1e-5) -> Running:

@@ -1,6 +1,7 @@
 """CBAM in three passes over x, and two over x and dy back.
 
-    X (n, C, P)   Y, U, dY, dX as X   g_c (n, C)   g_s (n, P)        P = H·W, a group of n images
+    X (n, C, P·b)   Y, U, dY, dX as X   g_c (n, C, b)   g_s (n, P·b)
+    P = H·W, a group of n images, or one of b side by side (order.py)
     a tile: some pixels of all channels; what is formed of a tile stays in the cache
 
     forward                                                                           reads       writes
@@ -33,8 +34,7 @@ import numpy as np
 from npattn.attention.cbam import Params
 from npattn.backend import Array
 from npattn.checks import floating, odd_kernel, same_shape, shaped
-from npattn.fused import channel, contiguous, kept, maps, spatial, taken, threads, tiles
-from npattn.fused.memory import output
+from npattn.fused import channel, kept, maps, order, spatial, taken, threads, tiles
 from npattn.fused.threads import add_up
 from npattn.layer import keeps_cache
 from npattn.ops.pooling import some_pixels
@@ -46,10 +46,17 @@ class Cache(NamedTuple):
     x: Array  # (N, C, H, W)
     g_c: Array  # (N, C, 1, 1)
     g_s: Array  # (N, 1, H, W)
-    m: Array  # (N, 2, H, W), the maps of u
-    i: Array | None  # (N, P), the first channel of u that is largest
+    m: Array  # (a, 2, P·b), the maps of u
+    i: Array | None  # (a, P·b), the first channel of u that is largest
     w: Array  # (1, 2, k, k)
     ca: list[channel.Group]
+
+
+def cut(X: Array, b: int) -> tuple[list[slice], list[slice]]:
+    """Groups of images, and within a group tiles of whole pixels."""
+    a, C, L = X.shape
+    tiles_of_pixels = tiles.pixels(L // b, C * b * X.itemsize)
+    return tiles.images(a, C * L * X.itemsize), [slice(q.start * b, q.stop * b) for q in tiles_of_pixels]
 
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
@@ -63,25 +70,27 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     odd_kernel("w", w, "1 2 k k", **{"1": 1, "2": 2})
     taken(x=x)
 
-    P = H * W
-    X, Y = x.reshape(N, C, P), output((N, C, P), x.dtype)
-    g_c, g_s = np.empty((N, C), dtype=x.dtype), np.empty((N, P), dtype=x.dtype)
-    m = np.empty((N, 2, P), dtype=x.dtype)
-    i = np.empty((N, P), dtype=np.intp) if keeps_cache() else None
-    groups, columns = tiles.images(N, C * P * x.itemsize), tiles.pixels(P, C * x.itemsize)
+    b, y = order.beside(x), order.output(x.shape, x.dtype, order.beside(x))
+    X, Y = order.planes(x), order.planes(y)
+    a, _, L = X.shape
+    g_c, g_s = np.empty((a, C, b), dtype=x.dtype), np.empty((a, L), dtype=x.dtype)
+    m = np.empty((a, 2, L), dtype=x.dtype)
+    i = np.empty((a, L), dtype=np.intp) if keeps_cache() else None
+    groups, columns = cut(X, b)
 
     def group(index: int) -> channel.Group:
         n = groups[index]
-        ca = channel.gate_forward(X[n], params.ca)  # CBAM.1
+        ca = channel.gate_forward(X[n], params.ca, b)  # CBAM.1
         g_c[n] = ca.g
 
         def attend(t: int) -> None:
             q = columns[t]
-            U = np.multiply(X[n, :, q], g_c[n, :, None], out=Y[n, :, q])  # CBAM.2
+            U = Y[n, :, q]
+            np.multiply(order.pixels(X[n, :, q], b), g_c[n, :, None], out=order.pixels(U, b))  # CBAM.2
             maps.channel_mean_max(U, m[n, 0, q], m[n, 1, q], None if i is None else i[n, q])  # CBAM.3
 
         threads.spread(attend, len(columns))
-        g_s[n] = spatial.gate_forward(m[n].reshape(-1, 2, H, W), w)  # CBAM.3
+        g_s[n] = spatial.gate_forward(m[n], w, H, b)  # CBAM.3
 
         def scale(t: int) -> None:
             q = columns[-1 - t]  # backwards: what was read last is still in the cache
@@ -90,10 +99,10 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         threads.spread(scale, len(columns))
         return ca
 
-    with maps.long_rows(P):
+    with maps.long_rows(H * W):
         caches = threads.spread(group, len(groups))
-    cache = Cache(x, g_c[:, :, None, None], g_s.reshape(N, 1, H, W), m.reshape(N, 2, H, W), i, w, caches)
-    return Y.reshape(N, C, H, W), cache
+    gates = order.by_image(g_c)[:, :, None, None], order.images(g_s, (N, 1, H, W), b)
+    return y, Cache(x, *gates, m, i, w, caches)
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
@@ -104,48 +113,50 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     same_shape("dy", dy, x.shape, "the output y")
 
     N, C, H, W = x.shape
-    P = H * W
-    X, dY, dX = x.reshape(N, C, P), contiguous(dy).reshape(N, C, P), output((N, C, P), x.dtype)
-    G_c, G_s = g_c.reshape(N, C), g_s.reshape(N, P)
-    groups, columns = tiles.images(N, C * P * x.itemsize), tiles.pixels(P, C * x.itemsize)
+    b, dx = order.beside(x), order.output(x.shape, x.dtype, order.beside(x))
+    X, dY, dX = order.planes(x), order.planes(order.alike(dy, b)), order.planes(dx)
+    a, _, L = X.shape
+    G_c, G_s = order.by_plane(g_c.reshape(N, C), b), order.flat(g_s).reshape(a, L)
+    groups, columns = cut(X, b)
 
     def group(index: int) -> tuple[Array, Array, Array]:
         n = groups[index]
         dg_s, x_max = np.empty_like(G_s[n]), np.empty_like(G_s[n])
-        winners = [maps.places(i[n, q], C, P, q.start) for q in columns]
+        winners = [maps.places(i[n, q], C, L, q.start) for q in columns]
 
         # CBAM.4 was y = u · g_s and CBAM.2 u = x · g_c: each gate receives dy · x, times the other gate
         def gates(t: int) -> Array:
             q = columns[t]
             XdY = np.multiply(X[n, :, q], dY[n, :, q], out=dX[n, :, q])
-            np.matmul(G_c[n, None, :], XdY, out=dg_s[:, None, q])  # CBAM.4
+            maps.channel_dot(XdY, G_c[n], b, out=dg_s[:, q])  # CBAM.4
             x_max[:, q] = X[n].reshape(-1)[winners[t]]
-            return maps.pixel_dot(XdY, G_s[n, None, q])  # CBAM.2, direct
+            return maps.image_dot(XdY, G_s[n, None, q], b)  # CBAM.2, direct
 
         dg_c = sum(threads.spread(gates, len(columns)))
 
         # CBAM.3 made g_s from u: the second way on which u, and so g_c, reached y
-        dm, dw = spatial.gate_backward(dg_s, G_s[n], m[n], w)  # CBAM.3
+        dm, dw = spatial.gate_backward(dg_s, G_s[n], m[n], w, H, b)  # CBAM.3
         dm[:, 0] /= C
-        maps.add_pixel_dot(dg_c, X[n], dm[:, 0:1])  # CBAM.2, through the mean
-        dg_c += maps.sum_at_channel(i[n], dm[:, 1] * x_max, C)  # CBAM.2, through the maximum
+        maps.add_image_dot(dg_c, X[n], dm[:, 0:1], b)  # CBAM.2, through the mean
+        dg_c += maps.sum_at_channel(i[n], dm[:, 1] * x_max, C, b)  # CBAM.2, through the maximum
 
         # CBAM.1 made g_c from x, the second way on which x reached u
         (ds_avg, ds_max), dca = channel.gate_backward(dg_c, caches[index])  # CBAM.1
-        share = ds_avg / P
+        share = ds_avg / (H * W)
 
         def tile(t: int) -> None:
             q = columns[t]
             dU = np.multiply(dY[n, :, q], G_s[n, None, q], out=dX[n, :, q])  # CBAM.4
             dU += dm[:, 0:1, q]  # CBAM.3
             maps.add_at(dX[n], winners[t], dm[:, 1, q])  # CBAM.3
-            dU *= G_c[n, :, None]  # CBAM.2
-            dU += share[:, :, None]  # CBAM.1
+            of_pixels = order.pixels(dU, b)
+            of_pixels *= G_c[n, :, None]  # CBAM.2
+            of_pixels += share[:, :, None]  # CBAM.1
 
         threads.spread(tile, len(columns))
         maps.add_at(dX[n], caches[index].place, ds_max)  # CBAM.1
         return dca.w1, dca.w2, dw
 
-    with maps.long_rows(P):
+    with maps.long_rows(H * W):
         dw1, dw2, dw = add_up(threads.spread(group, len(groups)))
-    return dX.reshape(N, C, H, W), Params(channel.Params(dw1, dw2), spatial.Params(dw))
+    return dx, Params(channel.Params(dw1, dw2), spatial.Params(dw))

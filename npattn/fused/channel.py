@@ -1,6 +1,6 @@
 """Channel attention: x is read once, and dx written once.
 
-X (n, C, P)   w1 (R, C)   w2 (C, R)        P = H·W, a group of n images
+X (n, C, P·b)   w1 (R, C)   w2 (C, R)      P = H·W, a group of n images, or one of b side by side (order.py)
 
 forward                                                                            reads      writes
   CA.1, CA.2   s_avg = (1/P) Σ_pixels X, s_max and its first pixel i               x
@@ -20,8 +20,7 @@ import numpy as np
 from npattn.attention.channel import Params
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import maps, mlp, taken, threads, tiles
-from npattn.fused.memory import output
+from npattn.fused import maps, mlp, order, taken, threads, tiles
 from npattn.fused.threads import add_up
 from npattn.ops.activation import SigmoidCache
 from npattn.ops.pooling import some_pixels
@@ -30,34 +29,36 @@ __all__ = ["Cache", "Params", "backward", "forward"]
 
 
 class Group(NamedTuple):
-    place: Array  # (n, C), of the first pixel that is largest, in X read as one row
-    fc: mlp.Cache  # of s (2, n, C): s_avg, s_max
-    g: Array  # (n, C)
+    place: Array  # (n, C, b), of the first pixel that is largest, in X read as one row
+    fc: mlp.Cache  # of s (2, n·b, C): s_avg, s_max
+    g: Array  # (n, C, b)
 
 
 class Cache(NamedTuple):
     groups: list[Group]
     sigmoid: SigmoidCache  # the gate (N, C)
     shape: tuple[int, int, int, int]  # of x
+    b: int  # images side by side
 
 
-def gate_forward(X: Array, params: Params) -> Group:
-    """CA.1 to CA.6 for a group X (n, C, P)."""
-    s = np.empty((2, *X.shape[:2]), dtype=X.dtype)
-    place = maps.pixel_mean_max(X, *s)  # CA.1, CA.2
-    (a_avg, a_max), fc = mlp.forward(s, *params)  # CA.3, CA.4
+def gate_forward(X: Array, params: Params, b: int) -> Group:
+    """CA.1 to CA.6 for a group X (n, C, P·b)."""
+    s = np.empty((2, *X.shape[:2], b), dtype=X.dtype)
+    place = maps.pixel_mean_max(X, b, *s)  # CA.1, CA.2
+    (a_avg, a_max), fc = mlp.forward(order.by_image(s), *params)  # CA.3, CA.4
     g = maps.sigmoid(a_avg + a_max)  # CA.5, CA.6
-    return Group(place, fc, g)
+    return Group(place, fc, order.by_plane(g, b))
 
 
 def gate_backward(dg: Array, group: Group) -> tuple[Array, Params]:
-    """ds (2, n, C), of the average and of the maximum, and the gradients (dw1, dw2) for dg (n, C)."""
+    """ds (2, n, C, b), of the average and of the maximum, and the gradients (dw1, dw2) for dg (n, C, b)."""
+    b = dg.shape[2]
     # CA.6 was g = sigmoid(a), CA.5 a sum: each term receives all of da
     da = np.empty((2, *dg.shape), dtype=dg.dtype)
     da[:] = dg * group.g * (1 - group.g)  # CA.6, CA.5
     # CA.4 and CA.3 used the same w1 and w2: the product over the rows of both adds the gradients of both uses
-    ds, *grads = mlp.backward(da, group.fc)  # CA.4, CA.3
-    return ds, Params(*grads)
+    ds, *grads = mlp.backward(order.by_image(da), group.fc)  # CA.4, CA.3
+    return order.by_plane(ds, b), Params(*grads)
 
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
@@ -70,30 +71,31 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     N, C, H, W = some_pixels(x)
     taken(x=x)
 
-    X = x.reshape(N, C, H * W)
-    groups = tiles.images(N, C * H * W * x.itemsize)
-    caches = threads.spread(lambda index: gate_forward(X[groups[index]], params), len(groups))
-    g = np.concatenate([group.g for group in caches])
-    return g[:, :, None, None], Cache(caches, SigmoidCache(g.copy()), (N, C, H, W))
+    X, b = order.planes(x), order.beside(x)
+    groups = tiles.images(N // b, C * H * W * b * x.itemsize)
+    caches = threads.spread(lambda index: gate_forward(X[groups[index]], params, b), len(groups))
+    g = order.by_image(np.concatenate([group.g for group in caches]))
+    return g[:, :, None, None], Cache(caches, SigmoidCache(g.copy()), (N, C, H, W), b)
 
 
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw1, dw2), as `npattn.attention.channel.backward` does, and with its errors."""
-    caches, (g,), (N, C, H, W) = cache
+    caches, (g,), (N, C, H, W), b = cache
     floating(dg=dg, g=g)
     same_shape("dg", dg, (N, C, 1, 1), "the output gate")
 
     P = H * W
-    dG = dg.reshape(N, C)
-    dx = output((N, C, P), dg.dtype)
-    groups = tiles.images(N, C * P * dx.itemsize)
+    dG = order.by_plane(dg.reshape(N, C), b)
+    dx = order.output((N, C, H, W), dg.dtype, b)
+    dX = order.planes(dx)
+    groups = tiles.images(N // b, C * P * b * dx.itemsize)
 
     def group(index: int) -> Params:
         n = groups[index]
         (ds_avg, ds_max), grads = gate_backward(dG[n], caches[index])  # CA.6 to CA.3
-        dx[n] = ds_avg[:, :, None] / P  # CA.1: all pixels receive the same share
-        maps.add_at(dx[n], caches[index].place, ds_max)  # CA.2: one pixel receives everything
+        order.pixels(dX[n], b)[...] = ds_avg[:, :, None] / P  # CA.1: all pixels receive the same share
+        maps.add_at(dX[n], caches[index].place, ds_max)  # CA.2: one pixel receives everything
         return grads
 
     dw1, dw2 = add_up(threads.spread(group, len(groups)))
-    return dx.reshape(N, C, H, W), Params(dw1, dw2)
+    return dx, Params(dw1, dw2)

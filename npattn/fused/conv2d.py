@@ -29,6 +29,10 @@ with the kernel flipped and its two channel axes exchanged. dw is what the place
 where D's zeros leave out all t that belong to no image. For M ≥ 8 these products too take the k moved copies: one
 product a row instead of k, since BLAS arranges D anew for each. Where there is U, dw = Σ_ν dy[ν] U[ν]ᵀ.
 
+b images side by side (order.py) are one image here whose pixels are b numbers each: a step to the next pixel is one of
+b numbers, and W and p along a row are W·b and p·b. Nothing else changes. Of 64 images, rows of 7 pixels become rows of
+448 numbers, without zeros between images. Moving is cheap there: the k copies are made where C = M as well.
+
 Groups, and blocks of rows, are cut so that R, or U, is a quarter of a tile.
 """
 
@@ -40,7 +44,7 @@ import numpy as np
 
 from npattn.backend import Array
 from npattn.checks import floating, odd_kernel, same_shape, shaped
-from npattn.fused import contiguous, maps, taken, threads, tiles
+from npattn.fused import maps, order, taken, threads, tiles
 from npattn.fused.memory import output
 from npattn.ops.conv2d import Params
 
@@ -52,37 +56,40 @@ class Cache(NamedTuple):
     params: Params
 
 
+# In what follows x, y and their gradients have rows of W numbers, of b side by side each pixel: W is W·b there.
+
+
 def view(a: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
     """The numbers of a contiguous array under another shape and other strides, which may overlap."""
     return np.ndarray(shape, a.dtype, buffer=a, strides=strides)
 
 
-def padded(x: Array, k: int, rows: slice, name: str) -> Array:
+def padded(x: Array, k: int, rows: slice, name: str, b: int) -> Array:
     """CONV.1 for a group x (n, C, H, W): what the output rows `rows`, h of them, see. Z (h + 2p, C, n·V + p)."""
     n, C, H, W = x.shape
     p, h = k // 2, rows.stop - rows.start
-    above, below = max(0, p - rows.start), max(0, rows.stop + p - H)
-    Z = threads.scratch(name, (h + 2 * p, C, n * (W + p) + p), x.dtype)
+    above, below, edge = max(0, p - rows.start), max(0, rows.stop + p - H), p * b
+    Z = threads.scratch(name, (h + 2 * p, C, n * (W + edge) + edge), x.dtype)
     Z[:above] = Z[h + 2 * p - below :] = 0
     inner = Z[above : h + 2 * p - below]
-    inner[:, :, :p] = 0
-    images = inner[:, :, p:].reshape(-1, C, n, W + p)
+    inner[:, :, :edge] = 0
+    images = inner[:, :, edge:].reshape(-1, C, n, W + edge)
     images[..., W:] = 0
     seen = x[:, :, rows.start - p + above : rows.stop + p].transpose(2, 1, 0, 3)
     maps.whole_rows(images[..., :W])[...] = maps.whole_rows(seen)
     return Z
 
 
-def moved(Z: Array, k: int) -> Array:
+def moved(Z: Array, k: int, b: int) -> Array:
     """CONV.2 as a matrix for each output row, (h, k·k·C, n·V − p): what the places (i, j, c) of the kernel see.
 
     Only the k copies that j takes are made; the rows that i takes turns through are read where they lie.
     """
     rows, C, T = Z.shape
-    L = T - 2 * (k // 2)
+    L = T - 2 * (k // 2) * b
     copies = threads.scratch("product", (rows, k, C, L), Z.dtype)
     for j in range(k):
-        copies[:, j] = Z[:, :, j : j + L]
+        copies[:, j] = Z[:, :, j * b : j * b + L]
     row, _, channel, place = copies.strides
     return view(copies, (rows - k + 1, k * k * C, L), (row, channel, place))
 
@@ -95,99 +102,100 @@ def few(C: int, M: int, k: int, P: int) -> bool:
     return k > 1 and k * k * C <= min(k * C + M, P)
 
 
-def columns(x: Array, k: int, rows: slice) -> Array:
+def columns(x: Array, k: int, rows: slice, b: int) -> Array:
     """U for the output rows `rows`, h of them, of a group x (n, C, H, W): (n, C·k·k, h·W)."""
     n, C, H, W = x.shape
     p, h = k // 2, rows.stop - rows.start
-    above, below = max(0, p - rows.start), max(0, rows.stop + p - H)
-    framed = threads.scratch("padded", (n, C, h + 2 * p, W + 2 * p), x.dtype)
+    above, below, edge = max(0, p - rows.start), max(0, rows.stop + p - H), p * b
+    framed = threads.scratch("padded", (n, C, h + 2 * p, W + 2 * edge), x.dtype)
     framed[:, :, :above] = framed[:, :, h + 2 * p - below :] = 0
-    framed[..., :p] = framed[..., W + p :] = 0
-    framed[:, :, above : h + 2 * p - below, p : W + p] = x[:, :, rows.start - p + above : rows.stop + p - below]
-    image, channel, row, place = framed.strides
-    whole_row = maps.void(W * place)
+    framed[..., :edge] = framed[..., W + edge :] = 0
+    framed[:, :, above : h + 2 * p - below, edge : W + edge] = x[:, :, rows.start - p + above : rows.stop + p - below]
+    image, channel, row, number = framed.strides
+    whole_row = maps.void(W * number)
     U = threads.scratch("product", (n, C, k, k, h), whole_row)
-    U[...] = np.ndarray(U.shape, whole_row, buffer=framed, strides=(image, channel, row, place, row))
+    U[...] = np.ndarray(U.shape, whole_row, buffer=framed, strides=(image, channel, row, b * number, row))
     return U.view(x.dtype).reshape(n, C * k * k, h * W)
 
 
-def correlate(Z: Array, w: Array, n: int, W: int) -> Array:
-    """CONV.2 and CONV.3: w ∗ x, (h, M, n, W), for Z (h + 2p, C, n·V + p); the next call takes its memory."""
-    M, C, k, _ = w.shape
-    h, T, V = Z.shape[0] - k + 1, Z.shape[2], W + k // 2
-    L = T - 2 * (k // 2)  # after the last column that belongs to an image
-    y = threads.scratch("sum", (h, M, n * V), Z.dtype)
-    if C < M and M >= 8:  # fewer rows to move before the product than after it
+def correlate(Z: Array, w: Array, y: Array, b: int) -> None:
+    """CONV.2 and CONV.3: y (n, M, h, W) = w ∗ x, for Z (h + 2p, C, n·V + p)."""
+    (M, C, k, _), (n, _, h, W) = w.shape, y.shape
+    T, V = Z.shape[2], W + k // 2 * b
+    L = T - 2 * (k // 2) * b  # after the last column that belongs to an image
+    out = y[0].swapaxes(0, 1) if n == 1 else threads.scratch("sum", (h, M, n * V), Z.dtype)
+    if M >= 8 and (C < M or (C == M and b > 1)):  # fewer rows to move before the product than after it
         kernel = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).reshape(M, k * k * C)  # m by (i, j, c)
-        np.matmul(kernel, moved(Z, k), out=y[:, :, :L])
+        np.matmul(kernel, moved(Z, k, b), out=out[:, :, :L])
     else:
         kernel = np.ascontiguousarray(w.transpose(3, 0, 2, 1)).reshape(k * M, k * C)  # (j, m) by (i, c)
         seen = view(Z, (h, k * C, T), Z.strides)
         R = np.matmul(kernel, seen, out=threads.scratch("product", (h, k * M, T), Z.dtype))
-        row, part, place = R.strides
-        shifted = view(R, (h, k, M, L), (row, M * part + place, part, place))  # a part, a place
-        np.add.reduce(shifted, axis=1, out=y[:, :, :L])
-    return y.reshape(h, M, n, V)[..., :W]
+        row, part, number = R.strides
+        shifted = view(R, (h, k, M, L), (row, M * part + b * number, part, number))  # a part, a place
+        if M < 8 or k == 1:
+            np.add.reduce(shifted, axis=1, out=out[:, :, :L])
+        else:  # faster one after the other
+            np.add(shifted[:, 0], shifted[:, 1], out=out[:, :, :L])
+            for j in range(2, k):
+                out[:, :, :L] += shifted[:, j]
+    if n > 1:
+        maps.whole_rows(y)[...] = maps.whole_rows(out.reshape(h, M, n, V)[..., :W].transpose(2, 1, 0, 3))
 
 
-def kernel_gradient(Z: Array, D: Array, k: int) -> Array:
+def kernel_gradient(Z: Array, D: Array, k: int, b: int) -> Array:
     """CONV.3 and CONV.2 back: dw (M, C, k, k) from Z (h + 2p, C, n·V + p) and D (h + 2p, M, n·V + p)."""
     p, C, M = k // 2, Z.shape[1], D.shape[1]
-    h, L = Z.shape[0] - 2 * p, Z.shape[2] - 2 * p
-    D = D[p : p + h, :, p : p + L]
+    h, L = Z.shape[0] - 2 * p, Z.shape[2] - 2 * p * b
+    D = D[p : p + h, :, p * b : p * b + L]
     if M >= 8:
-        dw = np.matmul(moved(Z, k), D.mT).sum(axis=0).reshape(k, k, C, M)  # (i, j, c) by m
+        dw = np.matmul(moved(Z, k, b), D.mT).sum(axis=0).reshape(k, k, C, M)  # (i, j, c) by m
         return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))
-    row, channel, place = Z.strides
-    seen = view(Z, (h, k, k * C, L), (row, place, channel, place))  # j, (i, c), t
+    row, channel, number = Z.strides
+    seen = view(Z, (h, k, k * C, L), (row, b * number, channel, number))  # j, (i, c), t
     dw = np.matmul(seen, D[:, None].mT).sum(axis=0).reshape(k, k, C, M)  # j, (i, c) by m
     return np.ascontiguousarray(dw.transpose(3, 2, 1, 0))
 
 
-def gradient(x: Array, dy: Array, D: Array | None, rows: slice, k: int) -> Array:
+def gradient(x: Array, dy: Array, D: Array | None, rows: slice, k: int, b: int) -> Array:
     """CONV.3 and CONV.2 back: dw for the output rows of a group, from U, or from Z and D; None makes D here."""
     (_, C, _, W), (n, M, H, _) = x.shape, dy.shape
     if few(C, M, k, H * W):
         dY = dy.reshape(n, M, H * W)[:, :, rows.start * W : rows.stop * W]
-        return np.matmul(dY, columns(x, k, rows).mT).sum(axis=0).reshape(M, C, k, k)
-    return kernel_gradient(padded(x, k, rows, "padded"), padded(dy, k, rows, "d padded") if D is None else D, k)
+        return np.matmul(dY, columns(x, k, rows, b).mT).sum(axis=0).reshape(M, C, k, k)
+    D = padded(dy, k, rows, "d padded", b) if D is None else D
+    return kernel_gradient(padded(x, k, rows, "padded", b), D, k, b)
 
 
-def cut(x: Array, w: Array, apart: bool) -> list[tuple[slice, slice]]:
+def cut(x: Array, w: Array, apart: bool, b: int) -> list[tuple[slice, slice]]:
     """Groups of images, and blocks of rows of large images, so that R, or U, fits a quarter of a tile.
 
     Within a group of a block's (not `apart`) the work is one thread's already: no more parts than that needs.
     """
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
-    row_bytes = k * max(M, C, k * C if few(C, M, k, H * W) else 0) * (W + k // 2) * x.itemsize
+    row_bytes = k * max(M, C, k * C if few(C, M, k, H * W) else 0) * (W + k // 2 * b) * x.itemsize
     images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, 4 * H * row_bytes)
     return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes)]
 
 
-def convolve(x: Array, w: Array, b: Array | None = None, apart: bool = False) -> Array:
+def convolve(x: Array, w: Array, bias: Array | None = None, apart: bool = False, b: int = 1) -> Array:
     """`forward` without its checks: the blocks that have convolutions call it for a group."""
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     y = output((N, M, H, W), x.dtype)
-    parts = cut(x, w, apart)
+    parts = cut(x, w, apart, b)
     Y = y.reshape(N, M, H * W)
-
-    def from_columns(index: int) -> None:
-        n, rows = parts[index]
-        y_rows = Y[n, :, rows.start * W : rows.stop * W]
-        np.matmul(w.reshape(M, -1), columns(x[n], k, rows), out=y_rows)  # CONV.1 to CONV.3
-        if b is not None:
-            y_rows += b[:, None]  # CONV.4
 
     def part(index: int) -> None:
         n, rows = parts[index]
-        Z = padded(x[n], k, rows, "padded")  # CONV.1
-        y_rows = correlate(Z, w, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.2, CONV.3
-        if b is None:
-            maps.whole_rows(y[n, :, rows])[...] = maps.whole_rows(y_rows)
+        if few(C, M, k, H * W):
+            y_rows = Y[n, :, rows.start * W : rows.stop * W]
+            np.matmul(w.reshape(M, -1), columns(x[n], k, rows, b), out=y_rows)  # CONV.1 to CONV.3
         else:
-            np.add(y_rows, b[:, None, None], out=y[n, :, rows])  # CONV.4
+            correlate(padded(x[n], k, rows, "padded", b), w, y[n, :, rows], b)  # CONV.1 to CONV.3
+        if bias is not None:
+            y[n, :, rows] += bias[:, None, None]  # CONV.4
 
-    threads.spread(from_columns if few(C, M, k, H * W) else part, len(parts))
+    threads.spread(part, len(parts))
     return y
 
 
@@ -201,25 +209,26 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         shaped("b", b, "M", M=M)
     taken(x=x)
 
-    return convolve(x, w, b, apart=True), Cache(x, params)
+    rows, beside = in_rows(x, order.beside(x)), order.beside(x)
+    y = convolve(rows, w, b, apart=True, b=beside)
+    return order.images(y, (len(x), M, *x.shape[2:]), beside), Cache(x, params)
 
 
-def convolve_back(dy: Array, x: Array, w: Array, apart: bool = False) -> tuple[Array, Array]:
-    """dx and dw: `backward` without its checks and without b, for a contiguous dy."""
-    W, k = x.shape[3], w.shape[3]
+def convolve_back(dy: Array, x: Array, w: Array, apart: bool = False, b: int = 1) -> tuple[Array, Array]:
+    """dx and dw: `backward` without its checks and without the bias, for a contiguous dy."""
+    k = w.shape[3]
     dx = output(x.shape, x.dtype)
-    parts = cut(x, w, apart)
+    parts = cut(x, w, apart, b)
     flipped = w[:, :, ::-1, ::-1].swapaxes(0, 1)
 
     def part(index: int) -> Array:
         n, rows = parts[index]
-        D = padded(dy[n], k, rows, "d padded")
+        D = padded(dy[n], k, rows, "d padded", b)
 
         # CONV.3 was y = w u, and u (CONV.2) the pixels in each place of the kernel: each factor receives dy times the
         # other. CONV.1 put zeros around x: what would arrive at them is not computed
-        dw = gradient(x[n], dy[n], D, rows, k)  # CONV.3, CONV.2
-        dx_rows = correlate(D, flipped, n.stop - n.start, W).transpose(2, 1, 0, 3)  # CONV.3, CONV.2, CONV.1
-        maps.whole_rows(dx[n, :, rows])[...] = maps.whole_rows(dx_rows)
+        dw = gradient(x[n], dy[n], D, rows, k, b)  # CONV.3, CONV.2
+        correlate(D, flipped, dx[n, :, rows], b)  # CONV.3, CONV.2, CONV.1
         return dw
 
     return dx, sum(threads.spread(part, len(parts)))
@@ -227,23 +236,24 @@ def convolve_back(dy: Array, x: Array, w: Array, apart: bool = False) -> tuple[A
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw, db), as `npattn.ops.conv2d.backward` does, and with its errors."""
-    x, (w, b) = cache
-    dy = checked(dy, cache)
-    dx, dw = convolve_back(dy, x, w, apart=True)
-    return dx, Params(dw, bias_gradient(dy, b))
+    x, (w, bias) = cache
+    b, dy = order.beside(x), checked(dy, cache)
+    dx, dw = convolve_back(in_rows(dy, b), in_rows(x, b), w, apart=True, b=b)
+    return order.images(dx, x.shape, b), Params(dw, bias_gradient(dy, bias))
 
 
 def backward_params(dy: Array, cache: Cache) -> Params:
     """The gradients (dw, db) alone, with the errors of `backward`."""
-    x, (w, b) = cache
-    dy = checked(dy, cache)
-    parts, k = cut(x, w, apart=True), w.shape[3]
+    x, (w, bias) = cache
+    b, dy = order.beside(x), checked(dy, cache)
+    x_rows, dy_rows, k = in_rows(x, b), in_rows(dy, b), w.shape[3]
+    parts = cut(x_rows, w, apart=True, b=b)
 
     def part(index: int) -> Array:
         n, rows = parts[index]
-        return gradient(x[n], dy[n], None, rows, k)  # CONV.3, CONV.2
+        return gradient(x_rows[n], dy_rows[n], None, rows, k, b)  # CONV.3, CONV.2
 
-    return Params(sum(threads.spread(part, len(parts))), bias_gradient(dy, b))
+    return Params(sum(threads.spread(part, len(parts))), bias_gradient(dy, bias))
 
 
 def checked(dy: Array, cache: Cache) -> Array:
@@ -252,13 +262,17 @@ def checked(dy: Array, cache: Cache) -> Array:
     floating(dy=dy, x=x)
     N, _, H, W = x.shape
     same_shape("dy", dy, (N, w.shape[0], H, W), "the output y")
-    return contiguous(dy)
+    return order.alike(dy, order.beside(x))
 
 
-def bias_gradient(dy: Array, b: Array | None) -> Array | None:
-    """CONV.4 broadcast b over images and pixels: its gradient is the sum over both."""
-    if b is None:
+def in_rows(x: Array, b: int) -> Array:
+    """x (N, C, H, W), b of its images side by side, as (a, C, H, W·b), a view."""
+    return order.planes(x).reshape(len(x) // b, *x.shape[1:3], -1)
+
+
+def bias_gradient(dy: Array, bias: Array | None) -> Array | None:
+    """CONV.4 broadcast the bias over images and pixels: its gradient is the sum over both."""
+    if bias is None:
         return None
-    N, M, H, W = dy.shape
     with threads.blas_held:  # how BLAS would share a sum among its threads decides the last bits
-        return maps.pixel_sum(dy.reshape(N, M, H * W)).sum(axis=0)  # CONV.4
+        return maps.pixel_sum(order.planes(dy)).sum(axis=0)  # CONV.4

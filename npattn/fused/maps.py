@@ -1,8 +1,9 @@
 """What the blocks reduce x to: numbers per channel, and maps over the pixels.
 
-X (n, C, P)   a group of n images, P = H·W pixels        a tile U (n, C, T): some pixels of all their channels
+X (n, C, P·b)   a group of n images, or one of b side by side (order.py), P = H·W pixels
+a tile U        some pixels of all their channels
 
-GAP.1, GMP.1, GMP.2       pixel_mean, pixel_mean_max     one pass over X, a few channels at a time
+GAP.1, GMP.1, GMP.2       image_sum, pixel_mean_max      one pass over X, a few channels at a time
 CMEAN.1, CMAX.1, CMAX.2   channel_mean_max               a tile, read from cache three times
 SIG.2                     sigmoid
 """
@@ -17,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from npattn.backend import Array
-from npattn.fused import threads, tiles
+from npattn.fused import order, threads, tiles
 
 
 @contextlib.contextmanager
@@ -80,37 +81,70 @@ def pixel_sum(X: Array) -> Array:
     return pixel_dot(X, np.ones((1, 1, X.shape[2]), dtype=X.dtype))
 
 
-def pixel_mean(X: Array) -> Array:
-    """GAP.1: the mean over the pixels, (n, C)."""
-    return pixel_sum(X) / X.shape[2]
+def image_sum(X: Array, b: int) -> Array:
+    """Σ over the pixels of each image, (n, C, b)."""
+    if b == 1:
+        return pixel_sum(X)[..., None]
+    X = order.pixels(X, b)
+    return (np.ones((1, X.shape[2]), dtype=X.dtype) @ X)[:, :, 0]
 
 
-def add_pixel_dot(total: Array, X: Array, D: Array) -> None:
-    """total (n, C) += Σ over the pixels of X · D, a few channels at a time, by several threads if X is a lone group."""
+def image_dot(X: Array, D: Array, b: int) -> Array:
+    """Σ over the pixels of X · D for each image, (n, C, b); D (n, C, P·b), or (n, 1, P·b) for all channels."""
+    if b == 1:
+        return pixel_dot(X, D)[..., None]
+    X, D = order.pixels(X, b), order.pixels(D, b)
+    total = np.zeros((*X.shape[:2], b), dtype=X.dtype)
+    for q in tiles.even(X.shape[2], PIECE):
+        total += np.einsum("ncpb,ndpb->ncb" if D.shape[1] == 1 else "ncpb,ncpb->ncb", X[:, :, q], D[:, :, q])
+    return total
+
+
+PIECE = 256
+"""Numbers that are added one after another, in float32: the error grows with them."""
+
+
+def channel_dot(X: Array, g: Array, b: int, out: Array) -> None:
+    """out (n, P·b) = Σ over the channels of X · g, g (n, C, b)."""
+    if b == 1:
+        np.matmul(g.mT, X, out=out[:, None])
+    else:
+        np.einsum("ncpb,ncb->npb", order.pixels(X, b), g, out=order.pixels(out, b))
+
+
+def add_image_dot(total: Array, X: Array, D: Array, b: int) -> None:
+    """total (n, C, b) += Σ over the pixels of X · D, a few channels at a time, by several threads if X is alone."""
     blocks = tiles.rows(X.shape[1], X[:, 0].nbytes)
 
-    def block(b: int) -> None:
-        total[:, blocks[b]] += pixel_dot(X[:, blocks[b]], D)
+    def block(index: int) -> None:
+        total[:, blocks[index]] += image_dot(X[:, blocks[index]], D, b)
 
     threads.spread(block, len(blocks))
 
 
-def pixel_mean_max(X: Array, mean: Array, top: Array) -> Array:
-    """Write the mean over the pixels and the maximum, each (n, C), in one pass.
+def pixel_mean_max(X: Array, b: int, mean: Array, top: Array) -> Array:
+    """Write the mean over the pixels and the maximum, each (n, C, b), in one pass.
 
-    Returns the place of the first pixel that has the maximum, in X (n, C, P) read as one row.
+    Returns the place of the first pixel that has the maximum, in X (n, C, P·b) read as one row.
     """
-    n, C, P = X.shape
-    place = np.empty((n, C), dtype=np.intp)
-    blocks = tiles.rows(C, n * P * X.itemsize)
+    n, C, L = X.shape
+    place = np.empty((n, C, b), dtype=np.intp)
+    blocks = tiles.rows(C, n * L * X.itemsize)
 
-    def block(b: int) -> None:
-        c = blocks[b]
-        mean[:, c] = pixel_mean(X[:, c])  # GAP.1, while the block is on its way into the cache
-        np.argmax(X[:, c], axis=2, out=place[:, c])  # GMP.1, from the cache
+    def block(index: int) -> None:
+        c = blocks[index]
+        mean[:, c] = image_sum(X[:, c], b) / (L // b)  # GAP.1, while the block is on its way into the cache
+        if b == 1:
+            np.argmax(X[:, c], axis=2, out=place[:, c, 0])  # GMP.1, from the cache
+        else:
+            U = X[:, c].reshape(-1, L // b, b)
+            place[:, c] = first_largest(U, np.maximum.reduce(U, axis=1)).reshape(n, -1, b)  # GMP.1
 
     threads.spread(block, len(blocks))
-    place += np.arange(0, n * C * P, P).reshape(n, C)
+    if b > 1:
+        place *= b
+        place += np.arange(b)
+    place += np.arange(0, n * C * L, L).reshape(n, C, 1)
     top[...] = X.reshape(-1)[place]  # GMP.2
     return place
 
@@ -119,22 +153,28 @@ def channel_mean_max(U: Array, mean: Array, top: Array, first: Array | None) -> 
     """Write the mean over the channels, the maximum, and the first channel that has it, each (n, T), for a tile.
 
     None for the last one leaves it out: only a backward needs it, and it takes a third of the time.
-
-    An argmax across rows is slow in NumPy. Instead the tile is compared with its maximum, each hit in channel c is
-    written as C − 1 − c, in one byte where C ≤ 256, and the largest number at a pixel names the first channel.
     """
     C = U.shape[1]
     np.matmul(np.full(C, 1 / C, dtype=U.dtype), U, out=mean)  # CMEAN.1
     np.maximum.reduce(U, axis=1, out=top)  # CMAX.2: a NaN counts as largest
-    if first is None:
-        return
+    if first is not None:
+        first[...] = first_largest(U, top)  # CMAX.1
+
+
+def first_largest(U: Array, top: Array) -> Array:
+    """Which of the K numbers of U (n, K, T) is the first that is `top` (n, T), the largest of them.
+
+    An argmax across rows is slow in NumPy. Instead U is compared with the maxima, each hit at k is written as
+    K − 1 − k, in one byte where K ≤ 256, and the largest number names the first one.
+    """
+    K = U.shape[1]
     hit = np.equal(U, top[:, None], out=threads.scratch("hit", U.shape, np.bool_))
     if math.isnan(np.maximum.reduce(top, axis=None)):  # NaN equals nothing, itself included
         hit |= np.isnan(U)
-    left = np.arange(C - 1, -1, -1, dtype=np.min_scalar_type(C - 1))
+    left = np.arange(K - 1, -1, -1, dtype=np.min_scalar_type(K - 1))
     code = hit.view(np.uint8)
-    code = np.multiply(code, left[:, None], out=code if C <= 256 else None)
-    np.subtract(C - 1, np.maximum.reduce(code, axis=1), out=first, dtype=first.dtype)  # CMAX.1
+    code = np.multiply(code, left[:, None], out=code if K <= 256 else None)
+    return np.subtract(K - 1, np.maximum.reduce(code, axis=1), dtype=np.intp)
 
 
 def places(i: Array, C: int, P: int, start: int) -> Array:
@@ -153,11 +193,13 @@ def add_at(D: Array, places: Array, d: Array) -> None:
     D.reshape(-1)[places] += d
 
 
-def sum_at_channel(i: Array, d: Array, C: int) -> Array:
-    """Σ of d (n, P) over the pixels whose channel is c, (n, C): the backward of CMAX.2 and a sum over the pixels."""
+def sum_at_channel(i: Array, d: Array, C: int, b: int) -> Array:
+    """Σ of d (n, P·b) over the pixels whose channel is c, (n, C, b): the backward of CMAX.2, and a sum over pixels."""
     n = i.shape[0]
-    flat = i + np.arange(0, n * C, C)[:, None] if n > 1 else i
-    return np.bincount(flat.reshape(-1), d.reshape(-1), n * C).reshape(n, C).astype(d.dtype)
+    at = order.pixels(i, b) * b + np.arange(b) if b > 1 else i
+    if n > 1:
+        at = at + np.arange(0, n * C, C)[:, None]
+    return np.bincount(at.reshape(-1), d.reshape(-1), n * C * b).reshape(n, C, b).astype(d.dtype)
 
 
 def sigmoid(a: Array) -> Array:
@@ -174,6 +216,6 @@ def sigmoid(a: Array) -> Array:
 def unless(blocked: Array, d: Array, out: Array) -> None:
     """out = d, but 0 where `blocked`, whatever d is there: d's bits masked by blocked − 1, 0 or all ones."""
     bits = np.dtype(f"i{d.itemsize}")
-    mask = threads.scratch("mask", d.shape, bits)
+    mask = threads.scratch("mask", blocked.shape, bits)
     mask[...] = blocked.view(np.int8) - np.int8(1)
     np.bitwise_and(mask, d.view(bits), out=out.view(bits))

@@ -15,6 +15,9 @@ first, so that W is even.
 The right one of a pair is the maximum where f[t + 1] > f[t], the lower pair where pairs[t + W] > pairs[t]: a tie stays
 with the first. Both answers are bytes, and what is done with them is done to two columns at a time, as one number of 16
 bits: BOTH is 1 in either byte, RIGHT in that of the right column.
+
+Of images side by side (order.py) a window's four pixels are four rows of b numbers, x (C, h, 2, v, 2, b): all loops are
+long without more ado, and the bytes are made place by place.
 """
 
 from __future__ import annotations
@@ -26,9 +29,9 @@ import numpy as np
 
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import contiguous, kept, maps, taken, threads, tiles
+from npattn.fused import kept, maps, order, taken, threads, tiles
 from npattn.layer import keeps_cache
-from npattn.ops.pooling import MeanCache, global_avg_pool_backward, some_pixels
+from npattn.ops.pooling import some_pixels
 
 __all__ = [
     "MaxCache",
@@ -43,9 +46,15 @@ BOTH = np.uint16(257)
 RIGHT, LEFT_BIT = (np.uint16(256), np.uint16(0)) if sys.byteorder == "little" else (np.uint16(1), np.uint16(8))
 
 
-class MaxCache(NamedTuple):
-    blocked: Array | None  # bool, (N, C, 2·(H//2), 2·(W//2)): False at the first maximum of each window
+class MeanCache(NamedTuple):
     shape: tuple[int, ...]  # of x
+    b: int  # images side by side
+
+
+class MaxCache(NamedTuple):
+    blocked: Array | None  # bool, (N, C, 2·(H//2), 2·(W//2)), in the order of x: False at each window's first maximum
+    shape: tuple[int, ...]  # of x
+    b: int  # images side by side
 
 
 def global_avg_pool_forward(x: Array) -> tuple[Array, MeanCache]:
@@ -53,14 +62,25 @@ def global_avg_pool_forward(x: Array) -> tuple[Array, MeanCache]:
     floating(x=x)
     N, C, H, W = some_pixels(x)
     taken(x=x)
-    X, y = x.reshape(N, C, H * W), np.empty((N, C), dtype=x.dtype)
-    groups = tiles.images(N, C * H * W * x.itemsize)
+    X, b = order.planes(x), order.beside(x)
+    y = np.empty((N // b, C, b), dtype=x.dtype)
+    groups = tiles.images(N // b, C * H * W * b * x.itemsize)
 
     def group(index: int) -> None:
-        y[groups[index]] = maps.pixel_mean(X[groups[index]])  # GAP.1
+        y[groups[index]] = maps.image_sum(X[groups[index]], b) / (H * W)  # GAP.1
 
     threads.spread(group, len(groups))
-    return y, MeanCache((N, C, H, W))
+    return order.by_image(y), MeanCache((N, C, H, W), b)
+
+
+def global_avg_pool_backward(dy: Array, cache: MeanCache) -> Array:
+    """Return dx, as `npattn.ops.pooling.global_avg_pool_backward` does, and with its errors."""
+    floating(dy=dy)
+    (N, C, H, W), b = cache
+    same_shape("dy", dy, (N, C), "the output y")
+    dx = order.output((N, C, H, W), dy.dtype, b)
+    order.pixels(order.planes(dx), b)[...] = order.by_plane(dy / (H * W), b)[:, :, None]  # GAP.1
+    return dx
 
 
 def in_windows(x: Array) -> Array:
@@ -104,6 +124,8 @@ def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
     if H < 2 or W < 2:
         raise ValueError(f"x: expected H and W of at least 2 for a 2×2 window, got {(N, C, H, W)}")
     taken(x=x)
+    if order.side_by_side(x):
+        return windows_side_by_side(x)
     h, v = H // 2, W // 2
     y = np.empty((N, C, h, v), dtype=x.dtype)
     blocked = np.empty((N, C, h, 2, v), dtype=np.uint16) if keeps_cache() else None  # two columns each
@@ -134,20 +156,69 @@ def max_pool_2x2_forward(x: Array) -> tuple[Array, MaxCache]:
 
     threads.spread(group, len(groups))
     flags = None if blocked is None else blocked.view(np.bool_).reshape(N, C, 2 * h, 2 * v)
-    return y, MaxCache(flags, (N, C, H, W))
+    return y, MaxCache(flags, (N, C, H, W), 1)
+
+
+def in_places(x: Array) -> Array:
+    """WIN.1: images side by side without an odd last row or column, as (C, h, 2, v, 2, b), a view."""
+    N, C, H, W = x.shape
+    return order.flat(x).reshape(C, H, W, N)[:, : H // 2 * 2, : W // 2 * 2].reshape(C, H // 2, 2, W // 2, 2, N)
+
+
+def windows_side_by_side(x: Array) -> tuple[Array, MaxCache]:
+    """`max_pool_2x2_forward` for images that lie so."""
+    N, C, H, W = x.shape
+    h, v = H // 2, W // 2
+    U, Y = in_places(x), np.empty((C, h, v, N), dtype=x.dtype)
+    blocked = np.empty(U.shape, dtype=np.bool_) if keeps_cache() else None
+    groups = tiles.images(C, H * W * N * x.itemsize)
+
+    def group(index: int) -> None:
+        c = groups[index]
+        left, right = U[c, ..., 0, :], U[c, ..., 1, :]
+        pairs = np.maximum(left, right, out=threads.scratch("pairs", left.shape, x.dtype))
+        upper, lower = pairs[:, :, 0], pairs[:, :, 1]
+        np.maximum(upper, lower, out=Y[c])  # MAX2.2
+        if blocked is None:
+            return
+
+        nan = bool(np.isnan(Y[c]).any())
+        on_right = threads.scratch("right", left.shape, np.bool_)
+        below = threads.scratch("lower", upper.shape, np.bool_)
+        larger(right, left, nan, out=on_right)
+        larger(lower, upper, nan, out=below)
+        for row in (0, 1):
+            np.logical_or(on_right[:, :, row], below, out=blocked[c, :, row, :, 0])  # MAX2.1
+            np.less_equal(on_right[:, :, row], below, out=blocked[c, :, row, :, 1])  # MAX2.1: not right, or other row
+            np.logical_not(below, out=below)
+
+    threads.spread(group, len(groups))
+    flags = None if blocked is None else order.images(blocked, (N, C, 2 * h, 2 * v), N)
+    return order.images(Y, (N, C, h, v), N), MaxCache(flags, (N, C, H, W), N)
 
 
 def max_pool_2x2_backward(dy: Array, cache: MaxCache) -> Array:
     """Return dx, as `npattn.ops.pooling.max_pool_2x2_backward` does, and with its errors."""
     floating(dy=dy)
-    N, C, H, W = cache.shape
+    (N, C, H, W), b = cache.shape, cache.b
     h, v = H // 2, W // 2
     same_shape("dy", dy, (N, C, h, v), "the output y")
-    dy = contiguous(dy)
-    dx = np.empty((N, C, H, W), dtype=dy.dtype)
+    dy, dx, blocked = order.alike(dy, b), order.output((N, C, H, W), dy.dtype, b), kept(cache.blocked)
     dx[:, :, 2 * h :] = 0  # an odd last row or column belongs to no window
     dx[:, :, :, 2 * v :] = 0
-    groups, blocked = tiles.images(N, C * H * W * dy.itemsize), kept(cache.blocked)
+    if b > 1:
+        places, flags = in_places(dx), in_places(blocked)
+        wide = order.flat(dy).reshape(C, h, 1, v, 1, N)
+        channels = tiles.images(C, H * W * N * dy.itemsize)
+
+        def some_channels(index: int) -> None:
+            c = channels[index]
+            maps.unless(flags[c], wide[c], places[c])  # MAX2.2, MAX2.1, WIN.1
+
+        threads.spread(some_channels, len(channels))
+        return dx
+
+    groups = tiles.images(N, C * H * W * dy.itemsize)
 
     def group(index: int) -> None:
         n = groups[index]

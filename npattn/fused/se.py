@@ -1,6 +1,7 @@
 """Squeeze-and-excitation in two passes over x, and two more back.
 
-    X (n, C, P)   dY, dX as X   w1 (R, C)   w2 (C, R)        P = H·W, a group of n images
+    X (n, C, P·b)   dY, dX as X   w1 (R, C)   w2 (C, R)
+    P = H·W, a group of n images, or one of b side by side (order.py)
 
     forward                                                                     reads      writes
       SE.1         s = (1/P) Σ_pixels X, by BLAS                                x
@@ -24,8 +25,7 @@ import numpy as np
 from npattn.attention.se import Params
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import contiguous, maps, mlp, taken, threads, tiles
-from npattn.fused.memory import output
+from npattn.fused import maps, mlp, order, taken, threads, tiles
 from npattn.fused.threads import add_up
 from npattn.ops.pooling import some_pixels
 
@@ -48,32 +48,32 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     some_pixels(x)
     taken(x=x)
 
-    P = H * W
-    X, y, g = x.reshape(N, C, P), output((N, C, P), x.dtype), np.empty((N, C), dtype=x.dtype)
-    groups = tiles.images(N, C * P * x.itemsize)
+    P, b = H * W, order.beside(x)
+    X, y, g = order.planes(x), order.output(x.shape, x.dtype, b), np.empty((N // b, C, b), dtype=x.dtype)
+    Y, groups = order.planes(y), tiles.images(N // b, C * P * b * x.itemsize)
 
     def group(index: int) -> mlp.Cache:
         n = groups[index]
         blocks = tiles.rows(C, X[n, 0].nbytes)
         s = np.empty_like(g[n])
 
-        def squeeze(b: int) -> None:
-            s[:, blocks[b]] = maps.pixel_mean(X[n, blocks[b]])  # SE.1
+        def squeeze(t: int) -> None:
+            s[:, blocks[t]] = maps.image_sum(X[n, blocks[t]], b) / P  # SE.1
 
         threads.spread(squeeze, len(blocks))
-        a, fc = mlp.forward(s, w1, w2)  # SE.2, SE.3, SE.4
-        g[n] = maps.sigmoid(a)  # SE.5
+        a, fc = mlp.forward(order.by_image(s), w1, w2)  # SE.2, SE.3, SE.4
+        g[n] = order.by_plane(maps.sigmoid(a), b)  # SE.5
 
-        def scale(b: int) -> None:
-            c = blocks[-1 - b]  # backwards: the last block read is still in the cache
-            np.multiply(X[n, c], g[n, c, None], out=y[n, c])  # SE.6
+        def scale(t: int) -> None:
+            c = blocks[-1 - t]  # backwards: the last block read is still in the cache
+            np.multiply(order.pixels(X[n, c], b), g[n, c, None], out=order.pixels(Y[n, c], b))  # SE.6
 
         threads.spread(scale, len(blocks))
         return fc
 
     with maps.long_rows(P):
         caches = threads.spread(group, len(groups))
-    return y.reshape(N, C, H, W), Cache(x, g, caches)
+    return y, Cache(x, order.by_image(g), caches)
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
@@ -83,32 +83,33 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     same_shape("dy", dy, x.shape, "the output y")
 
     N, C, H, W = x.shape
-    P = H * W
-    X, dY, dx = x.reshape(N, C, P), contiguous(dy).reshape(N, C, P), output((N, C, P), x.dtype)
-    groups = tiles.images(N, C * P * x.itemsize)
+    P, b = H * W, order.beside(x)
+    dx, g = order.output(x.shape, x.dtype, b), order.by_plane(g, b)
+    X, dY, dX = order.planes(x), order.planes(order.alike(dy, b)), order.planes(dx)
+    groups = tiles.images(N // b, C * P * b * x.itemsize)
 
     def group(index: int) -> tuple[Array, Array]:
         n = groups[index]
         blocks = tiles.rows(C, X[n, 0].nbytes)
         dg = np.empty_like(g[n])
 
-        def gate(b: int) -> None:
-            dg[:, blocks[b]] = maps.pixel_dot(dY[n, blocks[b]], X[n, blocks[b]])  # SE.6
+        def gate(t: int) -> None:
+            dg[:, blocks[t]] = maps.image_dot(X[n, blocks[t]], dY[n, blocks[t]], b)  # SE.6
 
         threads.spread(gate, len(blocks))
         da = dg * g[n] * (1 - g[n])  # SE.5
-        ds, dw1, dw2 = mlp.backward(da, caches[index])  # SE.4, SE.3, SE.2
-        share = ds / P
+        ds, dw1, dw2 = mlp.backward(order.by_image(da), caches[index])  # SE.4, SE.3, SE.2
+        share = order.by_plane(ds, b) / P
 
-        def both(b: int) -> None:
-            c = blocks[-1 - b]
-            direct = threads.scratch("tile", dY[n, c].shape, x.dtype)
-            np.multiply(dY[n, c], g[n, c, None], out=direct)  # SE.6
-            np.add(direct, share[:, c, None], out=dx[n, c])  # SE.1
+        def both(t: int) -> None:
+            c = blocks[-1 - t]
+            dY_c = order.pixels(dY[n, c], b)
+            direct = np.multiply(dY_c, g[n, c, None], out=threads.scratch("tile", dY_c.shape, x.dtype))  # SE.6
+            np.add(direct, share[:, c, None], out=order.pixels(dX[n, c], b))  # SE.1
 
         threads.spread(both, len(blocks))
         return dw1, dw2
 
     with maps.long_rows(P):
         dw1, dw2 = add_up(threads.spread(group, len(groups)))
-    return dx.reshape(N, C, H, W), Params(dw1, dw2)
+    return dx, Params(dw1, dw2)
