@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -92,7 +91,7 @@ def test_a_step_on_noise_finds_it_to_the_last_digits():
 def test_a_batch_norm_that_cannot_gather_is_told():
     rng = np.random.default_rng(3)
     model = network(TrainConfig(fused=False))
-    task = Task(rng.integers(0, 256, (4, 28, 28), dtype=np.uint8), rng.integers(0, 10, 4), None, 0.5, None)
+    task = Task(rng.integers(0, 256, (4, 28, 28), dtype=np.uint8), rng.integers(0, 10, 4), None, 0.5)
     work(model, task)
     with pytest.raises(
         RuntimeError, match=r"BatchNorm2d\(16\): expected the fused path in a shared batch, took the te"
@@ -238,17 +237,14 @@ def test_shares_differ_by_one_digit_at_most(monkeypatch):
     class Paper:
         """A worker that only reads what it is sent."""
 
-        def __init__(self, config, threads):
-            self.line = self
+        def __init__(self, config, threads): ...
 
-        there = staticmethod(contextlib.nullcontext)
-        poll = staticmethod(lambda: True)
         close = staticmethod(lambda: None)
 
-        def send(self, task):
+        def give(self, task, params):
             noted(None, task)
 
-        def recv(self):
+        def done(self):
             return Done(np.float32(0), 0, {})
 
     monkeypatch.setattr("npattn.training.team.Worker", Paper)

@@ -5,10 +5,12 @@ one. Processes do not. Each has the same weights, takes its share of the digits 
 it finds is a share's own loss and gradients; the batch's are their sums.
 
     this process                                    a worker (worker.py)
-      weights, digits, labels, how to move them  →    Task
+      digits, labels, how to move them           →    Task
+      weights                                    →    read where both see them (Board)
       work on the first share                         work on another one
         batch norm: rows of its groups           ↔      rows of its groups             (npattn/fused/shares.py)
-      loss, gradients: added up in order         ←    Done
+      loss                                       ←    sent back
+      gradients: added up in order               ←    written where both see them (Board)
 
 The optimiser's step, the checks and all that is written stay here. A worker keeps nothing from step to step, and ends
 when its pipe does, however this process came to its end.
@@ -18,14 +20,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import mmap
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import NamedTuple, Self
+from typing import IO, NamedTuple, Self
 
 import numpy as np
 
@@ -36,8 +40,9 @@ from npattn.nested import Sequential, leaves
 from npattn.ops import loss
 from npattn.ops.batch_norm import BatchNorm2d
 from npattn.training.batches import Moves, batch, moved
-from npattn.training.settings import TrainConfig, TrainingError
+from npattn.training.settings import TrainConfig, TrainingError, network
 
+MEMORY_FILES = hasattr(os, "memfd_create")
 PATIENCE = 0.002  # seconds; waking a sleeping process takes as long as a small layer, so first it looks for this long
 
 
@@ -52,7 +57,6 @@ class Task(NamedTuple):
     labels: np.ndarray  # (n)
     moves: Moves | None  # how to move the digits first
     weight: float  # n / N: what the mean over the share counts in that over the batch
-    params: dict[str, Array] | None  # None: the model's own
 
 
 class Done(NamedTuple):
@@ -60,7 +64,7 @@ class Done(NamedTuple):
 
     loss: Array  # its part of the batch's mean
     right: int  # digits that were classified rightly
-    grads: dict[str, Array]  # of that part
+    grads: Mapping[str, Array]  # of that part
 
     def plus(self, other: Done) -> Done:
         """What both shares gave together."""
@@ -82,9 +86,6 @@ def work(model: Sequential, task: Task, gather: Gather | None = None) -> Done:
 
     Raises RuntimeError if a batch normalisation that should have gathered took the textbook path, which cannot.
     """
-    if task.params is not None:
-        for key, value in task.params.items():
-            model.params[key] = value
     images = task.images if task.moves is None else moved(task.images, task.moves)
     x, t = batch(model, images, task.labels)
     with np.errstate(all="ignore"), contextlib.nullcontext() if gather is None else gathering(gather):
@@ -115,27 +116,81 @@ def received_rows(line: Connection, like: Array) -> Array:
     return np.frombuffer(soon(line).recv_bytes(), like.dtype).reshape(-1, like.shape[1])
 
 
+class Board:
+    """A network's weights and its gradients in memory that two processes see: a pipe takes as long as a layer for them.
+
+    Parameters
+    ----------
+    params
+        The weights, for their keys and shapes.
+    file
+        The memory, as `shared_file` makes it.
+    """
+
+    def __init__(self, params: Mapping[str, Array], file: IO[bytes]) -> None:
+        memory = mmap.mmap(file.fileno(), 2 * sum(value.nbytes for value in params.values()))
+        start = 0
+        both: list[dict[str, np.ndarray]] = []
+        for _ in ("params", "grads"):
+            views = {}
+            for key, value in params.items():
+                views[key] = np.ndarray(value.shape, value.dtype, buffer=memory, offset=start)
+                start += value.nbytes
+            both.append(views)
+        self.params, self.grads = both
+
+
+@contextlib.contextmanager
+def shared_file(params: Mapping[str, Array]) -> Iterator[IO[bytes]]:
+    """A file without a name, as large as a Board for these weights; in memory alone where the system can."""
+    with os.fdopen(os.memfd_create("npattn"), "w+b") if MEMORY_FILES else tempfile.TemporaryFile() as file:
+        file.write(bytes(2 * sum(value.nbytes for value in params.values())))  # now, while a full disk is an error
+        file.flush()
+        yield file
+
+
+def put(values: Mapping[str, Array], places: Mapping[str, Array]) -> None:
+    """Write the values into the arrays of the same names."""
+    for key, place in places.items():
+        place[...] = values[key]
+
+
 class Worker:
-    """A process beside this one, which starts at once, and the pipe to it.
+    """A process beside this one, which starts at once, the pipe to it, and the board that both see.
 
     It finds modules where this process does. It hears no Ctrl-C: this process does, and lets the step come to its end.
     """
 
     def __init__(self, config: TrainConfig, threads: int) -> None:
         self.line, theirs = Pipe()
-        command = [sys.executable, "-P", "-m", "npattn.training.worker", str(theirs.fileno())]
+        params = network(config).params
         places = os.pathsep.join(place or os.getcwd() for place in sys.path)
-        with theirs:
+        with theirs, shared_file(params) as file:
+            self.board = Board(params, file)
+            numbers = theirs.fileno(), file.fileno()
+            command = [sys.executable, "-P", "-m", "npattn.training.worker", *map(str, numbers)]
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": places},
-                pass_fds=[theirs.fileno()],
+                pass_fds=numbers,
                 start_new_session=True,
             )
         with self.there():
             self.line.send((dataclasses.asdict(config), threads))
+
+    def give(self, task: Task, params: Mapping[str, Array]) -> None:
+        """Let it work on a share, with these weights."""
+        put(params, self.board.params)
+        with self.there():
+            self.line.send(task)
+
+    def done(self) -> Done:
+        """What it gave, once it is done. The gradients are the board's: the next share's take their place."""
+        with self.there():
+            loss, right = soon(self.line).recv()
+        return Done(loss, right, self.board.grads)
 
     @contextlib.contextmanager
     def there(self) -> Iterator[None]:
@@ -213,21 +268,19 @@ class Team:
         count = min(N, self.processes)
         first, *others = (slice(i * N // count, (i + 1) * N // count) for i in range(count))
 
-        def task(n: slice, params: dict[str, Array] | None) -> Task:
+        def task(n: slice) -> Task:
             part = None if moves is None else Moves(*(array[n] for array in moves))
-            return Task(images[n], labels[n], part, (n.stop - n.start) / N, params)
+            return Task(images[n], labels[n], part, (n.stop - n.start) / N)
 
         if not others:
-            return work(model, task(first, None))
-        workers = self.workers[: len(others)]
+            return work(model, task(first))
+        workers, params = self.workers[: len(others)], dict(model.params)
         for worker, n in zip(workers, others, strict=True):
-            with worker.there():
-                worker.line.send(task(n, dict(model.params)))
+            worker.give(task(n), params)
         with at_most(self.threads):
-            total = work(model, task(first, None), lambda rows: gathered(rows, workers))
+            total = work(model, task(first), lambda rows: gathered(rows, workers))
         for worker in workers:
-            with worker.there():
-                total = total.plus(soon(worker.line).recv())
+            total = total.plus(worker.done())
         for key, gradient in total.grads.items():
             model.grads[key] = gradient
         return total

@@ -1,18 +1,19 @@
-"""The process that works on a share of each batch: `python -m npattn.training.worker PIPE`. See team.py."""
+"""The process that works on a share of each batch: `python -m npattn.training.worker PIPE BOARD`. See team.py."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from npattn.backend import Array
 from npattn.fused.threads import blas_held, set_num_threads
 from npattn.training.settings import TrainConfig, network
-from npattn.training.team import received_rows, send_rows, soon, work
+from npattn.training.team import Board, put, received_rows, send_rows, soon, work
 
 
 @contextlib.contextmanager
@@ -25,12 +26,16 @@ def while_there() -> Iterator[None]:
 
 
 @blas_held
-def serve(line: Connection) -> NoReturn:
-    """Do the tasks that come through the pipe, one after another, until it is closed."""
+def serve(line: Connection, file: IO[bytes]) -> NoReturn:
+    """Do the tasks that come through the pipe, one after another, until it is closed; weights are on the board."""
     with while_there():
         settings, threads = line.recv()
     set_num_threads(threads)
     model = network(TrainConfig(**settings))
+    with file:
+        board = Board(model.params, file)
+    for key, place in board.params.items():
+        model.params[key] = place
 
     def gather(rows: Array) -> Array:
         with while_there():
@@ -41,11 +46,12 @@ def serve(line: Connection) -> NoReturn:
         with while_there():
             task = soon(line).recv()
         done = work(model, task, gather)
+        put(done.grads, board.grads)
         with while_there():
-            line.send(done)
+            line.send((done.loss, done.right))
 
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):  # the run hears them, and comes to the end of its step
         signal.signal(number, signal.SIG_IGN)
-    serve(Connection(int(sys.argv[1])))
+    serve(Connection(int(sys.argv[1])), os.fdopen(int(sys.argv[2]), "r+b"))
