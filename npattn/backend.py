@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -212,4 +212,4 @@ def to_numpy(array: Array) -> np.ndarray:
 def quiet() -> AbstractContextManager[Any]:
     """Within, NumPy does not warn of an overflow or of ∞ − ∞. Where `numpy.errstate` says "raise", it still raises."""
     warns: Any = {kind: "ignore" for kind, action in np.geterr().items() if action == "warn"}
-    return np.errstate(**warns)
+    return np.errstate(**warns) if warns else nullcontext()

@@ -8,6 +8,7 @@ pair comes in two forms, textbook and fused; `self.pair` is the module of the on
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import math
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -56,6 +57,10 @@ def keep_caches() -> Iterator[None]:
         yield
     finally:
         _keep_cache.reset(token)
+
+
+module = functools.cache(importlib.import_module)
+"""A module by its name, asked for at every call."""
 
 
 class Options(TypedDict, total=False):
@@ -184,7 +189,7 @@ class Layer:
         ValueError
             If its shape does not fit.
         """
-        floating(x=x, **self.params)
+        xp = floating(x=x, **self.params)
         if x is None:
             raise TypeError("x: expected an array, got None")
         if self.input_axes is not None:
@@ -196,7 +201,7 @@ class Layer:
             y, cache = self.pair.run(self, x) if self.varied else self.run(x)
         if _keep_cache.get():
             self._cache = cache
-            self._y = (array_module(y), y.dtype, tuple(y.shape))
+            self._y = (xp, y.dtype, tuple(y.shape))
         else:
             self._no_cache = (
                 "backward after a forward under npattn.no_grad(), which keeps no cache: run forward outside of it"
@@ -210,7 +215,7 @@ class Layer:
             return
         room = self.room
         if self.fused and not self.varied:
-            fused = importlib.import_module("npattn.fused")  # not before it is used: npattn imports as fast as NumPy
+            fused = module("npattn.fused")  # not before it is used: npattn imports as fast as NumPy
             if fused.takes(x, *self.params.values()):
                 self.path = "fused"
                 room = "fused." + room.rpartition(".")[2]
@@ -224,7 +229,7 @@ class Layer:
     @property
     def pair(self) -> Any:
         """The module of the pair that the last forward took."""
-        return importlib.import_module(self._pair)
+        return module(self._pair)
 
     def backward(self, dy: Array) -> Array:
         """Return dx for the cotangent dy of the last forward's y, and set `grads`. Called again, it gives the same.

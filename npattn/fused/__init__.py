@@ -31,14 +31,13 @@ def takes(*arrays: Any) -> bool:
 
     Images may also lie side by side (order.py).
     """
-    return all(
-        type(x) is np.ndarray
-        and x.dtype in DTYPES
-        and (x.flags.c_contiguous or order.side_by_side(x))
-        and x.flags.aligned
-        and x.size > 0
-        for x in arrays
-    )
+    for x in arrays:
+        if type(x) is not np.ndarray or x.dtype not in DTYPES or x.size == 0:
+            return False
+        flags = x.flags
+        if not flags.aligned or not (flags.c_contiguous or order.side_by_side(x)):
+            return False
+    return True
 
 
 def taken(**arrays: Any) -> None:

@@ -124,12 +124,17 @@ def get_num_threads() -> int:
 
 @contextlib.contextmanager
 def at_most(n: int) -> Iterator[None]:
-    """Within the block the spreads of this thread use no more than n threads, whatever the process is set to."""
-    before, inside.most = inside.most, n
-    try:
-        yield
-    finally:
-        inside.most = before
+    """Within the block the spreads of this thread use no more than n threads, whatever the process is set to.
+
+    With n = 1 the block is one task, so that a spread in it need not ask for anything.
+    """
+    before = inside.most, inside.task
+    with blas_held if n == 1 else contextlib.nullcontext():
+        inside.most, inside.task = n, inside.task or n == 1
+        try:
+            yield
+        finally:
+            inside.most, inside.task = before
 
 
 class BlasHeld(contextlib.ContextDecorator):

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import IO, NoReturn
 
 from npattn.backend import Array
-from npattn.fused.threads import blas_held, set_num_threads
+from npattn.fused.threads import at_most, blas_held, set_num_threads
 from npattn.training.settings import TrainConfig, network
 from npattn.training.team import Board, put, received_rows, send_rows, soon, work
 
@@ -45,7 +45,8 @@ def serve(line: Connection, file: IO[bytes]) -> NoReturn:
     while True:
         with while_there():
             task = soon(line).recv()
-        done = work(model, task, gather)
+        with at_most(threads):
+            done = work(model, task, gather)
         put(done.grads, board.grads)
         with while_there():
             line.send((done.loss, done.right))
