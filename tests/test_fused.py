@@ -180,7 +180,14 @@ def test_all_golden_vectors_are_there():
 @pytest.mark.parametrize(
     ("shape", "M", "k"),
     [
-        *[((5, 3, 7, 7), 4, 3), ((2, 3, 1, 1), 2, 3), ((2, 3, 1, 5), 2, 5), ((3, 2, 5, 1), 2, 7), ((4, 4, 6, 9), 3, 1)],
+        *[
+            ((5, 3, 7, 7), 4, 3),
+            ((2, 3, 1, 1), 2, 3),
+            ((2, 3, 1, 5), 2, 5),
+            ((3, 2, 5, 1), 2, 7),
+            ((4, 4, 6, 9), 3, 1),
+            ((3, 4, 1, 1), 1, 3),
+        ],
         *[((5, 2, 7, 6), 12, 3), ((2, 1, 1, 1), 6, 3), ((2, 1, 1, 4), 21, 5), ((3, 1, 5, 1), 42, 7)],  # few channels
     ],
     ids=str,
@@ -411,6 +418,57 @@ def test_the_layer_says_which_path_ran(index):
         assert list(layer.grads) == list(layer.params)
     assert layer(x[:0]).shape[0] == 0 if index != 5 else True  # an empty batch: batch norm refuses it
     assert index == 5 or layer.path == "textbook"
+
+
+@pytest.mark.parametrize("index", range(9))
+def test_images_side_by_side_are_taken_and_given(index):
+    """Also without a cache, and where memory is not aligned; and nothing of the input is changed."""
+    rng = np.random.default_rng(21)
+    layer, plain = layers(rng=0)[index], layers(rng=0, fused=False)[index]
+    for shape in [(5, 4, 6, 8), (3, 4, 2, 2)]:
+        x = rng.standard_normal(shape, dtype=np.float32)
+        laid = order.laid_side_by_side(x)
+        before = laid.copy()
+        with npattn.no_grad():
+            y = layer(laid)
+            assert layer.path == "fused"
+        want = plain(x)
+        assert relative(y, np.asarray(want)) <= 1e-5
+        if y.ndim == 4 and y.shape[2:] != (1, 1):
+            assert order.side_by_side(y)
+        layer(laid)
+        dy = rng.standard_normal(y.shape, dtype=np.float32)
+        dx = layer.backward(dy)
+        assert relative(dx, np.asarray(plain.backward(dy))) <= 1e-5
+        for key, gradient in plain.grads.items():
+            assert relative(layer.grads[key], gradient) <= 2e-5
+        assert order.side_by_side(dx)
+        np.testing.assert_array_equal(laid, before)
+        odd = np.frombuffer(b" " + laid.transpose(1, 2, 3, 0).tobytes(), np.uint8)[1:].view(np.float32)
+        layer(odd.reshape(*shape[1:], shape[0]).transpose(3, 0, 1, 2))
+        assert layer.path == "textbook"
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 4, 5, 6), (7, 1, 1, 1), (2, 3, 1, 1), (2, 1, 3, 1)], ids=str)
+def test_orders_of_memory(shape):
+    """What lies both ways counts as NCHW; views stay views, and what comes back has the axes N C H W."""
+    x = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
+    N, C, H, W = shape
+    for laid in in_both_orders(x):
+        b = order.beside(laid)
+        assert b == (N if order.side_by_side(laid) else 1)
+        assert order.side_by_side(laid) == (not laid.flags.c_contiguous)
+        np.testing.assert_array_equal(laid, x)
+        planes = order.planes(laid)
+        assert planes.shape == (N // b, C, H * W * b)
+        assert np.shares_memory(planes, laid)
+        assert np.shares_memory(order.flat(laid), laid)
+        np.testing.assert_array_equal(order.images(order.flat(laid), shape, b), x)
+        np.testing.assert_array_equal(order.by_image(order.pixels(planes, b)[:, :, 0]), x[:, :, 0, 0])
+        np.testing.assert_array_equal(order.by_plane(x[:, :, 0, 0], b), order.pixels(planes, b)[:, :, 0])
+        for other in in_both_orders(x):
+            np.testing.assert_array_equal(order.flat(order.alike(other, b)), order.flat(laid))
+        assert follows(order.output(shape, x.dtype, b), laid)
 
 
 @pytest.mark.parametrize("index", range(9))

@@ -16,10 +16,11 @@ import pytest
 
 import npattn
 from npattn import checkpoint, data, training
-from npattn.fused import threads
+from npattn.fused import order, threads
+from npattn.nested import leaves
 from npattn.training import TrainConfig, TrainingError, network
-from npattn.training.batches import drawn
-from npattn.training.team import Done, Task, Team, WorkerLost, work
+from npattn.training.batches import batch, drawn, prepared
+from npattn.training.team import Board, Done, Task, Team, WorkerLost, put, shared_file, work
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers need POSIX")
 
@@ -125,6 +126,9 @@ def test_at_most():
         with threads.at_most(1):
             threads.spread(task, 6)
             assert seen == {threading.get_ident()}
+            with threads.at_most(2):
+                threads.spread(task, 6)
+            assert seen == {threading.get_ident()}, "what is one task stays one"
         with threads.at_most(8):
             threads.spread(task, 12)
         assert 1 < len(seen) <= 3
@@ -135,6 +139,52 @@ def test_at_most():
         assert len(seen) > 1, "the block before it has ended"
     finally:
         npattn.set_num_threads(None)
+
+
+def test_digits_lie_side_by_side_where_all_layers_take_them(some):
+    images, labels = some.train_images[:9], some.train_labels[:9]
+    for settings, expected in (
+        ({}, True),
+        ({"model": "se-resnet"}, True),
+        ({"attention": "none"}, True),
+        ({"attention": "psa"}, False),
+        ({"attention": "spatial-mean"}, False),
+        ({"fused": False}, False),
+    ):
+        model = network(TrainConfig(**settings))
+        x, t = batch(model, images, labels)
+        assert order.side_by_side(x) == expected, settings
+        np.testing.assert_array_equal(x, prepared(images))
+        np.testing.assert_array_equal(t, labels)
+        seen = {}
+        for layer in leaves(model):
+            layer.run = lambda x, seen=seen, layer=layer, run=layer.run: (seen.setdefault(layer, x), run(x))[1]
+        model(x)
+        if expected:
+            for layer, x in seen.items():
+                assert x.ndim == 2 or order.side_by_side(x), layer
+
+
+def test_what_two_processes_see():
+    params = network(TrainConfig()).params
+    with shared_file(params) as file:
+        one, other = Board(params, file), Board(params, file)
+    put(params, one.params)
+    assert all(np.array_equal(other.params[key], value) for key, value in params.items())
+    assert not any(gradient.any() for gradient in other.grads.values())
+    put({key: value + 1 for key, value in params.items()}, other.grads)
+    assert all(np.array_equal(one.grads[key], value + 1) for key, value in params.items())
+    assert all(np.array_equal(one.params[key], value) for key, value in params.items())
+
+
+def test_memory_that_has_no_name_may_be_on_disk(monkeypatch):
+    """Where the system has no files that are in memory alone."""
+    monkeypatch.setattr("npattn.training.team.MEMORY_FILES", False)
+    test_what_two_processes_see()
+    rng = np.random.default_rng(5)
+    images, labels = rng.integers(0, 256, (4, 28, 28), dtype=np.uint8), rng.integers(0, 10, 4)
+    with Team(TrainConfig(processes=2)) as team:
+        assert np.isfinite(team.step(network(TrainConfig()), images, labels).loss)
 
 
 # A run

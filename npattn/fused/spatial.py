@@ -83,8 +83,8 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         g[n] = gate_forward(m[n], w, H, b)  # SA.4, SA.5
 
     threads.spread(group, len(groups))
-    gate = order.images(g, (N, 1, H, W), b)
-    return gate, Cache(m, i, w, SigmoidCache(gate.copy(order="K")), (N, C, H, W), b)
+    gate, kept_gate = (order.images(numbers, (N, 1, H, W), b) for numbers in (g, g.copy()))
+    return gate, Cache(m, i, w, SigmoidCache(kept_gate), (N, C, H, W), b)
 
 
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
