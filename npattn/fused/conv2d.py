@@ -33,7 +33,7 @@ b images side by side (order.py) are one image here whose pixels are b numbers e
 b numbers, and W and p along a row are W·b and p·b. Nothing else changes. Of 64 images, rows of 7 pixels become rows of
 448 numbers, without zeros between images. Moving is cheap there: the k copies are made where C = M as well.
 
-Groups, and blocks of rows, are cut so that R, or U, is a quarter of a tile.
+Groups, and blocks of rows, are cut so that R, or U, is a quarter of a tile; within a group of another block's, half.
 """
 
 from __future__ import annotations
@@ -170,11 +170,11 @@ def gradient(x: Array, dy: Array, D: Array | None, rows: slice, k: int, b: int) 
 def cut(x: Array, w: Array, apart: bool, b: int) -> list[tuple[slice, slice]]:
     """Groups of images, and blocks of rows of large images, so that R, or U, fits a quarter of a tile.
 
-    Within a group of a block's (not `apart`) the work is one thread's already: no more parts than that needs.
+    Within a group of a block's (not `apart`) the work is one thread's already: half as many parts, of half a tile.
     """
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     row_bytes = k * max(M, C, k * C if few(C, M, k, H * W) else 0) * (W + k // 2 * b) * x.itemsize
-    images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, 4 * H * row_bytes)
+    images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, 2 * H * row_bytes)
     return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes)]
 
 
@@ -201,17 +201,17 @@ def convolve(x: Array, w: Array, bias: Array | None = None, apart: bool = False,
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """Slide the kernel over every image, as `npattn.ops.conv2d.forward` does, and with its errors."""
-    w, b = params
-    floating(x=x, w=w, b=b)
+    w, bias = params
+    floating(x=x, w=w, b=bias)
     M, C, _, _ = odd_kernel("w", w, "M C k k")
-    shaped("x", x, "N C H W", C=C)
-    if b is not None:
-        shaped("b", b, "M", M=M)
+    N, C, H, W = shaped("x", x, "N C H W", C=C)
+    if bias is not None:
+        shaped("b", bias, "M", M=M)
     taken(x=x)
 
-    rows, beside = in_rows(x, order.beside(x)), order.beside(x)
-    y = convolve(rows, w, b, apart=True, b=beside)
-    return order.images(y, (len(x), M, *x.shape[2:]), beside), Cache(x, params)
+    b = order.beside(x)
+    y = convolve(in_rows(x, b), w, bias, apart=True, b=b)
+    return order.images(y, (N, M, H, W), b), Cache(x, params)
 
 
 def convolve_back(dy: Array, x: Array, w: Array, apart: bool = False, b: int = 1) -> tuple[Array, Array]:
