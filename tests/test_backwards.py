@@ -19,7 +19,7 @@ from npattn.backend import to_numpy
 from npattn.fused import batch_norm as fused_batch_norm
 from npattn.fused import cbam as fused_cbam
 from npattn.fused import conv2d as fused_conv2d
-from npattn.fused import maps, shares, tiles
+from npattn.fused import maps, order, shares, tiles
 from npattn.fused import pooling as fused_pooling
 from npattn.fused import spatial as fused_spatial
 from npattn.gradcheck.cases import BLOCKS, LAYERS, OPS, VARIANTS, Case, Draw, fused_twins
@@ -171,9 +171,23 @@ def test_on_another_device(case: Case):
         np.testing.assert_allclose(to_numpy(one), other, rtol=1e-12, atol=1e-12)
 
 
+ORDERS = pytest.mark.parametrize("order_of", ["NCHW", "CHWN"])
+
+
+def laid(x: np.ndarray, order_of: str) -> np.ndarray:
+    """Images as they are, or side by side in memory."""
+    return order.laid_side_by_side(x) if order_of == "CHWN" and x.ndim == 4 else x
+
+
+def lies(y: np.ndarray, order_of: str) -> bool:
+    """Whether images lie so. What has one pixel or one image may lie both ways."""
+    return (y.transpose(1, 2, 3, 0) if order_of == "CHWN" else y).flags.c_contiguous
+
+
+@ORDERS
 @pytest.mark.parametrize("kind", ["dense", "ties", "zeros", "one pixel"])
 @pytest.mark.parametrize("case", FUSED, ids=ident)
-def test_fused_is_textbook(case: Case, kind: str):
+def test_fused_is_textbook(case: Case, kind: str, order_of: str):
     """The same numbers, and the same winners of ties, which a gradient check would leave open."""
     twin = TEXTBOOK[case.name.removesuffix(", fused")]
     x, *rest = drawn(case, (2, 3, 1, 1) if kind == "one pixel" and "2×2" not in case.name else (2, 3, 5, 4))
@@ -181,13 +195,17 @@ def test_fused_is_textbook(case: Case, kind: str):
         x = np.random.default_rng(6).integers(0, 3, x.shape).astype(float)
     if kind == "zeros":
         x = np.zeros_like(x)
-    y, cache = case.forward(x, *rest)
+    y, cache = case.forward(laid(x, order_of), *rest)
     expected_y, textbook_cache = twin.forward(x, *rest)
     np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-12)
     dy = np.random.default_rng(7).standard_normal(y.shape)
-    found, expected = arrays(case.backward(dy, cache)), arrays(twin.backward(dy, textbook_cache))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
+    expected = arrays(twin.backward(dy, textbook_cache))
+    for dy_laid in (laid(dy, order_of), dy):
+        found = arrays(case.backward(dy_laid, cache))
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
+        assert found[0].ndim != 4 or lies(found[0], order_of)
+    assert y.ndim != 4 or y.shape[2:] == (1, 1) or lies(y, order_of)
 
 
 @pytest.fixture
@@ -203,23 +221,26 @@ def small_tiles(monkeypatch):
 
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("k", [1, 3, 5])
+@ORDERS
 @pytest.mark.parametrize("case", [case for case in FUSED if case.name != "cross-entropy, fused"], ids=ident)
-def test_fused_is_textbook_where_tiles_end(case: Case, k: int):
+def test_fused_is_textbook_where_tiles_end(case: Case, k: int, order_of: str):
     twin = TEXTBOOK[case.name.removesuffix(", fused")]
-    inputs = drawn(case, (3, 2, 7, 22), k=k)
-    y, cache = case.forward(*inputs)
-    expected_y, textbook_cache = twin.forward(*inputs)
+    x, *rest = drawn(case, (3, 2, 7, 22), k=k)
+    y, cache = case.forward(laid(x, order_of), *rest)
+    expected_y, textbook_cache = twin.forward(x, *rest)
     np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-12)
     dy = np.random.default_rng(8).standard_normal(np.shape(y))
     for one, other in zip(arrays(case.backward(dy, cache)), arrays(twin.backward(dy, textbook_cache)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
 
 
-def test_the_first_nan_of_a_window_is_its_maximum():
+@ORDERS
+def test_the_first_nan_of_a_window_is_its_maximum(order_of: str):
     """As in the textbook, wherever NaNs are among the four, and in rows and columns of odd number."""
     rng = np.random.default_rng(9)
     x = np.where(rng.random((3, 2, 7, 11)) < 0.4, np.nan, rng.integers(0, 2, (3, 2, 7, 11)).astype(float))
-    (y, cache), (expected, textbook) = fused_pooling.max_pool_2x2_forward(x), pooling.max_pool_2x2_forward(x)
+    y, cache = fused_pooling.max_pool_2x2_forward(laid(x, order_of))
+    expected, textbook = pooling.max_pool_2x2_forward(x)
     np.testing.assert_array_equal(y, expected)
     dy = rng.standard_normal(y.shape)
     dx = fused_pooling.max_pool_2x2_backward(dy, cache)
@@ -290,15 +311,17 @@ def test_the_first_maximum_of_a_tie_gets_it_all(forward, backward, winners):
 
 
 @pytest.mark.parametrize(("M", "C"), [(7, 3), (8, 3), (9, 9), (8, 12), (3, 8), (17, 3), (18, 3), (40, 2), (20, 1)])
-@pytest.mark.parametrize(("k", "bias"), [(3, True), (5, False)])
-def test_fused_convolution_for_few_and_many_channels(M: int, C: int, k: int, bias: bool):
+@ORDERS
+@pytest.mark.parametrize(("k", "bias"), [(3, True), (5, False), (1, True)])
+def test_fused_convolution_for_few_and_many_channels(M: int, C: int, k: int, bias: bool, order_of: str):
     """The products are arranged by M and C; each way gives the textbook's numbers, with and without dx."""
     rng = np.random.default_rng(M)
     x, w, dy = (rng.standard_normal(shape) for shape in ((3, C, 6, 5), (M, C, k, k), (3, M, 6, 5)))
     params = conv2d.Params(w, rng.standard_normal(M) if bias else None)
-    (y, cache), (y_wanted, cache_wanted) = fused_conv2d.forward(x, params), conv2d.forward(x, params)
-    (dx, grads), (dx_wanted, wanted) = fused_conv2d.backward(dy, cache), conv2d.backward(dy, cache_wanted)
-    alone = fused_conv2d.backward_params(dy, cache)
+    y, cache = fused_conv2d.forward(laid(x, order_of), params)
+    (dx, grads), alone = fused_conv2d.backward(dy, cache), fused_conv2d.backward_params(dy, cache)
+    y_wanted, cache_wanted = conv2d.forward(x, params)
+    dx_wanted, wanted = conv2d.backward(dy, cache_wanted)
     for found, value in (
         (y, y_wanted),
         (dx, dx_wanted),
@@ -325,12 +348,13 @@ def test_when_a_fused_convolution_takes_columns():
 
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize(("k", "M"), [(1, 3), (3, 12), (5, 40)])
-def test_fused_convolution_of_so_few_channels_where_tiles_end(k: int, M: int):
+@ORDERS
+def test_fused_convolution_of_so_few_channels_where_tiles_end(k: int, M: int, order_of: str):
     """A block of rows, and a group of images, at a time: each sees the rows above and below it."""
     rng = np.random.default_rng(k)
     x, w, dy = (rng.standard_normal(shape) for shape in ((3, 2, 7, 9), (M, 2, k, k), (3, M, 7, 9)))
     params = conv2d.Params(w, rng.standard_normal(M))
-    (y, cache), (y_wanted, cache_wanted) = fused_conv2d.forward(x, params), conv2d.forward(x, params)
+    (y, cache), (y_wanted, cache_wanted) = fused_conv2d.forward(laid(x, order_of), params), conv2d.forward(x, params)
     (dx, grads), (dx_wanted, wanted) = fused_conv2d.backward(dy, cache), conv2d.backward(dy, cache_wanted)
     for found, value in ((y, y_wanted), (dx, dx_wanted), *zip(grads, wanted, strict=True)):
         np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-11)
@@ -380,6 +404,46 @@ def test_fused_sums_of_images_side_by_side(P: int, b: int):
     np.testing.assert_allclose(out.reshape(1, P, b), (X * g[:, :, None]).sum(axis=1), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 4, 5, 6), (7, 1, 1, 1), (2, 3, 1, 1), (2, 1, 3, 1)], ids=str)
+def test_fused_orders_of_memory(shape):
+    """What lies both ways counts as NCHW; views stay views, and what comes back has the axes N C H W."""
+    x = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
+    N, C, H, W = shape
+    for one in (x, order.laid_side_by_side(x)):
+        b = order.beside(one)
+        assert b == (N if order.side_by_side(one) else 1)
+        assert order.side_by_side(one) == (not one.flags.c_contiguous)
+        np.testing.assert_array_equal(one, x)
+        planes = order.planes(one)
+        assert planes.shape == (N // b, C, H * W * b)
+        assert np.shares_memory(planes, one)
+        assert np.shares_memory(order.flat(one), one)
+        np.testing.assert_array_equal(order.images(order.flat(one), shape, b), x)
+        np.testing.assert_array_equal(order.by_image(order.pixels(planes, b)[:, :, 0]), x[:, :, 0, 0])
+        np.testing.assert_array_equal(order.by_plane(x[:, :, 0, 0], b), order.pixels(planes, b)[:, :, 0])
+        for other in (x, order.laid_side_by_side(x)):
+            np.testing.assert_array_equal(order.flat(order.alike(other, b)), order.flat(one))
+        made = order.output(shape, x.dtype, b)
+        assert made.shape == shape
+        assert made.dtype == x.dtype
+        assert lies(made, "NCHW" if b == 1 else "CHWN")
+
+
+def test_fused_cotangents_that_lie_oddly():
+    """A dy that lies in neither order, or on odd addresses, is copied into the one of x."""
+    x = np.random.default_rng(0).standard_normal((3, 4, 5, 6))
+    bytes_side_by_side = b" " + x.transpose(1, 2, 3, 0).tobytes()
+    odd = np.frombuffer(bytes_side_by_side, np.uint8)[1:].view(np.float64).reshape(4, 5, 6, 3).transpose(3, 0, 1, 2)
+    for dy in (x[:, :, ::-1], odd, np.asfortranarray(x)):
+        for b, order_of in ((1, "NCHW"), (3, "CHWN")):
+            found = order.alike(dy, b)
+            np.testing.assert_array_equal(found, dy)
+            assert lies(found, order_of)
+            assert found.flags.aligned
+    for dy, b in ((x, 1), (order.laid_side_by_side(x), 3)):
+        assert np.shares_memory(order.alike(dy, b), dy)
+
+
 def test_fused_long_rows_make_the_buffer_shorter():
     """Within, not after, also when an exception passes."""
     before = np.getbufsize()
@@ -424,8 +488,9 @@ def side_by_side(parts: list, task) -> list:
 
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("cuts", [(5,), (1, 2), (3, 6)], ids=str)
+@ORDERS
 @pytest.mark.parametrize("mean", [0, 1000])
-def test_fused_batch_norm_in_shares_is_that_of_the_batch(cuts, mean):
+def test_fused_batch_norm_in_shares_is_that_of_the_batch(cuts, mean, order_of):
     """Output, dx and running statistics are those of the textbook on all images; dgamma and dbeta add up to them."""
     rng = np.random.default_rng(0)
     N, C = 8, 3
@@ -440,7 +505,7 @@ def test_fused_batch_norm_in_shares_is_that_of_the_batch(cuts, mean):
     parts = [slice(a, b) for a, b in itertools.pairwise(edges)]
 
     def task(n: slice) -> tuple:
-        y, cache = fused_batch_norm.train_forward(x[n], params)
+        y, cache = fused_batch_norm.train_forward(laid(x[n], order_of), params)
         return (y, *fused_batch_norm.train_backward(dy[n], cache), fused_batch_norm.updated(running, cache))
 
     found = side_by_side(parts, task)

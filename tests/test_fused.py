@@ -449,28 +449,6 @@ def test_images_side_by_side_are_taken_and_given(index):
         assert layer.path == "textbook"
 
 
-@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (1, 4, 5, 6), (7, 1, 1, 1), (2, 3, 1, 1), (2, 1, 3, 1)], ids=str)
-def test_orders_of_memory(shape):
-    """What lies both ways counts as NCHW; views stay views, and what comes back has the axes N C H W."""
-    x = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
-    N, C, H, W = shape
-    for laid in in_both_orders(x):
-        b = order.beside(laid)
-        assert b == (N if order.side_by_side(laid) else 1)
-        assert order.side_by_side(laid) == (not laid.flags.c_contiguous)
-        np.testing.assert_array_equal(laid, x)
-        planes = order.planes(laid)
-        assert planes.shape == (N // b, C, H * W * b)
-        assert np.shares_memory(planes, laid)
-        assert np.shares_memory(order.flat(laid), laid)
-        np.testing.assert_array_equal(order.images(order.flat(laid), shape, b), x)
-        np.testing.assert_array_equal(order.by_image(order.pixels(planes, b)[:, :, 0]), x[:, :, 0, 0])
-        np.testing.assert_array_equal(order.by_plane(x[:, :, 0, 0], b), order.pixels(planes, b)[:, :, 0])
-        for other in in_both_orders(x):
-            np.testing.assert_array_equal(order.flat(order.alike(other, b)), order.flat(laid))
-        assert follows(order.output(shape, x.dtype, b), laid)
-
-
 @pytest.mark.parametrize("index", range(9))
 def test_an_odd_cotangent_is_taken(index):
     rng = np.random.default_rng(13)

@@ -26,8 +26,8 @@ def side_by_side(x: Array) -> bool:
 
 
 def laid_side_by_side(x: Array) -> Array:
-    """x (N, C, H, W), or a copy of it that lies so."""
-    return np.ascontiguousarray(x.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2)
+    """x (N, C, H, W), or a copy of it, that lies so, on even addresses."""
+    return np.require(x.transpose(1, 2, 3, 0), requirements=["C", "A"]).transpose(3, 0, 1, 2)
 
 
 def beside(x: Array) -> int:
@@ -67,7 +67,7 @@ def output(shape: tuple[int, ...], dtype: Any, b: int) -> Array:
 def alike(dy: Array, b: int) -> Array:
     """dy (N, C, H, W), or a copy of it, with b images side by side."""
     if b > 1:
-        return dy if side_by_side(dy) and dy.flags.aligned else laid_side_by_side(dy)
+        return laid_side_by_side(dy)
     return np.require(dy, requirements=["C", "A"])
 
 
