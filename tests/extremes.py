@@ -93,6 +93,11 @@ def strided(a: np.ndarray) -> np.ndarray:
     return wide[..., 0]
 
 
+def side_by_side(a: np.ndarray) -> np.ndarray:
+    """Images of which the same pixel of all follow one another; what has other axes as it is."""
+    return np.ascontiguousarray(a.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2) if a.ndim == 4 else a
+
+
 def backwards(a: np.ndarray) -> np.ndarray:
     """The same numbers, stored from the last to the first."""
     turned = (slice(None, None, -1),) * a.ndim
@@ -140,6 +145,7 @@ DTYPE = "expected dtype float32 or float64, got "
 
 FORMS = (
     Form("not contiguous", strided),
+    Form("images side by side (CHWN)", side_by_side, plain=True),
     Form("negative strides", backwards),
     Form("Fortran order", np.asfortranarray),
     Form("read-only", read_only, plain=True),
