@@ -230,8 +230,10 @@ def test_fused_is_textbook_where_tiles_end(case: Case, k: int, order_of: str):
     expected_y, textbook_cache = twin.forward(x, *rest)
     np.testing.assert_allclose(y, expected_y, rtol=1e-12, atol=1e-12)
     dy = np.random.default_rng(8).standard_normal(np.shape(y))
-    for one, other in zip(arrays(case.backward(dy, cache)), arrays(twin.backward(dy, textbook_cache)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
+    expected = arrays(twin.backward(dy, textbook_cache))
+    for dy_laid in (laid(dy, order_of), dy):
+        for one, other in zip(arrays(case.backward(dy_laid, cache)), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-11 * max(1, np.abs(other).max()))
 
 
 @ORDERS
@@ -442,6 +444,28 @@ def test_fused_cotangents_that_lie_oddly():
             assert found.flags.aligned
     for dy, b in ((x, 1), (order.laid_side_by_side(x), 3)):
         assert np.shares_memory(order.alike(dy, b), dy)
+
+
+@pytest.mark.parametrize("shape", [(120, 4, 28, 28), (3, 4, 150, 151)], ids=str)
+def test_fused_sums_keep_their_digits_in_float32(shape: tuple[int, ...]):
+    """Sums of a hundred thousand numbers beside a large mean, in either order of memory, against float64."""
+    rng = np.random.default_rng(1)
+    x = (rng.standard_normal(shape) + 1000).astype(np.float32)
+    dy = rng.standard_normal(shape).astype(np.float32)
+    ones = batch_norm.Params(np.ones(4), np.zeros(4))
+    y, cache = batch_norm.train_forward(x.astype(np.float64), ones)
+    dx, _ = batch_norm.train_backward(dy.astype(np.float64), cache)
+    average = x.mean(axis=(2, 3), dtype=np.float64)
+    for order_of in ("NCHW", "CHWN"):
+        one = laid(x, order_of)
+        found, cache = fused_batch_norm.train_forward(one, batch_norm.Params(*(v.astype(np.float32) for v in ones)))
+        assert relative(found, y) < 6e-5, order_of
+        assert relative(fused_batch_norm.train_backward(dy, cache)[0], dx) < 5e-7, order_of
+        assert relative(fused_pooling.global_avg_pool_forward(one)[0], average) < 2e-7, order_of
+        planes, b = order.planes(one), order.beside(one)
+        products = maps.image_dot(planes, order.planes(laid(dy, order_of)), b)
+        exact = (x.astype(np.float64) * dy).sum(axis=(2, 3))
+        assert relative(order.by_image(products), exact) < 5e-6, order_of
 
 
 def test_fused_long_rows_make_the_buffer_shorter():

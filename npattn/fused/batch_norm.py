@@ -86,26 +86,27 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
 
     def centre(index: int) -> None:
         g, n, c, images = parts[index]
-        own_means[g, c] = mean = maps.pixel_sum(X[n, c]).sum(axis=0) / (images * H * W)
-        np.subtract(X[n, c], maps.beside(mean, L), out=Y[n, c])
-        rows[g, 0], rows[g, 1 + C :][c] = images, maps.pixel_dot(Y[n, c], Y[n, c]).sum(axis=0)
+        own_means[g, c] = maps.pixel_sum(X[n, c]).sum(axis=0, dtype=np.float64) / (images * H * W)
+        np.subtract(X[n, c], maps.repeated(own_means[g, c], L), out=Y[n, c])
+        rows[g, 0], rows[g, 1 + C :][c] = images, maps.pixel_dot(Y[n, c], Y[n, c]).sum(axis=0, dtype=np.float64)
 
     with maps.long_rows(L):
         threads.spread(centre, len(parts))
-    every = shares.of_all(rows)
-    images, means, squares = every[:, 0], every[:, 1 : 1 + C], every[:, 1 + C :]
+    every = shares.of_all(rows).astype(np.float64)  # few numbers: float32 would lose digits beside a large mean
+    images, means, squares = every[:, :1], every[:, 1 : 1 + C], every[:, 1 + C :]
     count = images.sum()
     numbers = int(count) * H * W
-    mean = images @ means / count  # BN.1
-    variance = squares.sum(axis=0) / numbers + images @ (means - mean) ** 2 / count
+    mean = (images * means).sum(axis=0) / count  # BN.1
+    variance = squares.sum(axis=0) / numbers + (images * (means - mean) ** 2).sum(axis=0) / count
     rho = 1 / np.sqrt(variance + eps)  # BN.2
+    mean, rho = mean.astype(x.dtype), rho.astype(x.dtype)
     scale = gamma * rho
 
     def rest(index: int) -> None:
         g, n, c, _ = parts[index]
         level = beta[c] + (own_means[g, c] - mean[c]) * scale[c]
-        Y[n, c] *= maps.beside(scale[c], L)  # BN.3, BN.4
-        Y[n, c] += maps.beside(level, L)  # BN.3, BN.4
+        Y[n, c] *= maps.repeated(scale[c], L)  # BN.3, BN.4
+        Y[n, c] += maps.repeated(level, L)  # BN.3, BN.4
 
     with maps.long_rows(L):
         threads.spread(rest, len(parts))
@@ -126,7 +127,7 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
     b = order.beside(x)
     X, y = order.planes(x), order.output(x.shape, x.dtype, b)
     Y, L, parts = order.planes(y), X.shape[2], cut(X, b)
-    mean, scale, level = (maps.beside(v, L) for v in (running.mean, gamma * rho, beta))
+    mean, scale, level = (maps.repeated(v, L) for v in (running.mean, gamma * rho, beta))
 
     def part(index: int) -> None:
         _, n, c, _ = parts[index]
@@ -147,15 +148,15 @@ def sums(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     b = order.beside(x)
     dx = order.output(x.shape, x.dtype, b)
     X, dY, D = order.planes(x), order.planes(order.alike(dy, b)), order.planes(dx)
-    parts, mean = cut(X, b), maps.beside(mean, X.shape[2])
+    parts, mean = cut(X, b), maps.repeated(mean, X.shape[2])
     C = len(rho)
     rows = np.empty((parts[-1].g + 1, 2 * C), dtype=x.dtype)
 
     def part(index: int) -> None:
         g, n, c, _ = parts[index]
         np.subtract(X[n, c], mean[c], out=D[n, c])
-        rows[g, :C][c] = maps.pixel_dot(dY[n, c], D[n, c]).sum(axis=0)
-        rows[g, C:][c] = maps.pixel_sum(dY[n, c]).sum(axis=0)
+        rows[g, :C][c] = maps.pixel_dot(dY[n, c], D[n, c]).sum(axis=0, dtype=np.float64)
+        rows[g, C:][c] = maps.pixel_sum(dY[n, c]).sum(axis=0, dtype=np.float64)
 
     with maps.long_rows(X.shape[2]):
         threads.spread(part, len(parts))
@@ -176,7 +177,7 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     L, parts = D.shape[2], cut(D, order.beside(x))
     whole = gradients(shares.of_all(rows), rho)
     constants = -rho * whole.gamma / numbers, whole.beta / numbers, gamma * rho
-    slope, level, scale = (maps.beside(v, L) for v in constants)
+    slope, level, scale = (maps.repeated(v, L) for v in constants)
 
     def part(index: int) -> None:
         _, n, c, _ = parts[index]

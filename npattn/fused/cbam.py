@@ -27,6 +27,7 @@ through the MLP, before its first pixel can be written.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ class Cache(NamedTuple):
 def cut(X: Array, b: int) -> tuple[list[slice], list[slice]]:
     """Groups of images, and within a group tiles of whole pixels."""
     a, C, L = X.shape
-    tiles_of_pixels = tiles.pixels(L // b, C * b * X.itemsize)
+    tiles_of_pixels = tiles.pixels(L // b, C * b * X.itemsize, multiple=math.ceil(64 / b))
     return tiles.images(a, C * L * X.itemsize), [slice(q.start * b, q.stop * b) for q in tiles_of_pixels]
 
 
@@ -99,7 +100,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         threads.spread(scale, len(columns))
         return ca
 
-    with maps.long_rows(H * W):
+    with maps.long_rows(H * W if b == 1 else b):
         caches = threads.spread(group, len(groups))
     gates = order.by_image(g_c)[:, :, None, None], order.images(g_s, (N, 1, H, W), b)
     return y, Cache(x, *gates, m, i, w, caches)
@@ -157,6 +158,6 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         maps.add_at(dX[n], caches[index].place, ds_max)  # CBAM.1
         return dca.w1, dca.w2, dw
 
-    with maps.long_rows(H * W):
+    with maps.long_rows(H * W if b == 1 else b):
         dw1, dw2, dw = add_up(threads.spread(group, len(groups)))
     return dx, Params(channel.Params(dw1, dw2), spatial.Params(dw))

@@ -97,7 +97,8 @@ def moved(Z: Array, k: int, b: int) -> Array:
 def few(C: int, M: int, k: int, P: int) -> bool:
     """Whether U is to be made: its k·k·C rows are no more than k·C moved ones of Z and the M of y, moved at the end.
 
-    Nor more than the P pixels of an image: dw is made for each image first. With k = 1 there is nothing to move.
+    Nor more than the P numbers of an image's channel: dw is made for each image first. With k = 1 there is nothing to
+    move.
     """
     return k > 1 and k * k * C <= min(k * C + M, P)
 

@@ -36,7 +36,7 @@ def long_rows(P: int) -> Iterator[None]:
         yield
 
 
-def beside(v: Array, P: int) -> Array:
+def repeated(v: Array, P: int) -> Array:
     """v (C) to stand beside X (n, C, P): repeated along short rows, so that one inner loop takes a whole image."""
     return np.repeat(v, P).reshape(-1, P) if P < 1024 else v[:, None]
 
@@ -67,8 +67,10 @@ def pixel_dot(X: Array, D: Array) -> Array:
         return sums(X, D)
     cut = P // pieces * pieces
     of_pieces = (A[..., :cut].reshape(*A.shape[:2], pieces, -1).swapaxes(1, 2) for A in (X, D))
-    total = sums(*of_pieces).sum(axis=1)
-    return total if cut == P else total + sums(X[..., cut:], D[..., cut:])
+    total = sums(*of_pieces).sum(axis=1, dtype=np.float64)  # one after another: float32 would lose digits
+    if cut < P:
+        total += sums(X[..., cut:], D[..., cut:])
+    return total.astype(X.dtype, copy=False)
 
 
 def sums(X: Array, D: Array) -> Array:
@@ -86,7 +88,9 @@ def image_sum(X: Array, b: int) -> Array:
     if b == 1:
         return pixel_sum(X)[..., None]
     X = order.pixels(X, b)
-    return (np.ones((1, X.shape[2]), dtype=X.dtype) @ X)[:, :, 0]
+    return add_up(
+        (np.ones((1, q.stop - q.start), dtype=X.dtype) @ X[:, :, q])[:, :, 0] for q in tiles.even(X.shape[2], PIECE)
+    )
 
 
 def image_dot(X: Array, D: Array, b: int) -> Array:
@@ -94,14 +98,21 @@ def image_dot(X: Array, D: Array, b: int) -> Array:
     if b == 1:
         return pixel_dot(X, D)[..., None]
     X, D = order.pixels(X, b), order.pixels(D, b)
-    total = np.zeros((*X.shape[:2], b), dtype=X.dtype)
-    for q in tiles.even(X.shape[2], PIECE):
-        total += np.einsum("ncpb,ndpb->ncb" if D.shape[1] == 1 else "ncpb,ncpb->ncb", X[:, :, q], D[:, :, q])
-    return total
+    axes = "ncpb,ndpb->ncb" if D.shape[1] == 1 else "ncpb,ncpb->ncb"
+    return add_up(np.einsum(axes, X[:, :, q], D[:, :, q]) for q in tiles.even(X.shape[2], PIECE))
 
 
 PIECE = 256
-"""Numbers that are added one after another, in float32: the error grows with them."""
+"""Pixels of an image that are added one after another in float32: the error grows with them."""
+
+
+def add_up(pieces: Iterator[Array]) -> Array:
+    """The sum of pieces of a sum, added in float64 if there are several."""
+    total = next(pieces)
+    dtype = total.dtype
+    for piece in pieces:
+        total = np.add(total, piece, dtype=np.float64)
+    return total.astype(dtype, copy=False)
 
 
 def channel_dot(X: Array, g: Array, b: int, out: Array) -> None:

@@ -26,7 +26,7 @@ def side_by_side(x: Array) -> bool:
 
 
 def laid_side_by_side(x: Array) -> Array:
-    """x (N, C, H, W), or a copy of it, that lies so, on even addresses."""
+    """x (N, C, H, W), or a copy of it, that lies so, and aligned."""
     return np.require(x.transpose(1, 2, 3, 0), requirements=["C", "A"]).transpose(3, 0, 1, 2)
 
 

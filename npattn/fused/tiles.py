@@ -64,9 +64,9 @@ def images(N: int, image_bytes: int) -> list[slice]:
 
 
 @functools.lru_cache(maxsize=256)
-def pixels(P: int, column_bytes: int) -> list[slice]:
+def pixels(P: int, column_bytes: int, multiple: int = 64) -> list[slice]:
     """Tiles of an image of P pixels, `column_bytes` of which belong to one pixel; all of it if it is small."""
-    return even(P, tile_bytes() // column_bytes, multiple=64)
+    return even(P, tile_bytes() // column_bytes, multiple)
 
 
 @functools.lru_cache(maxsize=256)

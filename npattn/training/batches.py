@@ -21,14 +21,15 @@ MEAN, SPREAD = 0.1307, 0.3081  # of all pixels of the 60,000 training digits, in
 def batch(model: Sequential, images: np.ndarray, labels: np.ndarray) -> tuple[Array, Array]:
     """Digits (N, 28, 28), 0 to 255, and their classes as the network's x and t, on its device.
 
-    The digits lie side by side in memory where all layers have a fused form, which is faster with images so small.
+    The digits lie side by side in memory where all layers that see images have a fused form, which is faster with
+    images so small.
     """
     x, t = model.own(prepared(images)), from_numpy(labels.astype(np.int64), model.xp, model.device)
     return (order.laid_side_by_side(x) if all(keeps_order(layer, x) for layer in leaves(model)) else x), t
 
 
 def keeps_order(layer: Layer, x: Array) -> bool:
-    """Whether the layer, in a network for x, gives its images as they lie in what it gets, or has none."""
+    """Whether the layer, in a network for x, gives its images as they lie in what it gets, or sees none (Linear)."""
     fused = type(x) is np.ndarray and layer.fused and layer.room is not None and not layer.varied
     return fused or isinstance(layer, Linear)
 

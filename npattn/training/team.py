@@ -42,7 +42,6 @@ from npattn.ops.batch_norm import BatchNorm2d
 from npattn.training.batches import Moves, batch, moved
 from npattn.training.settings import TrainConfig, TrainingError, network
 
-MEMORY_FILES = hasattr(os, "memfd_create")
 PATIENCE = 0.002  # seconds; waking a sleeping process takes as long as a small layer, so first it looks for this long
 
 
@@ -140,10 +139,18 @@ class Board:
         self.params, self.grads = both
 
 
+def nameless() -> IO[bytes]:
+    """An open file that only those see who are handed it."""
+    try:
+        return os.fdopen(os.memfd_create("npattn"), "w+b")
+    except (AttributeError, OSError):  # not on this system, or not allowed
+        return tempfile.TemporaryFile()
+
+
 @contextlib.contextmanager
 def shared_file(params: Mapping[str, Array]) -> Iterator[IO[bytes]]:
     """A file without a name, as large as a Board for these weights; in memory alone where the system can."""
-    with os.fdopen(os.memfd_create("npattn"), "w+b") if MEMORY_FILES else tempfile.TemporaryFile() as file:
+    with nameless() as file:
         file.write(bytes(2 * sum(value.nbytes for value in params.values())))  # now, while a full disk is an error
         file.flush()
         yield file
