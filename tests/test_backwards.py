@@ -142,10 +142,12 @@ def arrays(tree):
     return [] if tree is None else [tree]
 
 
+@pytest.mark.parametrize("order_of", ["NCHW", "CHWN"])
 @pytest.mark.parametrize("case", PAIRS, ids=ident)
-def test_float32_stays_float32(case: Case):
-    single = mapped(lambda array: array.astype(np.float32), drawn(case))
-    y, cache = case.forward(*single)
+def test_float32_stays_float32(case: Case, order_of: str):
+    x, *rest = mapped(lambda array: array.astype(np.float32), drawn(case))
+    y, cache = case.forward(laid(x, order_of), *rest)
+    assert np.asarray(y).dtype == np.float32
     assert {gradient.dtype for gradient in arrays(case.backward(np.asarray(y), cache))} == {np.dtype(np.float32)}
 
 

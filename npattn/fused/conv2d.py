@@ -179,7 +179,7 @@ def cut(x: Array, w: Array, apart: bool, b: int) -> list[tuple[slice, slice]]:
     return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes)]
 
 
-def convolve(x: Array, w: Array, bias: Array | None = None, apart: bool = False, b: int = 1) -> Array:
+def convolve(x: Array, w: Array, b: int, bias: Array | None = None, apart: bool = False) -> Array:
     """`forward` without its checks: the blocks that have convolutions call it for a group."""
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     y = output((N, M, H, W), x.dtype)
@@ -211,11 +211,11 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     taken(x=x)
 
     b = order.beside(x)
-    y = convolve(in_rows(x, b), w, bias, apart=True, b=b)
+    y = convolve(in_rows(x, b), w, b, bias, apart=True)
     return order.images(y, (N, M, H, W), b), Cache(x, params)
 
 
-def convolve_back(dy: Array, x: Array, w: Array, apart: bool = False, b: int = 1) -> tuple[Array, Array]:
+def convolve_back(dy: Array, x: Array, w: Array, b: int, apart: bool = False) -> tuple[Array, Array]:
     """dx and dw: `backward` without its checks and without the bias, for a contiguous dy."""
     k = w.shape[3]
     dx = output(x.shape, x.dtype)
@@ -239,7 +239,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw, db), as `npattn.ops.conv2d.backward` does, and with its errors."""
     x, (w, bias) = cache
     b, dy = order.beside(x), checked(dy, cache)
-    dx, dw = convolve_back(in_rows(dy, b), in_rows(x, b), w, apart=True, b=b)
+    dx, dw = convolve_back(in_rows(dy, b), in_rows(x, b), w, b, apart=True)
     return order.images(dx, x.shape, b), Params(dw, bias_gradient(dy, bias))
 
 

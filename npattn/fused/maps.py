@@ -98,8 +98,7 @@ def image_dot(X: Array, D: Array, b: int) -> Array:
     if b == 1:
         return pixel_dot(X, D)[..., None]
     X, D = order.pixels(X, b), order.pixels(D, b)
-    axes = "ncpb,ndpb->ncb" if D.shape[1] == 1 else "ncpb,ncpb->ncb"
-    return add_up(np.einsum(axes, X[:, :, q], D[:, :, q]) for q in tiles.even(X.shape[2], PIECE))
+    return add_up(np.einsum("ncpb,ncpb->ncb", X[:, :, q], D[:, :, q]) for q in tiles.even(X.shape[2], PIECE))
 
 
 PIECE = 256

@@ -43,7 +43,7 @@ class Cache(NamedTuple):
 def gate_forward(m: Array, w: Array, H: int, b: int) -> Array:
     """SA.4 and SA.5 for maps m (n, 2, P·b) of H rows: the gate (n, P·b)."""
     n = m.shape[0]
-    a = conv2d.convolve(m.reshape(n, 2, H, -1), w, b=b)  # SA.4
+    a = conv2d.convolve(m.reshape(n, 2, H, -1), w, b)  # SA.4
     return maps.sigmoid(a.reshape(n, -1))  # SA.5
 
 
@@ -53,7 +53,7 @@ def gate_backward(dg: Array, g: Array, m: Array, w: Array, H: int, b: int) -> tu
     # SA.5 was g = sigmoid(a)
     da = dg * g * (1 - g)  # SA.5
     # SA.4 was a = w ∗ m
-    dm, dw = conv2d.convolve_back(da.reshape(n, 1, H, -1), m.reshape(n, 2, H, -1), w, b=b)  # SA.4
+    dm, dw = conv2d.convolve_back(da.reshape(n, 1, H, -1), m.reshape(n, 2, H, -1), w, b)  # SA.4
     return dm.reshape(n, 2, -1), dw
 
 
