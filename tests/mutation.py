@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("npattn/ops", "npattn/attention", "npattn/variants", "npattn/fused")
 # By name: backwards, layers' undo, and the helpers that backwards call
 PART_OF_A_BACKWARD = re.compile(
-    "backward|undo|route|unwindows|over_pixels|sums|add_at|sum_at|unless|pixel_dot|places|first_largest|mean_max|windows_side|add_up|repeated|correlate"
+    "backward|undo|route|unwindows|over_pixels|sums|add_at|sum_at|unless|pixel_dot|places|repeated|correlate"
     "|kernel_gradient|padded|convolve_back|moved|bias_gradient|checked|doubled|unread|unmixed|added|named|share|winners|larger|of_the_left|in_windows"
     "|whole_rows|beside|gradient|columns|few|of_all|gathering|kept"
     "|image_dot|channel_dot|in_places|in_rows"
