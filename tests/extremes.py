@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npattn.fused import order
 from npattn.gradcheck import cases as library
 from npattn.gradcheck.cases import LAYERS
 from npattn.layer import Layer
@@ -95,7 +96,7 @@ def strided(a: np.ndarray) -> np.ndarray:
 
 def side_by_side(a: np.ndarray) -> np.ndarray:
     """Images of which the same pixel of all follow one another; what has other axes as it is."""
-    return np.ascontiguousarray(a.transpose(1, 2, 3, 0)).transpose(3, 0, 1, 2) if a.ndim == 4 else a
+    return order.laid_side_by_side(a) if a.ndim == 4 else a
 
 
 def backwards(a: np.ndarray) -> np.ndarray:

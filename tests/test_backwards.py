@@ -477,6 +477,8 @@ def test_fused_long_rows_make_the_buffer_shorter():
         with maps.long_rows(P):
             assert np.getbufsize() == size
         assert np.getbufsize() == before
+    with maps.long_rows(90000, 2):
+        assert np.getbufsize() == before
     with contextlib.suppress(KeyError), maps.long_rows(512):
         raise KeyError
     assert np.getbufsize() == before

@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from npattn.checks import FLOATS
 from npattn.fused import order
-
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))  # in the machine's own byte order
 
 
 def takes(*arrays: Any) -> bool:
@@ -32,7 +31,7 @@ def takes(*arrays: Any) -> bool:
     Images may also lie side by side (order.py).
     """
     for x in arrays:
-        if type(x) is not np.ndarray or x.dtype not in DTYPES or x.size == 0:
+        if type(x) is not np.ndarray or x.dtype not in FLOATS or x.size == 0:
             return False
         flags = x.flags
         if not flags.aligned or not (flags.c_contiguous or order.side_by_side(x)):

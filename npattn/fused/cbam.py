@@ -100,7 +100,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         threads.spread(scale, len(columns))
         return ca
 
-    with maps.long_rows(H * W if b == 1 else b):
+    with maps.long_rows(H * W, b):
         caches = threads.spread(group, len(groups))
     gates = order.by_image(g_c)[:, :, None, None], order.images(g_s, (N, 1, H, W), b)
     return y, Cache(x, *gates, m, i, w, caches)
@@ -158,6 +158,6 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         maps.add_at(dX[n], caches[index].place, ds_max)  # CBAM.1
         return dca.w1, dca.w2, dw
 
-    with maps.long_rows(H * W if b == 1 else b):
+    with maps.long_rows(H * W, b):
         dw1, dw2, dw = add_up(threads.spread(group, len(groups)))
     return dx, Params(channel.Params(dw1, dw2), spatial.Params(dw))

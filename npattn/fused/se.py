@@ -71,7 +71,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         threads.spread(scale, len(blocks))
         return fc
 
-    with maps.long_rows(P if b == 1 else b):
+    with maps.long_rows(P, b):
         caches = threads.spread(group, len(groups))
     return y, Cache(x, order.by_image(g), caches)
 
@@ -110,6 +110,6 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         threads.spread(both, len(blocks))
         return dw1, dw2
 
-    with maps.long_rows(P if b == 1 else b):
+    with maps.long_rows(P, b):
         dw1, dw2 = add_up(threads.spread(group, len(groups)))
     return dx, Params(dw1, dw2)
