@@ -122,37 +122,37 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     def group(index: int) -> tuple[Array, Array, Array]:
         n = groups[index]
-        dg_s, x_max = np.empty_like(G_s[n]), np.empty_like(G_s[n])
-        winners = [maps.places(i[n, q], C, L, q.start) for q in columns]
+        dg_s = np.empty_like(G_s[n])
 
-        # CBAM.4 was y = u · g_s and CBAM.2 u = x · g_c: each gate receives dy · x, times the other gate
-        def gates(t: int) -> Array:
+        # CBAM.4 was y = u · g_s, with CBAM.2's u = x · g_c: the gate of a pixel receives dy · u from all channels
+        def gate(t: int) -> None:
             q = columns[t]
             XdY = np.multiply(X[n, :, q], dY[n, :, q], out=dX[n, :, q])
             maps.channel_dot(XdY, G_c[n], b, out=dg_s[:, q])  # CBAM.4
-            x_max[:, q] = X[n].reshape(-1)[winners[t]]
-            return maps.image_dot(XdY, G_s[n, None, q], b)  # CBAM.2, direct
 
-        dg_c = sum(threads.spread(gates, len(columns)))
+        threads.spread(gate, len(columns))
 
-        # CBAM.3 made g_s from u: the second way on which u, and so g_c, reached y
+        # CBAM.3 made g_s from u: the second way on which u reached y
         dm, dw = spatial.gate_backward(dg_s, G_s[n], m[n], w, H, b)  # CBAM.3
         dm[:, 0] /= C
-        maps.add_image_dot(dg_c, X[n], dm[:, 0:1], b)  # CBAM.2, through the mean
-        dg_c += maps.sum_at_channel(i[n], dm[:, 1] * x_max, C, b)  # CBAM.2, through the maximum
+
+        def attended(t: int) -> Array:
+            q = columns[-1 - t]
+            dU = np.multiply(dY[n, :, q], G_s[n, None, q], out=dX[n, :, q])  # CBAM.4
+            dU += dm[:, 0:1, q]  # CBAM.3
+            maps.add_at(dX[n], maps.places(i[n, q], C, L, q.start), dm[:, 1, q])  # CBAM.3
+            return maps.image_dot(X[n, :, q], dU, b)  # CBAM.2
+
+        dg_c = maps.sum_of_pieces(iter(threads.spread(attended, len(columns))))
 
         # CBAM.1 made g_c from x, the second way on which x reached u
         (ds_avg, ds_max), dca = channel.gate_backward(dg_c, caches[index])  # CBAM.1
         share = ds_avg / (H * W)
 
         def tile(t: int) -> None:
-            q = columns[t]
-            dU = np.multiply(dY[n, :, q], G_s[n, None, q], out=dX[n, :, q])  # CBAM.4
-            dU += dm[:, 0:1, q]  # CBAM.3
-            maps.add_at(dX[n], winners[t], dm[:, 1, q])  # CBAM.3
-            of_pixels = order.pixels(dU, b)
-            of_pixels *= G_c[n, :, None]  # CBAM.2
-            of_pixels += share[:, :, None]  # CBAM.1
+            dU = order.pixels(dX[n, :, columns[t]], b)
+            dU *= G_c[n, :, None]  # CBAM.2
+            dU += share[:, :, None]  # CBAM.1
 
         threads.spread(tile, len(columns))
         maps.add_at(dX[n], caches[index].place, ds_max)  # CBAM.1

@@ -14,7 +14,8 @@ together (i); its columns (j) are k shifted rows:
 
 Where C < M it is cheaper to move before the product: the k moved copies of Z's rows stand as k·C rows more, one product
 (M × k·k·C) times (k·k·C × n·V − p) takes the whole kernel, and nothing is left to add. Not so for M < 8: BLAS is slow
-with so few rows.
+with so few rows, unless they are taken one by one, as products of a vector and a matrix. For C ≤ 2, as in the
+convolution of the two maps, and back, that is the fastest.
 
 Where C is smaller still, k·k·C ≤ k·C + M, as in a network's first layer, it is cheapest to move all that the k·k places
 see, unless an image has fewer pixels than that is rows. The product then makes y where it is to lie, image by image:
@@ -26,8 +27,12 @@ with the kernel flipped and its two channel axes exchanged. dw is what the place
 
     CONV.3, CONV.2   dw[m, c, i, j] = Σ_h Σ_t Z[h + i, c, t + j] D[h + p, m, t + p]
 
-where D's zeros leave out all t that belong to no image. For M ≥ 8 these products too take the k moved copies: one
-product a row instead of k, since BLAS arranges D anew for each. Where there is U, dw = Σ_ν dy[ν] U[ν]ᵀ.
+where D's zeros leave out all t that belong to no image. These products too take k moved copies, one product a row
+instead of k: of Z, or where D has fewer channels, or fewer than 8, of D:
+
+    CONV.3, CONV.2   dw[m, c, 2p − i, 2p − j] = Σ_h Σ_t D[h + i, m, t + j] Z[h + p, c, t + p]
+
+Where there is U, dw = Σ_ν dy[ν] U[ν]ᵀ.
 
 b images side by side (order.py) are one image here whose pixels are b numbers each: a step to the next pixel is one of
 b numbers, and W and p along a row are W·b and p·b. Nothing else changes. Of 64 images, rows of 7 pixels become rows of
@@ -64,6 +69,14 @@ def view(a: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
     return np.ndarray(shape, a.dtype, buffer=a, strides=strides)
 
 
+def product(A: Array, B: Array, out: Array) -> None:
+    """out (h, K, L) = A (K, I) times each B (h, I, L): row by row of A if these are few."""
+    if len(A) >= 8:
+        np.matmul(A, B, out=out)
+    else:
+        np.matmul(A[:, None, None], B, out=out[:, :, None].swapaxes(0, 1))
+
+
 def padded(x: Array, k: int, rows: slice, name: str, b: int) -> Array:
     """CONV.1 for a group x (n, C, H, W): what the output rows `rows`, h of them, see. Z (h + 2p, C, n·V + p)."""
     n, C, H, W = x.shape
@@ -87,11 +100,16 @@ def moved(Z: Array, k: int, b: int) -> Array:
     """
     rows, C, T = Z.shape
     L = T - 2 * (k // 2) * b
+    row, channel, number = Z.strides
     copies = threads.scratch("product", (rows, k, C, L), Z.dtype)
-    for j in range(k):
-        copies[:, j] = Z[:, :, j * b : j * b + L]
-    row, _, channel, place = copies.strides
-    return view(copies, (rows - k + 1, k * k * C, L), (row, channel, place))
+    copies[...] = view(Z, copies.shape, (row, b * number, channel, number))
+    row, _, channel, number = copies.strides
+    return view(copies, (rows - k + 1, k * k * C, L), (row, channel, number))
+
+
+def moves(C: int, M: int, b: int) -> bool:
+    """Whether the rows of C channels are moved before the product, k·C of them, and not those of M after it."""
+    return (C < M or (C == M and b > 1)) if M >= 8 else C <= 2
 
 
 def few(C: int, M: int, k: int, P: int) -> bool:
@@ -119,15 +137,15 @@ def columns(x: Array, k: int, rows: slice, b: int) -> Array:
     return U.view(x.dtype).reshape(n, C * k * k, h * W)
 
 
-def correlate(Z: Array, w: Array, y: Array, b: int) -> None:
-    """CONV.2 and CONV.3: y (n, M, h, W) = w ∗ x, for Z (h + 2p, C, n·V + p)."""
+def correlate(Z: Array, w: Array, y: Array, b: int, S: Array | None = None) -> None:
+    """CONV.2 and CONV.3: y (n, M, h, W) = w ∗ x, for Z (h + 2p, C, n·V + p); S, if they are there, its moved copies."""
     (M, C, k, _), (n, _, h, W) = w.shape, y.shape
     T, V = Z.shape[2], W + k // 2 * b
     L = T - 2 * (k // 2) * b  # after the last column that belongs to an image
     out = y[0].swapaxes(0, 1) if n == 1 else threads.scratch("sum", (h, M, n * V), Z.dtype)
-    if M >= 8 and (C < M or (C == M and b > 1)):  # fewer rows to move before the product than after it
+    if moves(C, M, b):
         kernel = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).reshape(M, k * k * C)  # m by (i, j, c)
-        np.matmul(kernel, moved(Z, k, b), out=out[:, :, :L])
+        product(kernel, moved(Z, k, b) if S is None else S, out=out[:, :, :L])
     else:
         kernel = np.ascontiguousarray(w.transpose(3, 0, 2, 1)).reshape(k * M, k * C)  # (j, m) by (i, c)
         seen = view(Z, (h, k * C, T), Z.strides)
@@ -144,28 +162,28 @@ def correlate(Z: Array, w: Array, y: Array, b: int) -> None:
         maps.whole_rows(y)[...] = maps.whole_rows(out.reshape(h, M, n, V)[..., :W].transpose(2, 1, 0, 3))
 
 
-def kernel_gradient(Z: Array, D: Array, k: int, b: int) -> Array:
-    """CONV.3 and CONV.2 back: dw (M, C, k, k) from Z (h + 2p, C, n·V + p) and D (h + 2p, M, n·V + p)."""
-    p, C, M = k // 2, Z.shape[1], D.shape[1]
-    h, L = Z.shape[0] - 2 * p, Z.shape[2] - 2 * p * b
-    D = D[p : p + h, :, p * b : p * b + L]
-    if M >= 8:
-        dw = np.matmul(moved(Z, k, b), D.mT).sum(axis=0).reshape(k, k, C, M)  # (i, j, c) by m
-        return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))
-    row, channel, number = Z.strides
-    seen = view(Z, (h, k, k * C, L), (row, b * number, channel, number))  # j, (i, c), t
-    dw = np.matmul(seen, D[:, None].mT).sum(axis=0).reshape(k, k, C, M)  # j, (i, c) by m
-    return np.ascontiguousarray(dw.transpose(3, 2, 1, 0))
+def gradient(x: Array, dy: Array, rows: slice, k: int, b: int, D: Array | None = None, S: Array | None = None) -> Array:
+    """CONV.3 and CONV.2 back: dw (M, C, k, k) for the rows of a group, from U, or from Z and D.
 
-
-def gradient(x: Array, dy: Array, D: Array | None, rows: slice, k: int, b: int) -> Array:
-    """CONV.3 and CONV.2 back: dw for the output rows of a group, from U, or from Z and D; None makes D here."""
-    (_, C, _, W), (n, M, H, _) = x.shape, dy.shape
+    D and its moved copies S are made here if they are not there.
+    """
+    (n, C, H, W), M, h, p = x.shape, dy.shape[1], rows.stop - rows.start, k // 2
     if few(C, M, k, H * W):
         dY = dy.reshape(n, M, H * W)[:, :, rows.start * W : rows.stop * W]
         return np.matmul(dY, columns(x, k, rows, b).mT).sum(axis=0).reshape(M, C, k, k)
+    Z = padded(x, k, rows, "padded", b)
     D = padded(dy, k, rows, "d padded", b) if D is None else D
-    return kernel_gradient(padded(x, k, rows, "padded", b), D, k, b)
+    L = Z.shape[2] - 2 * p * b
+    inner = np.s_[p : p + h, :, p * b : p * b + L]
+    if M >= max(C, 8):
+        dw = np.matmul(moved(Z, k, b), D[inner].mT).sum(axis=0).reshape(k, k, C, M)  # (i, j, c) by m
+        return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))
+    S = moved(D, k, b) if S is None else S
+    if C <= 2:  # row by row
+        dw = np.matmul(S, Z[inner].swapaxes(0, 1)[..., None]).sum(axis=1).reshape(C, k, k, M)  # c, (i, j, m)
+        return np.ascontiguousarray(dw[:, ::-1, ::-1].transpose(3, 0, 1, 2))
+    dw = np.matmul(S, Z[inner].mT).sum(axis=0).reshape(k, k, M, C)  # (i, j, m) by c
+    return np.ascontiguousarray(dw[::-1, ::-1].transpose(2, 3, 0, 1))
 
 
 def cut(x: Array, w: Array, apart: bool, b: int) -> list[tuple[slice, slice]]:
@@ -217,7 +235,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
 def convolve_back(dy: Array, x: Array, w: Array, b: int, apart: bool = False) -> tuple[Array, Array]:
     """dx and dw: `backward` without its checks and without the bias, for a contiguous dy."""
-    k = w.shape[3]
+    M, C, k, _ = w.shape
     dx = output(x.shape, x.dtype)
     parts = cut(x, w, apart, b)
     flipped = w[:, :, ::-1, ::-1].swapaxes(0, 1)
@@ -225,12 +243,12 @@ def convolve_back(dy: Array, x: Array, w: Array, b: int, apart: bool = False) ->
     def part(index: int) -> Array:
         n, rows = parts[index]
         D = padded(dy[n], k, rows, "d padded", b)
+        S = moved(D, k, b) if moves(M, C, b) else None
 
         # CONV.3 was y = w u, and u (CONV.2) the pixels in each place of the kernel: each factor receives dy times the
         # other. CONV.1 put zeros around x: what would arrive at them is not computed
-        dw = gradient(x[n], dy[n], D, rows, k, b)  # CONV.3, CONV.2
-        correlate(D, flipped, dx[n, :, rows], b)  # CONV.3, CONV.2, CONV.1
-        return dw
+        correlate(D, flipped, dx[n, :, rows], b, S)  # CONV.3, CONV.2, CONV.1
+        return gradient(x[n], dy[n], rows, k, b, D, S)  # CONV.3, CONV.2
 
     return dx, sum(threads.spread(part, len(parts)))
 
@@ -252,7 +270,7 @@ def backward_params(dy: Array, cache: Cache) -> Params:
 
     def part(index: int) -> Array:
         n, rows = parts[index]
-        return gradient(x_rows[n], dy_rows[n], None, rows, k, b)  # CONV.3, CONV.2
+        return gradient(x_rows[n], dy_rows[n], rows, k, b)  # CONV.3, CONV.2
 
     return Params(sum(threads.spread(part, len(parts))), bias_gradient(dy, bias))
 
