@@ -56,7 +56,7 @@ class Cache(NamedTuple):
 def cut(X: Array, b: int) -> tuple[list[slice], list[slice]]:
     """Groups of images, and within a group tiles of whole pixels."""
     a, C, L = X.shape
-    tiles_of_pixels = tiles.pixels(L // b, C * b * X.itemsize, multiple=math.ceil(64 / b))
+    tiles_of_pixels = tiles.pixels(L // b, 2 * C * b * X.itemsize, multiple=math.ceil(64 / b))
     return tiles.images(a, C * L * X.itemsize), [slice(q.start * b, q.stop * b) for q in tiles_of_pixels]
 
 
@@ -76,7 +76,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     a, _, L = X.shape
     g_c, g_s = np.empty((a, C, b), dtype=x.dtype), np.empty((a, L), dtype=x.dtype)
     m = np.empty((a, 2, L), dtype=x.dtype)
-    i = np.empty((a, L), dtype=np.intp) if keeps_cache() else None
+    i = np.empty((a, L), dtype=np.min_scalar_type(C-1)) if keeps_cache() else None
     groups, columns = cut(X, b)
 
     def group(index: int) -> channel.Group:

@@ -83,11 +83,14 @@ def padded(x: Array, k: int, rows: slice, name: str, b: int) -> Array:
     p, h = k // 2, rows.stop - rows.start
     above, below, edge = max(0, p - rows.start), max(0, rows.stop + p - H), p * b
     Z = threads.scratch(name, (h + 2 * p, C, n * (W + edge) + edge), x.dtype)
-    Z[:above] = Z[h + 2 * p - below :] = 0
     inner = Z[above : h + 2 * p - below]
-    inner[:, :, :edge] = 0
     images = inner[:, :, edge:].reshape(-1, C, n, W + edge)
-    images[..., W:] = 0
+    if C <= 2:
+        Z[...] = 0
+    else:
+        Z[:above] = Z[h + 2 * p - below :] = 0
+        inner[:, :, :edge] = 0
+        images[..., W:] = 0
     seen = x[:, :, rows.start - p + above : rows.stop + p].transpose(2, 1, 0, 3)
     maps.whole_rows(images[..., :W])[...] = maps.whole_rows(seen)
     return Z
@@ -171,18 +174,21 @@ def gradient(x: Array, dy: Array, rows: slice, k: int, b: int, D: Array | None =
     if few(C, M, k, H * W):
         dY = dy.reshape(n, M, H * W)[:, :, rows.start * W : rows.stop * W]
         return np.matmul(dY, columns(x, k, rows, b).mT).sum(axis=0).reshape(M, C, k, k)
-    Z = padded(x, k, rows, "padded", b)
     D = padded(dy, k, rows, "d padded", b) if D is None else D
-    L = Z.shape[2] - 2 * p * b
+    L = D.shape[2] - 2 * p * b
     inner = np.s_[p : p + h, :, p * b : p * b + L]
+    if n == 1 and not M >= max(C, 8):
+        XX = x[0, :, rows].swapaxes(0, 1)
+    else:
+        Z = padded(x, k, rows, "padded", b); XX = Z[inner]
     if M >= max(C, 8):
         dw = np.matmul(moved(Z, k, b), D[inner].mT).sum(axis=0).reshape(k, k, C, M)  # (i, j, c) by m
         return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))
     S = moved(D, k, b) if S is None else S
     if C <= 2:  # row by row
-        dw = np.matmul(S, Z[inner].swapaxes(0, 1)[..., None]).sum(axis=1).reshape(C, k, k, M)  # c, (i, j, m)
+        dw = np.matmul(S, XX.swapaxes(0, 1)[..., None]).sum(axis=1).reshape(C, k, k, M)  # c, (i, j, m)
         return np.ascontiguousarray(dw[:, ::-1, ::-1].transpose(3, 0, 1, 2))
-    dw = np.matmul(S, Z[inner].mT).sum(axis=0).reshape(k, k, M, C)  # (i, j, m) by c
+    dw = np.matmul(S, XX.mT).sum(axis=0).reshape(k, k, M, C)  # (i, j, m) by c
     return np.ascontiguousarray(dw[::-1, ::-1].transpose(2, 3, 0, 1))
 
 
@@ -194,7 +200,7 @@ def cut(x: Array, w: Array, apart: bool, b: int) -> list[tuple[slice, slice]]:
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     row_bytes = k * max(M, C, k * C if few(C, M, k, H * W) else 0) * (W + k // 2 * b) * x.itemsize
     images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, 2 * H * row_bytes)
-    return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes)]
+    return [(n, rows) for n in images for rows in tiles.rows(H, (4 if apart else 1) * row_bytes)]
 
 
 def convolve(x: Array, w: Array, b: int, bias: Array | None = None, apart: bool = False) -> Array:

@@ -186,13 +186,14 @@ def first_largest(U: Array, top: Array) -> Array:
     left = np.arange(K - 1, -1, -1, dtype=np.min_scalar_type(K - 1))
     code = hit.view(np.uint8)
     code = np.multiply(code, left[:, None], out=code if K <= 256 else None)
-    return np.subtract(K - 1, np.maximum.reduce(code, axis=1), dtype=np.intp)
+    top = np.maximum.reduce(code, axis=1)
+    return np.subtract(left[0], top, out=top)
 
 
 def places(i: Array, C: int, P: int, start: int) -> Array:
     """Where in an array (n, C, P), read as one row, the channels i (n, T) of the pixels from `start` on lie."""
     n, T = i.shape
-    place = i * P
+    place = np.multiply(i, P, dtype=np.intp)
     place += np.arange(n)[:, None] * (C * P) + np.arange(start, start + T)
     return place
 
