@@ -217,7 +217,7 @@ def sum_at_channel(i: Array, d: Array, C: int, b: int) -> Array:
 
 def sigmoid(a: Array) -> Array:
     """SIG.2 with the textbook's formula, in fewer arrays: 1 / (1 + exp(−|a|)), times exp(−|a|) where a < 0."""
-    e = np.abs(a)
+    e = np.abs(a, out=threads.scratch("sigmoid", a.shape, a.dtype))
     np.negative(e, out=e)
     np.exp(e, out=e)  # SIG.1
     y = np.maximum(e, a >= 0)  # e ≤ 1: the larger one is 1 where a ≥ 0 and e elsewhere
