@@ -1,4 +1,4 @@
-"""CBAM in three passes over x, and two over x and dy back.
+"""CBAM in three passes over x, and three back.
 
     X (n, C, P·b)   Y, U, dY, dX as X   g_c (n, C, b)   g_s (n, P·b)
     P = H·W, a group of n images, or one of b side by side (order.py)
@@ -12,17 +12,16 @@
       tile   CBAM.4          Y = U · g_s                                              u           y
 
     backward
-      tile   CBAM.4          dg_s = Σ_c g_c · (X · dY), and the part of dg_c that needs no dU_gate:
-             CBAM.4, CBAM.2  dg_c = Σ_pixels g_s · (X · dY), formed where dX will be  x, dy       x·dy
+      tile   CBAM.4          dg_s = Σ_c g_c · (X · dY)                                x, dy
       maps   CBAM.3 (SA.5–4) dm_avg, dm_max, dw, through the convolution              maps        maps
-      rows   CBAM.3, CBAM.2  dg_c += Σ_pixels X · dm_avg / C, plus dm_max · x at i    x
+      tile   CBAM.4, CBAM.3  dU = dY · g_s + dm_avg / C, plus dm_max at channel i,
+                             where dX will be                                         dy          du
+             CBAM.2          dg_c = Σ_pixels X · dU                                   x
              CBAM.1 (CA.6–3) ds_avg, ds_max, dw1, dw2, through the MLP                (n, C)
-      tile   CBAM.4, CBAM.3  dU = dY · g_s + dm_avg / C, plus dm_max at channel i
-             CBAM.2, CBAM.1  dX = dU · g_c + ds_avg / P                               dy          dx
+      tile   CBAM.2, CBAM.1  dX = dU · g_c + ds_avg / P                               du          dx
              CBAM.1 (CA.2)   plus ds_max at the largest pixel of each channel
 
-Neither U nor X · dY takes memory of its own. dg_c is taken apart, since dX needs the sum of X · dU over all pixels,
-through the MLP, before its first pixel can be written.
+Neither U nor dU takes memory of its own; X · dY is never more than a tile.
 """
 
 from __future__ import annotations
@@ -48,13 +47,13 @@ class Cache(NamedTuple):
     g_c: Array  # (N, C, 1, 1)
     g_s: Array  # (N, 1, H, W)
     m: Array  # (a, 2, P·b), the maps of u
-    i: Array | None  # (a, P·b), the first channel of u that is largest
+    i: Array | None  # (a, P·b), the first channel of u that is largest, in a byte if that is enough
     w: Array  # (1, 2, k, k)
     ca: list[channel.Group]
 
 
 def cut(X: Array, b: int) -> tuple[list[slice], list[slice]]:
-    """Groups of images, and within a group tiles of whole pixels."""
+    """Groups of images, and within a group tiles of whole pixels, of half the size: two or three arrays take part."""
     a, C, L = X.shape
     tiles_of_pixels = tiles.pixels(L // b, 2 * C * b * X.itemsize, multiple=math.ceil(64 / b))
     return tiles.images(a, C * L * X.itemsize), [slice(q.start * b, q.stop * b) for q in tiles_of_pixels]
@@ -76,7 +75,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     a, _, L = X.shape
     g_c, g_s = np.empty((a, C, b), dtype=x.dtype), np.empty((a, L), dtype=x.dtype)
     m = np.empty((a, 2, L), dtype=x.dtype)
-    i = np.empty((a, L), dtype=np.min_scalar_type(C-1)) if keeps_cache() else None
+    i = np.empty((a, L), dtype=np.min_scalar_type(C - 1)) if keeps_cache() else None
     groups, columns = cut(X, b)
 
     def group(index: int) -> channel.Group:
@@ -124,20 +123,22 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         n = groups[index]
         dg_s = np.empty_like(G_s[n])
 
-        # CBAM.4 was y = u · g_s, with CBAM.2's u = x · g_c: the gate of a pixel receives dy · u from all channels
+        # CBAM.4 was y = u · g_s, with CBAM.2's u = x · g_c: a pixel's gate receives dy · u from all channels
         def gate(t: int) -> None:
             q = columns[t]
-            XdY = np.multiply(X[n, :, q], dY[n, :, q], out=dX[n, :, q])
+            x_q = X[n, :, q]
+            XdY = np.multiply(x_q, dY[n, :, q], out=threads.scratch("product", x_q.shape, x_q.dtype))
             maps.channel_dot(XdY, G_c[n], b, out=dg_s[:, q])  # CBAM.4
 
         threads.spread(gate, len(columns))
 
-        # CBAM.3 made g_s from u: the second way on which u reached y
+        # CBAM.3 made g_s from u, the second way on which u reached y
         dm, dw = spatial.gate_backward(dg_s, G_s[n], m[n], w, H, b)  # CBAM.3
         dm[:, 0] /= C
 
+        # CBAM.2 was u = x · g_c: each factor receives du times the other
         def attended(t: int) -> Array:
-            q = columns[-1 - t]
+            q = columns[-1 - t]  # backwards, here too
             dU = np.multiply(dY[n, :, q], G_s[n, None, q], out=dX[n, :, q])  # CBAM.4
             dU += dm[:, 0:1, q]  # CBAM.3
             maps.add_at(dX[n], maps.places(i[n, q], C, L, q.start), dm[:, 1, q])  # CBAM.3

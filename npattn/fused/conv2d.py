@@ -38,7 +38,7 @@ b images side by side (order.py) are one image here whose pixels are b numbers e
 b numbers, and W and p along a row are W·b and p·b. Nothing else changes. Of 64 images, rows of 7 pixels become rows of
 448 numbers, without zeros between images. Moving is cheap there: the k copies are made where C = M as well.
 
-Groups, and blocks of rows, are cut so that R, or U, is a quarter of a tile; within a group of another block's, half.
+Groups, and blocks of rows, are cut so that R, or U, is a quarter of a tile; within a group of another block's, a tile.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def padded(x: Array, k: int, rows: slice, name: str, b: int) -> Array:
     Z = threads.scratch(name, (h + 2 * p, C, n * (W + edge) + edge), x.dtype)
     inner = Z[above : h + 2 * p - below]
     images = inner[:, :, edge:].reshape(-1, C, n, W + edge)
-    if C <= 2:
+    if C <= 2:  # little: one call takes less time than four
         Z[...] = 0
     else:
         Z[:above] = Z[h + 2 * p - below :] = 0
@@ -108,6 +108,12 @@ def moved(Z: Array, k: int, b: int) -> Array:
     copies[...] = view(Z, copies.shape, (row, b * number, channel, number))
     row, _, channel, number = copies.strides
     return view(copies, (rows - k + 1, k * k * C, L), (row, channel, number))
+
+
+def middle(Z: Array, k: int, b: int) -> Array:
+    """Of Z (h + 2p, C, n·V + p) the rows and columns that the middle of the kernel sees, (h, C, n·V − p)."""
+    p = k // 2
+    return Z[p : len(Z) - p, :, p * b : Z.shape[2] - p * b]
 
 
 def moves(C: int, M: int, b: int) -> bool:
@@ -170,37 +176,48 @@ def gradient(x: Array, dy: Array, rows: slice, k: int, b: int, D: Array | None =
 
     D and its moved copies S are made here if they are not there.
     """
-    (n, C, H, W), M, h, p = x.shape, dy.shape[1], rows.stop - rows.start, k // 2
+    (n, C, H, W), M = x.shape, dy.shape[1]
     if few(C, M, k, H * W):
         dY = dy.reshape(n, M, H * W)[:, :, rows.start * W : rows.stop * W]
         return np.matmul(dY, columns(x, k, rows, b).mT).sum(axis=0).reshape(M, C, k, k)
     D = padded(dy, k, rows, "d padded", b) if D is None else D
-    L = D.shape[2] - 2 * p * b
-    inner = np.s_[p : p + h, :, p * b : p * b + L]
-    if n == 1 and not M >= max(C, 8):
-        XX = x[0, :, rows].swapaxes(0, 1)
-    else:
-        Z = padded(x, k, rows, "padded", b); XX = Z[inner]
-    if M >= max(C, 8):
-        dw = np.matmul(moved(Z, k, b), D[inner].mT).sum(axis=0).reshape(k, k, C, M)  # (i, j, c) by m
+    if M >= 8 and M >= C:
+        seen = moved(padded(x, k, rows, "padded", b), k, b)
+        dw = np.matmul(seen, middle(D, k, b).mT).sum(axis=0).reshape(k, k, C, M)  # (i, j, c) by m
         return np.ascontiguousarray(dw.transpose(3, 2, 0, 1))
     S = moved(D, k, b) if S is None else S
+    X = x[0, :, rows].swapaxes(0, 1) if n == 1 else middle(padded(x, k, rows, "padded", b), k, b)
     if C <= 2:  # row by row
-        dw = np.matmul(S, XX.swapaxes(0, 1)[..., None]).sum(axis=1).reshape(C, k, k, M)  # c, (i, j, m)
+        dw = np.matmul(S, X.swapaxes(0, 1)[..., None]).sum(axis=1).reshape(C, k, k, M)  # c by (i, j, m)
         return np.ascontiguousarray(dw[:, ::-1, ::-1].transpose(3, 0, 1, 2))
-    dw = np.matmul(S, XX.mT).sum(axis=0).reshape(k, k, M, C)  # (i, j, m) by c
+    dw = np.matmul(S, X.mT).sum(axis=0).reshape(k, k, M, C)  # (i, j, m) by c
     return np.ascontiguousarray(dw[::-1, ::-1].transpose(2, 3, 0, 1))
+
+
+def settled(dw: Array, x: Array, dy: Array, b: int) -> Array:
+    """dw, or if not all of it is finite, made anew in the textbook's way, place by place of the kernel.
+
+    Where x is infinite or NaN, the zeros of D, beside the images of a row, had made NaN of places that do not see it.
+    """
+    if np.isfinite(dw).all():
+        return dw
+    k, (H, W) = dw.shape[3], x.shape[2:]
+    p, edge = k // 2, k // 2 * b
+    framed = np.pad(x, ((0, 0), (0, 0), (p, p), (edge, edge)))
+    for i, j in np.ndindex(k, k):
+        dw[:, :, i, j] = np.einsum("nmhw,nchw->mc", dy, framed[:, :, i : i + H, j * b : j * b + W])
+    return dw
 
 
 def cut(x: Array, w: Array, apart: bool, b: int) -> list[tuple[slice, slice]]:
     """Groups of images, and blocks of rows of large images, so that R, or U, fits a quarter of a tile.
 
-    Within a group of a block's (not `apart`) the work is one thread's already: half as many parts, of half a tile.
+    Within a group of a block's (not `apart`) the work is one thread's already: as few parts as fit a tile.
     """
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     row_bytes = k * max(M, C, k * C if few(C, M, k, H * W) else 0) * (W + k // 2 * b) * x.itemsize
-    images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, 2 * H * row_bytes)
-    return [(n, rows) for n in images for rows in tiles.rows(H, (4 if apart else 1) * row_bytes)]
+    images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, H * row_bytes)
+    return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes if apart else row_bytes)]
 
 
 def convolve(x: Array, w: Array, b: int, bias: Array | None = None, apart: bool = False) -> Array:
@@ -256,7 +273,7 @@ def convolve_back(dy: Array, x: Array, w: Array, b: int, apart: bool = False) ->
         correlate(D, flipped, dx[n, :, rows], b, S)  # CONV.3, CONV.2, CONV.1
         return gradient(x[n], dy[n], rows, k, b, D, S)  # CONV.3, CONV.2
 
-    return dx, sum(threads.spread(part, len(parts)))
+    return dx, settled(sum(threads.spread(part, len(parts))), x, dy, b)
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
@@ -278,7 +295,8 @@ def backward_params(dy: Array, cache: Cache) -> Params:
         n, rows = parts[index]
         return gradient(x_rows[n], dy_rows[n], rows, k, b)  # CONV.3, CONV.2
 
-    return Params(sum(threads.spread(part, len(parts))), bias_gradient(dy, bias))
+    dw = settled(sum(threads.spread(part, len(parts))), x_rows, dy_rows, b)
+    return Params(dw, bias_gradient(dy, bias))
 
 
 def checked(dy: Array, cache: Cache) -> Array:

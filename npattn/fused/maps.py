@@ -124,16 +124,6 @@ def channel_dot(X: Array, g: Array, b: int, out: Array) -> None:
         np.einsum("ncpb,ncb->npb", order.pixels(X, b), g, out=order.pixels(out, b))
 
 
-def add_image_dot(total: Array, X: Array, D: Array, b: int) -> None:
-    """total (n, C, b) += Σ over the pixels of X · D, a few channels at a time, by several threads if X is alone."""
-    blocks = tiles.rows(X.shape[1], X[:, 0].nbytes)
-
-    def block(index: int) -> None:
-        total[:, blocks[index]] += image_dot(X[:, blocks[index]], D, b)
-
-    threads.spread(block, len(blocks))
-
-
 def pixel_mean_max(X: Array, b: int, mean: Array, top: Array) -> Array:
     """Write the mean over the pixels and the maximum, each (n, C, b), in one pass.
 
@@ -186,8 +176,8 @@ def first_largest(U: Array, top: Array) -> Array:
     left = np.arange(K - 1, -1, -1, dtype=np.min_scalar_type(K - 1))
     code = hit.view(np.uint8)
     code = np.multiply(code, left[:, None], out=code if K <= 256 else None)
-    top = np.maximum.reduce(code, axis=1)
-    return np.subtract(left[0], top, out=top)
+    first = np.maximum.reduce(code, axis=1)
+    return np.subtract(left[0], first, out=first)
 
 
 def places(i: Array, C: int, P: int, start: int) -> Array:
@@ -204,15 +194,6 @@ def add_at(D: Array, places: Array, d: Array) -> None:
     np.add.at is as fast, but keeps the interpreter's lock.
     """
     D.reshape(-1)[places] += d
-
-
-def sum_at_channel(i: Array, d: Array, C: int, b: int) -> Array:
-    """Σ of d (n, P·b) over the pixels whose channel is c, (n, C, b): the backward of CMAX.2, and a sum over pixels."""
-    n = i.shape[0]
-    at = order.pixels(i, b) * b + np.arange(b) if b > 1 else i
-    if n > 1:
-        at = at + np.arange(0, n * C, C)[:, None]
-    return np.bincount(at.reshape(-1), d.reshape(-1), n * C * b).reshape(n, C, b).astype(d.dtype)
 
 
 def sigmoid(a: Array) -> Array:

@@ -33,7 +33,7 @@ __all__ = ["Cache", "Params", "backward", "forward"]
 
 class Cache(NamedTuple):
     m: Array  # (a, 2, P·b), the maps
-    i: Array | None  # (a, P·b), the first channel that is largest
+    i: Array | None  # (a, P·b), the first channel that is largest, in a byte if that is enough
     w: Array  # (1, 2, k, k)
     sigmoid: SigmoidCache  # the gate (N, 1, H, W)
     shape: tuple[int, int, int, int]  # of x
@@ -69,7 +69,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     X, b = order.planes(x), order.beside(x)
     a, _, L = X.shape
     m, g = np.empty((a, 2, L), dtype=x.dtype), np.empty((a, L), dtype=x.dtype)
-    i = np.empty((a, L), dtype=np.intp) if keeps_cache() else None
+    i = np.empty((a, L), dtype=np.min_scalar_type(C - 1)) if keeps_cache() else None
     groups, columns = tiles.images(a, C * L * x.itemsize), tiles.pixels(L, C * x.itemsize)
 
     def group(index: int) -> None:
