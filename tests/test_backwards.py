@@ -314,13 +314,19 @@ def test_the_first_maximum_of_a_tie_gets_it_all(forward, backward, winners):
     np.testing.assert_array_equal(backward(dy, cache), expected)
 
 
-@pytest.mark.parametrize(("M", "C"), [(7, 3), (8, 3), (9, 9), (8, 12), (3, 8), (17, 3), (18, 3), (40, 2), (20, 1)])
+@pytest.mark.parametrize(
+    ("M", "C"),
+    [
+        *[(7, 3), (8, 3), (9, 9), (8, 12), (3, 8), (17, 3), (18, 3), (40, 2), (20, 1)],
+        *[(1, 2), (2, 1), (1, 1), (7, 2), (8, 2), (1, 3), (7, 9)],  # row by row, one way or the other
+    ],
+)
 @ORDERS
-@pytest.mark.parametrize(("k", "bias"), [(3, True), (5, False), (1, True)])
-def test_fused_convolution_for_few_and_many_channels(M: int, C: int, k: int, bias: bool, order_of: str):
+@pytest.mark.parametrize(("k", "bias", "N"), [(3, True, 3), (5, False, 1), (1, True, 2)])
+def test_fused_convolution_for_few_and_many_channels(M: int, C: int, k: int, bias: bool, N: int, order_of: str):
     """The products are arranged by M and C; each way gives the textbook's numbers, with and without dx."""
     rng = np.random.default_rng(M)
-    x, w, dy = (rng.standard_normal(shape) for shape in ((3, C, 6, 5), (M, C, k, k), (3, M, 6, 5)))
+    x, w, dy = (rng.standard_normal(shape) for shape in ((N, C, 6, 5), (M, C, k, k), (N, M, 6, 5)))
     params = conv2d.Params(w, rng.standard_normal(M) if bias else None)
     y, cache = fused_conv2d.forward(laid(x, order_of), params)
     (dx, grads), alone = fused_conv2d.backward(dy, cache), fused_conv2d.backward_params(dy, cache)
@@ -337,9 +343,30 @@ def test_fused_convolution_for_few_and_many_channels(M: int, C: int, k: int, bia
         else:
             np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-11)
     with pytest.raises(ValueError, match="dy: expected shape"):
-        fused_conv2d.backward_params(dy[:1], cache)
+        fused_conv2d.backward_params(np.concatenate((dy, dy)), cache)
     with pytest.raises(TypeError, match="dtype float32"):
         fused_conv2d.backward_params(dy.astype(np.float32), cache)
+
+
+@pytest.mark.parametrize("where", [(0, 0, 0, 0), (0, 1, 5, 4), (1, 0, 3, 0), (1, 1, 2, 2)])
+@pytest.mark.parametrize("what", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize(("M", "C", "N"), [(1, 2, 1), (1, 2, 2), (3, 5, 2), (9, 9, 2), (9, 12, 2), (40, 2, 2)])
+@ORDERS
+def test_what_is_not_finite_reaches_the_places_that_see_it(M, C, N, what, where, order_of):
+    """x at a border is not seen from all places of the kernel: the zeros beside it do not make NaN of the others."""
+    rng = np.random.default_rng(M)
+    x, w, dy = (rng.standard_normal(shape) for shape in ((N, C, 6, 5), (M, C, 3, 3), (N, M, 6, 5)))
+    x[where[0] % N, *where[1:]] = what
+    with np.errstate(invalid="ignore"):
+        (y_wanted, cache), (y, fused_cache) = (
+            conv2d.forward(x, (w, None)),
+            fused_conv2d.forward(laid(x, order_of), (w, None)),
+        )
+        (dx_wanted, wanted), (dx, grads) = conv2d.backward(dy, cache), fused_conv2d.backward(dy, fused_cache)
+        alone = fused_conv2d.backward_params(dy, fused_cache)
+    assert not np.isfinite(wanted.w).all()
+    for found, value in ((y, y_wanted), (dx, dx_wanted), (grads.w, wanted.w), (alone.w, wanted.w)):
+        np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-11)
 
 
 def test_when_a_fused_convolution_takes_columns():
