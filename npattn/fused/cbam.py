@@ -52,10 +52,10 @@ class Cache(NamedTuple):
     ca: list[channel.Group]
 
 
-def cut(X: Array, b: int) -> tuple[list[slice], list[slice]]:
-    """Groups of images, and within a group tiles of whole pixels, of half the size: two or three arrays take part."""
+def cut(X: Array, b: int, arrays: int) -> tuple[list[slice], list[slice]]:
+    """Groups of images, and within a group tiles of whole pixels, shared by so many arrays of X's shape."""
     a, C, L = X.shape
-    tiles_of_pixels = tiles.pixels(L // b, 2 * C * b * X.itemsize, multiple=math.ceil(64 / b))
+    tiles_of_pixels = tiles.pixels(L // b, arrays * C * b * X.itemsize, multiple=math.ceil(64 / b))
     return tiles.images(a, C * L * X.itemsize), [slice(q.start * b, q.stop * b) for q in tiles_of_pixels]
 
 
@@ -76,7 +76,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     g_c, g_s = np.empty((a, C, b), dtype=x.dtype), np.empty((a, L), dtype=x.dtype)
     m = np.empty((a, 2, L), dtype=x.dtype)
     i = np.empty((a, L), dtype=np.min_scalar_type(C - 1)) if keeps_cache() else None
-    groups, columns = cut(X, b)
+    groups, columns = cut(X, b, arrays=2)  # x, u
 
     def group(index: int) -> channel.Group:
         n = groups[index]
@@ -117,7 +117,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     X, dY, dX = order.planes(x), order.planes(order.alike(dy, b)), order.planes(dx)
     a, _, L = X.shape
     G_c, G_s = order.by_plane(g_c.reshape(N, C), b), order.flat(g_s).reshape(a, L)
-    groups, columns = cut(X, b)
+    groups, columns = cut(X, b, arrays=3)  # x, dy, x·dy; x, dy, du
 
     def group(index: int) -> tuple[Array, Array, Array]:
         n = groups[index]
@@ -135,13 +135,14 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         # CBAM.3 made g_s from u, the second way on which u reached y
         dm, dw = spatial.gate_backward(dg_s, G_s[n], m[n], w, H, b)  # CBAM.3
         dm[:, 0] /= C
+        places = maps.places(i[n], C, L, 0)
 
         # CBAM.2 was u = x · g_c: each factor receives du times the other
         def attended(t: int) -> Array:
             q = columns[-1 - t]  # backwards, here too
             dU = np.multiply(dY[n, :, q], G_s[n, None, q], out=dX[n, :, q])  # CBAM.4
             dU += dm[:, 0:1, q]  # CBAM.3
-            maps.add_at(dX[n], maps.places(i[n, q], C, L, q.start), dm[:, 1, q])  # CBAM.3
+            maps.add_at(dX[n], places[:, q], dm[:, 1, q])  # CBAM.3
             return maps.image_dot(X[n, :, q], dU, b)  # CBAM.2
 
         dg_c = maps.sum_of_pieces(iter(threads.spread(attended, len(columns))))

@@ -217,7 +217,7 @@ def cut(x: Array, w: Array, apart: bool, b: int) -> list[tuple[slice, slice]]:
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     row_bytes = k * max(M, C, k * C if few(C, M, k, H * W) else 0) * (W + k // 2 * b) * x.itemsize
     images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, H * row_bytes)
-    return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes if apart else row_bytes)]
+    return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes if apart else 2 * row_bytes)]
 
 
 def convolve(x: Array, w: Array, b: int, bias: Array | None = None, apart: bool = False) -> Array:

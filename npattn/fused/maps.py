@@ -14,6 +14,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -151,13 +152,19 @@ def pixel_mean_max(X: Array, b: int, mean: Array, top: Array) -> Array:
     return place
 
 
+@functools.lru_cache(maxsize=64)
+def equal_shares(C: int, dtype: np.dtype[Any]) -> Array:
+    """1/C, C times."""
+    return np.full(C, 1 / C, dtype=dtype)
+
+
 def channel_mean_max(U: Array, mean: Array, top: Array, first: Array | None) -> None:
     """Write the mean over the channels, the maximum, and the first channel that has it, each (n, T), for a tile.
 
     None for the last one leaves it out: only a backward needs it, and it takes a third of the time.
     """
     C = U.shape[1]
-    np.matmul(np.full(C, 1 / C, dtype=U.dtype), U, out=mean)  # CMEAN.1
+    np.matmul(equal_shares(C, U.dtype), U, out=mean)  # CMEAN.1
     np.maximum.reduce(U, axis=1, out=top)  # CMAX.2: a NaN counts as largest
     if first is not None:
         first[...] = first_largest(U, top)  # CMAX.1
@@ -170,14 +177,20 @@ def first_largest(U: Array, top: Array) -> Array:
     K − 1 − k, in one byte where K ≤ 256, and the largest number names the first one.
     """
     K = U.shape[1]
-    hit = np.equal(U, top[:, None], out=threads.scratch("hit", U.shape, np.bool_))
+    hit = np.equal(U, top[:, None], out=threads.scratch("product", U.shape, np.bool_))
     if math.isnan(np.maximum.reduce(top, axis=None)):  # NaN equals nothing, itself included
         hit |= np.isnan(U)
-    left = np.arange(K - 1, -1, -1, dtype=np.min_scalar_type(K - 1))
+    left = countdown(K)
     code = hit.view(np.uint8)
-    code = np.multiply(code, left[:, None], out=code if K <= 256 else None)
+    code = np.multiply(code, left, out=code if K <= 256 else None)
     first = np.maximum.reduce(code, axis=1)
     return np.subtract(left[0], first, out=first)
+
+
+@functools.lru_cache(maxsize=64)
+def countdown(K: int) -> Array:
+    """K − 1, …, 0 as (K, 1)."""
+    return np.arange(K - 1, -1, -1, dtype=np.min_scalar_type(K - 1))[:, None]
 
 
 def places(i: Array, C: int, P: int, start: int) -> Array:

@@ -52,10 +52,11 @@ state = State()
 
 
 class Buffers:
-    """A thread's scratch: name to array."""
+    """A thread's scratch: name to array, and the arrays that were made of each, by shape and dtype."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, Any] = {}
+        self.views: dict[str, dict[Any, Any]] = {}
 
 
 class Inside(threading.local):
@@ -201,6 +202,10 @@ def idle_helpers(count: int) -> list[Helper]:
         return [state.idle.pop() for _ in range(min(count, len(state.idle)))]
 
 
+VIEWS = 16
+"""Shapes of one name that are remembered: a training has as many layers that use it."""
+
+
 def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
     """An array of this thread's own to work in, with anything in it; the next one of that name takes its place.
 
@@ -211,11 +216,17 @@ def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
         inside.buffers = Buffers()
         with state.lock:
             scratch_of_all.add(inside.buffers)
-    buffers = inside.buffers.arrays
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if name not in buffers or buffers[name].size < size:
-        buffers[name] = np.empty(size, dtype=np.uint8)
-    return np.ndarray(shape, dtype, buffer=buffers[name])
+    buffers, views = inside.buffers.arrays, inside.buffers.views.setdefault(name, {})
+    view = views.get((shape, dtype))
+    if view is None:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if name not in buffers or buffers[name].size < size:
+            buffers[name] = np.empty(size, dtype=np.uint8)
+            views.clear()
+        elif len(views) >= VIEWS:
+            views.clear()
+        view = views[shape, dtype] = np.ndarray(shape, dtype, buffer=buffers[name])
+    return view
 
 
 def scratch_bytes() -> int:
@@ -229,6 +240,7 @@ def drop_scratch() -> None:
     with state.lock:
         for buffers in scratch_of_all:
             buffers.arrays.clear()
+            buffers.views.clear()
 
 
 def add_up(parts: Sequence[Sequence[Any]]) -> list[Any]:
