@@ -32,10 +32,10 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("npattn/ops", "npattn/attention", "npattn/variants", "npattn/fused")
 # By name: backwards, layers' undo, and the helpers that backwards call
 PART_OF_A_BACKWARD = re.compile(
-    "backward|undo|route|unwindows|over_pixels|sums|add_at|sum_at|unless|pixel_dot|places|repeated|correlate"
-    "|kernel_gradient|padded|convolve_back|moved|bias_gradient|checked|doubled|unread|unmixed|added|named|share|winners|larger|of_the_left|in_windows"
+    "backward|undo|route|unwindows|over_pixels|sums|add_at|unless|pixel_dot|places|repeated|correlate"
+    "|padded|convolve_back|moved|bias_gradient|checked|doubled|unread|unmixed|added|named|share|winners|larger|of_the_left|in_windows"
     "|whole_rows|beside|gradient|columns|few|of_all|gathering|kept"
-    "|image_dot|channel_dot|in_places|in_rows"
+    "|image_dot|channel_dot|in_places|in_rows|middle|moves|settled|product"
 )
 ALL_OF = ("npattn/fused/order.py",)  # files whose every function has such a part
 SURVIVED = {0, 5, 33}  # exit codes that mutmut keeps: the tests passed, or none of them runs the mutant's function
