@@ -196,7 +196,8 @@ def countdown(K: int) -> Array:
 def places(i: Array, C: int, P: int, start: int) -> Array:
     """Where in an array (n, C, P), read as one row, the channels i (n, T) of the pixels from `start` on lie."""
     n, T = i.shape
-    place = np.multiply(i, P, dtype=np.intp)
+    place = i.astype(np.intp)
+    place *= P
     place += np.arange(n)[:, None] * (C * P) + np.arange(start, start + T)
     return place
 

@@ -202,7 +202,7 @@ def idle_helpers(count: int) -> list[Helper]:
         return [state.idle.pop() for _ in range(min(count, len(state.idle)))]
 
 
-VIEWS = 16
+VIEWS = 64
 """Shapes of one name that are remembered: a training has as many layers that use it."""
 
 
