@@ -1,4 +1,4 @@
-"""CBAM in three passes over x, and three back.
+"""CBAM in three passes over memory, and three back.
 
     X (n, C, P·b)   Y, U, dY, dX as X   g_c (n, C, b)   g_s (n, P·b)
     P = H·W, a group of n images, or one of b side by side (order.py)

@@ -32,13 +32,13 @@ instead of k: of Z, or where D has fewer channels, or fewer than 8, of D:
 
     CONV.3, CONV.2   dw[m, c, 2p − i, 2p − j] = Σ_h Σ_t D[h + i, m, t + j] Z[h + p, c, t + p]
 
-Where there is U, dw = Σ_ν dy[ν] U[ν]ᵀ.
+(of one image, x's own rows do for the middle of Z). Where there is U, dw = Σ_ν dy[ν] U[ν]ᵀ.
 
 b images side by side (order.py) are one image here whose pixels are b numbers each: a step to the next pixel is one of
 b numbers, and W and p along a row are W·b and p·b. Nothing else changes. Of 64 images, rows of 7 pixels become rows of
 448 numbers, without zeros between images. Moving is cheap there: the k copies are made where C = M as well.
 
-Groups, and blocks of rows, are cut so that R, or U, is a quarter of a tile; within a group of another block's, a tile.
+Groups, and blocks of rows, are cut so that R, or U, is a quarter of a tile; within a group of another block's, half.
 """
 
 from __future__ import annotations
@@ -198,25 +198,28 @@ def settled(dw: Array, x: Array, dy: Array, b: int) -> Array:
     """dw, or if not all of it is finite, made anew in the textbook's way, place by place of the kernel.
 
     Where x is infinite or NaN, the zeros of D, beside the images of a row, had made NaN of places that do not see it.
+    What is not finite for another reason comes out as it was.
     """
     if np.isfinite(dw).all():
         return dw
-    k, (H, W) = dw.shape[3], x.shape[2:]
+    M, C, k, _ = dw.shape
+    N, _, H, W = x.shape
     p, edge = k // 2, k // 2 * b
     framed = np.pad(x, ((0, 0), (0, 0), (p, p), (edge, edge)))
     for i, j in np.ndindex(k, k):
-        dw[:, :, i, j] = np.einsum("nmhw,nchw->mc", dy, framed[:, :, i : i + H, j * b : j * b + W])
+        seen = framed[:, :, i : i + H, j * b : j * b + W].reshape(N, C, -1)
+        dw[:, :, i, j] = np.matmul(dy.reshape(N, M, -1), seen.mT).sum(axis=0)
     return dw
 
 
 def cut(x: Array, w: Array, apart: bool, b: int) -> list[tuple[slice, slice]]:
     """Groups of images, and blocks of rows of large images, so that R, or U, fits a quarter of a tile.
 
-    Within a group of a block's (not `apart`) the work is one thread's already: as few parts as fit a tile.
+    Within a group of a block's (not `apart`) the work is one thread's already: as few parts as fit half a tile.
     """
     (N, C, H, W), (M, _, k, _) = x.shape, w.shape
     row_bytes = k * max(M, C, k * C if few(C, M, k, H * W) else 0) * (W + k // 2 * b) * x.itemsize
-    images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, H * row_bytes)
+    images = tiles.images(N, 2 * H * row_bytes) if apart else tiles.rows(N, 2 * H * row_bytes)
     return [(n, rows) for n in images for rows in tiles.rows(H, 4 * row_bytes if apart else 2 * row_bytes)]
 
 

@@ -180,17 +180,11 @@ def first_largest(U: Array, top: Array) -> Array:
     hit = np.equal(U, top[:, None], out=threads.scratch("product", U.shape, np.bool_))
     if math.isnan(np.maximum.reduce(top, axis=None)):  # NaN equals nothing, itself included
         hit |= np.isnan(U)
-    left = countdown(K)
+    left = np.arange(K - 1, -1, -1, dtype=np.min_scalar_type(K - 1))[:, None]
     code = hit.view(np.uint8)
     code = np.multiply(code, left, out=code if K <= 256 else None)
     first = np.maximum.reduce(code, axis=1)
     return np.subtract(left[0], first, out=first)
-
-
-@functools.lru_cache(maxsize=64)
-def countdown(K: int) -> Array:
-    """K − 1, …, 0 as (K, 1)."""
-    return np.arange(K - 1, -1, -1, dtype=np.min_scalar_type(K - 1))[:, None]
 
 
 def places(i: Array, C: int, P: int, start: int) -> Array:
