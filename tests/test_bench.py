@@ -45,6 +45,9 @@ def test_a_block_is_measured_and_written(parser, tmp_path, capsys, block):
     printed = capsys.readouterr().out
     assert sides.BLOCKS[block].name in printed
     assert "floor" in printed
+    assert 0 < result["bandwidth"] <= result["best_bandwidth"]
+    floors = result["sides"][0]["both"]["median"] / result["floor"]["both"]
+    assert f"takes {floors:.1f} floors" in printed
     assert f"{result['sides'][0]['both']['median'] * 1e3:.2f}" in printed
     assert npattn.get_num_threads() != 0
 

@@ -115,20 +115,19 @@ def timed(call: Callable[[], Any], wait: Callable[[Any], Any], xp: Any, calls: i
     return time.perf_counter() - start
 
 
-def copy_bandwidth(nbytes: int) -> float:
-    """Bytes a second, read and written, of copying an array of that size with all threads; the best of nine."""
+def copy_side(nbytes: int) -> Side:
+    """Copying an array of that size with all threads, to be timed in turns with the rest."""
     source, target = np.ones(nbytes, dtype=np.uint8), np.ones(nbytes, dtype=np.uint8)
     parts = tiles.even(nbytes, math.ceil(nbytes / get_num_threads()), multiple=4096)
 
     def part(i: int) -> None:
         np.copyto(target[parts[i]], source[parts[i]])
 
-    best = math.inf
-    for _ in range(9):
-        start = time.perf_counter()
+    def both() -> dict[str, Any]:
         spread(part, len(parts))
-        best = min(best, time.perf_counter() - start)
-    return 2 * nbytes / best
+        return {}
+
+    return Side("copy", None, both)
 
 
 @contextlib.contextmanager

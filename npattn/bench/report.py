@@ -77,9 +77,11 @@ def report(result: dict[str, Any]) -> str:
     if "floor" in result:
         floor = result["floor"]
         forward, both = (floor[kind] / fused[kind]["median"] for kind in ("forward", "both"))
+        usual, best = result["bandwidth"], result["best_bandwidth"]
         lines.append(
             f"  {'floor':<10}{floor['forward'] * 1e3:>12.2f}{'':>7}{forward:>9.2f}"
             f"{floor['both'] * 1e3:>13.2f}{'':>7}{both:>9.2f}"
-            f"   copying at {result['bandwidth'] / 1e9:.1f} GB/s; {fused['side']} takes {1 / both:.1f} floors"
+            f"   copying at {usual / 1e9:.1f} GB/s; {fused['side']} takes {1 / both:.1f} floors"
+            f" ({best / usual / both:.1f} at the best copy's {best / 1e9:.1f})"
         )
     return "\n".join(lines)
