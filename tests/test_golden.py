@@ -39,8 +39,8 @@ def test_all_files_are_here():
 @pytest.mark.parametrize("fused", [False, True], ids=["textbook", "fused"])
 def test_agrees_with_the_article(path: Path, fused: bool):
     """In float32 PyTorch's numbers are rounded as ours are, so ours may be as far again from them as they are from the
-    exact ones, the textbook's in float64; ours must be within the bound from those. It matters where a weight's gradient
-    is a small sum of large terms: in one file PyTorch's is 7e-6 off, the fused one 6e-6 the other way.
+    exact ones, the textbook's in float64; ours must be within the bound from those. It matters where a weight's
+    gradient is a small sum of large terms: in one file PyTorch's is 7e-6 off, the fused one 6e-6 the other way.
     """
     recorded = np.load(path)
     dtype = recorded["x"].dtype
