@@ -697,6 +697,25 @@ def test_the_callers_errstate_holds_in_all_threads():
         layer(x)
 
 
+def test_scratch_of_one_name_is_one_piece_of_memory():
+    """Whatever shape is asked for, and also those from before it grew; only so many shapes are remembered."""
+    threads.drop_scratch()
+    small = threads.scratch("test", (2, 3), np.float32)
+    assert threads.scratch("test", (2, 3), np.float32) is small
+    large = threads.scratch("test", (5, 7), np.float64)
+    again = threads.scratch("test", (2, 3), np.float32)
+    assert np.shares_memory(again, large)
+    assert not np.shares_memory(small, large)
+    assert (again.shape, again.dtype) == ((2, 3), np.float32)
+    assert not np.shares_memory(threads.scratch("another", (2, 3), np.float32), again)
+    for size in range(1, 3 * threads.VIEWS):
+        threads.scratch("test", (size,), np.uint8)
+        assert len(threads.inside.buffers.views["test"]) <= threads.VIEWS
+    assert threads.scratch_bytes() >= large.nbytes
+    threads.drop_scratch()
+    assert not threads.inside.buffers.views
+
+
 def test_scratch_is_counted_and_can_be_dropped():
     """The scratch of all threads, those of the pool too, is known, and a call after dropping it gives the same."""
     layer = npattn.CBAM(4, ratio=2, rng=0)

@@ -51,7 +51,7 @@ def gate_backward(dg: Array, g: Array, m: Array, w: Array, H: int, b: int) -> tu
     """dm (n, 2, P·b) and dw (1, 2, k, k) for dg (n, P·b)."""
     n = m.shape[0]
     # SA.5 was g = sigmoid(a)
-    da = dg * g
+    da = dg * g  # SA.5
     da *= np.subtract(1, g, out=threads.scratch("sigmoid", g.shape, g.dtype))  # SA.5
     # SA.4 was a = w ∗ m
     dm, dw = conv2d.convolve_back(da.reshape(n, 1, H, -1), m.reshape(n, 2, H, -1), w, b)  # SA.4
