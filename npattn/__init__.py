@@ -1,67 +1,61 @@
 """npattn: attention for convolutional networks in NumPy, every gradient derived and written by hand.
 
-The table of contents. A block is a pair of functions, forward and backward, in a file that reads as its formula;
-a layer is a thin object around a pair.
+The table of contents. A block is a pair of functions, forward and backward, in a file that reads as its formula; a
+layer is a thin object around a pair. A file of attention/ says everything about its block; the class is here by name.
 
     npattn.attention.se        squeeze-and-excitation                SELayer
     npattn.attention.channel   CBAM's channel attention (a gate)     ChannelAttention
     npattn.attention.spatial   CBAM's spatial attention (a gate)     SpatialAttention
     npattn.attention.cbam      both, one after the other             CBAM
-    npattn.attention.concat    average and maximum side by side      ConcatAttention
-    npattn.attention.psa       every pixel looks at every pixel      PSA
-    npattn.attention.wrong     what SE is compared with              SqueezeScale, ConvGate, SEGate, ParallelSE
-    npattn.attention.residual  x plus what a branch makes of it      Residual
-    npattn.variants            the same with options, as other codebases build them; ECA
-    npattn.ops                 what they are made of: activation, linear, conv2d, pooling, batch_norm, loss
+    npattn.attention           and more, a block a file: npattn.blocks.blocks() names them all
+    npattn.variants            the article's four with options, as other codebases build them
+    npattn.ops                 what they are made of, one operation a file
+    npattn.block               what a block says of itself
     npattn.fused               the same pairs in fewer passes over memory; set_num_threads
-    npattn.layer               Layer, no_grad
-    npattn.nested              Sequential
-    npattn.gradcheck           is a backward the derivative of its forward? Ours, or one of your own
+    npattn.layer, nested       Layer, no_grad; Sequential
+    npattn.checker             gradcheck: is a backward the derivative of its forward? Ours, or one of your own
     npattn.bench               `npattn bench`: timed against PyTorch and the memory floor
     npattn.models, data, training   the tiny demo on MNIST: train, TrainConfig, load_model
     npattn.explain             seeing what a network does: class_activation_map, gate_statistics
     npattn.dialects            weights from timm and other codebases, with equal outputs and gradients
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
+from npattn import blocks
 from npattn.attention.cbam import CBAM
 from npattn.attention.channel import ChannelAttention
-from npattn.attention.concat import ConcatAttention
-from npattn.attention.gate import Gated
-from npattn.attention.psa import PSA
-from npattn.attention.residual import Residual
 from npattn.attention.se import SELayer
 from npattn.attention.spatial import SpatialAttention
-from npattn.attention.wrong import ConvGate, ParallelSE, SEGate, SqueezeScale
 from npattn.backend import array_module
+from npattn.checker import GradcheckError, GradcheckReport, gradcheck
 from npattn.fused.threads import get_num_threads, set_num_threads
-from npattn.gradcheck import GradcheckError, GradcheckReport, gradcheck
-from npattn.layer import Layer, no_grad
+from npattn.grad_mode import no_grad
+from npattn.layer import Layer
 from npattn.nested import Sequential
-from npattn.ops.activation import ReLU, Sigmoid
+from npattn.ops.avg_pool_2x2 import AvgPool2x2
 from npattn.ops.batch_norm import BatchNorm2d
 from npattn.ops.conv2d import Conv2d
+from npattn.ops.global_avg_pool import GlobalAvgPool
+from npattn.ops.global_max_pool import GlobalMaxPool
 from npattn.ops.linear import Linear
-from npattn.ops.pooling import AvgPool2x2, GlobalAvgPool, GlobalMaxPool, MaxPool2x2
+from npattn.ops.max_pool_2x2 import MaxPool2x2
+from npattn.ops.relu import ReLU
+from npattn.ops.sigmoid import Sigmoid
+from npattn.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from npattn.training import TrainConfig, TrainResult, load_model, train
-    from npattn.variants.eca import ECA
 
-__version__ = "0.1.0"
+globals().update(blocks.public())  # the classes of attention/ by name
 
 __all__ = [
     "CBAM",
-    "ECA",
-    "PSA",
     "AvgPool2x2",
     "BatchNorm2d",
     "ChannelAttention",
-    "ConcatAttention",
     "Conv2d",
-    "ConvGate",
-    "Gated",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "GradcheckError",
@@ -69,15 +63,11 @@ __all__ = [
     "Layer",
     "Linear",
     "MaxPool2x2",
-    "ParallelSE",
     "ReLU",
-    "Residual",
-    "SEGate",
     "SELayer",
     "Sequential",
     "Sigmoid",
     "SpatialAttention",
-    "SqueezeScale",
     "TrainConfig",
     "TrainResult",
     "array_module",
@@ -88,24 +78,13 @@ __all__ = [
     "set_num_threads",
     "train",
 ]
+__all__ += [name for name in blocks.public() if name not in __all__]
 
 
 def __getattr__(name: str) -> Any:
     """Import training, variants and dialects when they are asked for: most programs need none of them."""
-    if name == "explain":
-        import npattn.explain as explain  # binds the name here, so that this function is not asked again
-
-        return explain
-    if name == "dialects":
-        import npattn.dialects as dialects
-
-        return dialects
+    if name in ("explain", "dialects", "variants"):
+        return importlib.import_module(f"npattn.{name}")  # binds the name here, so that this is not asked again
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
-        from npattn import training
-
-        return getattr(training, name)
-    if name == "ECA":
-        from npattn.variants.eca import ECA
-
-        return ECA
+        return getattr(importlib.import_module("npattn.training"), name)
     raise AttributeError(f"module 'npattn' has no attribute {name!r}")

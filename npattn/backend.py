@@ -127,12 +127,12 @@ def gpu_module() -> ModuleType:
     """
     try:
         cupy = importlib.import_module("cupy")
-        there = cupy.cuda.is_available()
+        available = cupy.cuda.is_available()
     except ImportError as error:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "cupy"
         reason = "which is not installed" if missing else f"which cannot be imported here ({error})"
         raise DeviceError(f'device: a GPU needs CuPy, {reason}: pip install "npattn[cuda]"') from None
-    if not there:
+    if not available:
         raise DeviceError(
             f"device: CuPy {cupy.__version__} finds no GPU here: cupy.cuda.is_available() is False. "
             "Without one NumPy does the work"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+from collections.abc import Sequence
 from types import ModuleType
 
 import numpy as np
@@ -213,6 +214,24 @@ def hidden_width(channels_name: str, channels: int, ratio_name: str, ratio: int)
             f"{channels} // {ratio} = 0 would leave no hidden unit; what works is 1 to {channels}"
         )
     return channels // ratio
+
+
+def names_of(name: str, values: Sequence[str], accepted: tuple[str, ...]) -> tuple[str, ...]:
+    """`values` as a tuple, after checking that there is at least one, each is among `accepted`, and none comes twice.
+
+    Raises
+    ------
+    TypeError
+        If it is one name and no sequence of names.
+    ValueError
+        If it is empty, a name is unknown, or one comes twice.
+    """
+    listed = ", ".join(map(repr, accepted))
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise TypeError(f"{name}: expected a tuple of names out of {listed}, got {values!r}")
+    if not values or len(set(values)) < len(values) or not set(values) <= set(accepted):
+        raise ValueError(f"{name}: expected at least one of {listed}, none of them twice, got {tuple(values)!r}")
+    return tuple(values)
 
 
 def one_of(name: str, value: str, accepted: tuple[str, ...]) -> str:

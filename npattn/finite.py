@@ -102,11 +102,11 @@ def in_state(model: Sequential) -> str:
 
 def sizes(name: str, layer: Layer, given: Array, what: str = "the input") -> str:
     """How large the numbers were that the layer worked with."""
-    told = [f"{what} goes up to {np.abs(to_numpy(given)).max():.2g}"]
+    parts = [f"{what} goes up to {np.abs(to_numpy(given)).max():.2g}"]
     if layer.params:
         key, array = max(layer.params.items(), key=lambda item: np.abs(to_numpy(item[1])).max())
-        told.append(f"{name}.{key} up to {np.abs(to_numpy(array)).max():.2g}")
-    return ", ".join(told)
+        parts.append(f"{name}.{key} up to {np.abs(to_numpy(array)).max():.2g}")
+    return ", ".join(parts)
 
 
 def named(model: Sequential, prefix: str = "") -> Iterator[tuple[str, Layer]]:

@@ -24,91 +24,48 @@ in global average pooling and one linear layer. That ending is what class activa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from functools import partial
-from typing import Any, NamedTuple, Unpack
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple, Unpack
 
-import numpy as np
-
-from npattn.attention.cbam import CBAM
-from npattn.attention.channel import ChannelAttention
-from npattn.attention.concat import ConcatAttention
 from npattn.attention.gate import Gated
-from npattn.attention.psa import PSA
 from npattn.attention.residual import Residual
-from npattn.attention.se import SELayer
-from npattn.attention.spatial import SpatialAttention
-from npattn.attention.wrong import ConvGate, ParallelSE, SEGate, SqueezeScale
 from npattn.backend import Array
+from npattn.block import Place
+from npattn.blocks import blocks
+from npattn.checks import one_of
 from npattn.layer import Layer, Options
 from npattn.nested import Sequential
-from npattn.ops.activation import ReLU
 from npattn.ops.batch_norm import BatchNorm2d
 from npattn.ops.conv2d import Conv2d
+from npattn.ops.global_avg_pool import GlobalAvgPool
 from npattn.ops.linear import Linear
-from npattn.ops.pooling import GlobalAvgPool, MaxPool2x2
+from npattn.ops.max_pool_2x2 import MaxPool2x2
+from npattn.ops.relu import ReLU
+from npattn.state import generator
+
+RATIO = 8  # the usual one, instead of 16: 32 channels are few
 
 
-class Place(NamedTuple):
-    """Where an attention stands."""
-
-    inputs: int  # the channels that come into the stage
-    channels: int  # those that the attention sees
-    size: int  # H and W there
-
-
-R = 8  # the usual ratio, instead of 16: 32 channels are few
-
-
-def of_channels(place: Place, options: Options, **form: Any) -> Layer:
-    """Channel attention, with the options that `form` names."""
-    return Gated(ChannelAttention(place.channels, form.pop("ratio", R), **form, **options))
-
-
-def of_pixels(place: Place, options: Options, **form: Any) -> Layer:
-    """Spatial attention, with the options that `form` names."""
-    return Gated(SpatialAttention(**form, **options))
-
-
-def of_both(place: Place, options: Options, **form: Any) -> Layer:
-    """CBAM, with the options that `form` names."""
-    return CBAM(place.channels, form.pop("ratio", R), **form, **options)
-
-
-ATTENTIONS: dict[str, Callable[[Place, Options], Layer | None] | None] = {
-    "none": None,
-    "se": lambda at, o: SELayer(at.channels, R, **o),
-    "channel": of_channels,
-    "spatial": of_pixels,
-    "cbam": of_both,
-    "concat": lambda at, o: Gated(ConcatAttention(at.channels, R, **o)),
-    "psa": lambda at, o: PSA(at.channels, at.size, at.size, **o) if at.size <= 7 else None,  # its cost grows as size⁴
-    "squeeze": lambda at, o: SqueezeScale(**o),
-    "conv": lambda at, o: Conv2d(at.channels, at.channels, 3, bias=False, **o),
-    "conv-gate": lambda at, o: ConvGate(at.channels, 3, **o),
-    "se-parallel": lambda at, o: SEGate(at.inputs, at.channels, R, **o),
-    "se-r2": lambda at, o: SELayer(at.channels, 2, **o),
-    "se-r4": lambda at, o: SELayer(at.channels, 4, **o),
-    "se-r16": lambda at, o: SELayer(at.channels, 16, **o),
-    "channel-avg": partial(of_channels, pools=("avg",)),
-    "channel-max": partial(of_channels, pools=("max",)),
-    "spatial-mean": partial(of_pixels, maps=("mean",)),
-    "spatial-max": partial(of_pixels, maps=("max",)),
-    "spatial-k3": partial(of_pixels, kernel_size=3),
-    "cbam-spatial-first": partial(of_both, order="spatial-first"),
-    "cbam-parallel": partial(of_both, order="parallel"),
-    "cbam-residual": partial(of_both, residual=True),
-}
-"""What can stand in the stages, from its place and the options of all layers. None: nothing."""
+def attentions() -> tuple[str, ...]:
+    """What can stand in the stages: nothing, any block that there is, or, to compare with, one more convolution."""
+    return ("none", *blocks(), "conv")
 
 
 def with_attention(layers: dict[str, Layer], attention: str, place: Place, options: Options) -> dict[str, Layer]:
-    """The layers with an attention behind them, if asked for; or beside them, if it is a gate for what they make."""
-    make = ATTENTIONS[attention]
-    made = None if make is None else make(place, options)
-    if isinstance(made, SEGate):
-        return {"beside": ParallelSE(Sequential(**layers), made)}
-    return layers if made is None else {**layers, "attention": made}
+    """The layers with an attention behind them, if asked for; or beside them, if it is made from their own input."""
+    if attention == "none":
+        return layers
+    if attention == "conv":
+        return {**layers, "attention": Conv2d(place.C, place.C, 3, bias=False, **options)}
+    entry = blocks()[attention]
+    most = entry.card.most_pixels
+    if most is not None and most < place.H * place.W:
+        return layers
+    if entry.card.beside:
+        return {"beside": entry.layer(place, transform=Sequential(**layers), **options)}
+    layer = entry.layer(dataclasses.replace(place, B=None), **options)  # it sees what the layers make
+    return {**layers, "attention": Gated(layer) if entry.card.gate else layer}
 
 
 CLASSES = 10
@@ -131,7 +88,7 @@ def stage(inputs: int, outputs: int, size: int, attention: str, pool: bool, **op
         "bn": BatchNorm2d(outputs, **options),
         "relu": ReLU(**options),
     }
-    layers = with_attention(layers, attention, Place(inputs, outputs, size), options)
+    layers = with_attention(layers, attention, Place(outputs, size, size, r=RATIO, B=inputs), options)
     if pool:
         layers["pool"] = MaxPool2x2(**options)
     return Sequential(**layers)
@@ -143,7 +100,7 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     Parameters
     ----------
     attention
-        "none", "se", "channel", "spatial", "cbam", or any other of ATTENTIONS.
+        "none", "se", "channel", "spatial", "cbam", or any other of `attentions()`.
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
@@ -152,8 +109,8 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     ValueError
         If attention is none of these.
     """
-    known("attention", attention, ATTENTIONS)
-    options["rng"] = np.random.default_rng(options.get("rng"))  # one stream for all layers: no two start alike
+    one_of("attention", attention, attentions())
+    options["rng"] = generator(options.get("rng"))  # one stream for all layers: no two start alike
     return Sequential(
         stage1=stem(16, **options),
         stage2=stage(16, 32, 14, attention, pool=True, **options),
@@ -173,7 +130,7 @@ def unit(inputs: int, outputs: int, size: int, attention: str, **options: Unpack
         "conv2": Conv2d(outputs, outputs, 3, bias=False, **options),
         "bn2": BatchNorm2d(outputs, **options),
     }
-    layers = with_attention(layers, attention, Place(inputs, outputs, size), options)
+    layers = with_attention(layers, attention, Place(outputs, size, size, r=RATIO, B=inputs), options)
     if inputs == outputs:
         return Residual(Sequential(**layers))
     skip = Sequential(conv=Conv2d(inputs, outputs, 1, bias=False, **options), bn=BatchNorm2d(outputs, **options))
@@ -186,7 +143,8 @@ def se_resnet(attention: str = "se", **options: Unpack[Options]) -> Sequential:
     Parameters
     ----------
     attention
-        What stands at the end of each branch: "se", or "none" for the same network without, or any other of ATTENTIONS.
+        What stands at the end of each branch: "se", "none" for the same network without, or any other of
+        `attentions()`.
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
@@ -195,8 +153,8 @@ def se_resnet(attention: str = "se", **options: Unpack[Options]) -> Sequential:
     ValueError
         If attention is none of these.
     """
-    known("attention", attention, ATTENTIONS)
-    options["rng"] = np.random.default_rng(options.get("rng"))
+    one_of("attention", attention, attentions())
+    options["rng"] = generator(options.get("rng"))
     return Sequential(
         stem=stem(16, **options),
         unit1=unit(16, 16, 14, attention, **options),
@@ -220,13 +178,6 @@ class Network(NamedTuple):
 
 NETWORKS = {"digits": Network(digits, "cbam"), "se-resnet": Network(se_resnet, "se")}
 """By the name that `--model` takes."""
-
-
-def known(name: str, value: str, choices: Collection[str]) -> str:
-    """Return `value`, after checking that it is one of the choices. Raises ValueError if it is not."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
-    return value
 
 
 def table(model: Sequential, x: Array) -> list[tuple[str, str, tuple[int, ...], int]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from npattn.backend import Array
+from npattn.block import Card
 from npattn.layer import Layer
 
 
@@ -26,6 +27,8 @@ class Nested(Layer):
         If one is no layer, or they differ in array module or dtype.
     """
 
+    card: ClassVar[Card | None] = None  # as a Block's
+
     def __init__(self, layers: dict[str, Layer]) -> None:
         self.layers = layers
         first = next(iter(self.layers.values()))
@@ -33,12 +36,20 @@ class Nested(Layer):
             if not isinstance(layer, Layer):
                 raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
             if layer.xp is not first.xp or layer.dtype != first.dtype or layer.device != first.device:
-                raise TypeError(f"{name}: expected a layer of {first.where()}, as the first one, got {layer.where()}")
+                wanted = f"expected a layer of {first.placement()}, as the first one"
+                raise TypeError(f"{name}: {wanted}, got {layer.placement()}")
         super().__init__(dtype=first.dtype, xp=first.xp)
         self.device = first.device
         self.params = Joined(self.layers, "params")
         self.grads = Joined(self.layers, "grads")
         self.buffers = Joined(self.layers, "buffers")
+
+    def by_field(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        for name, layer in self.layers.items():
+            inner = {key: arrays[f"{name}.{key}"] for key in layer.params}
+            found |= {f"{name}.{field}": array for field, array in layer.by_field(inner).items()}
+        return found
 
     def _after_run(self) -> None:
         """What a `run` ends with: the paths that its layers took, and their gates."""
@@ -105,13 +116,14 @@ class Sequential(Nested):
         return Joined(self.layers, "grads")
 
 
-def leaves(model: Nested) -> Iterator[Layer]:
-    """Every layer of the network that is not made of layers itself."""
-    for layer in model.layers.values():
-        if isinstance(layer, Nested):
-            yield from leaves(layer)
-        else:
-            yield layer
+def leaves(layer: Layer) -> Iterator[Layer]:
+    """Every layer of a network that is not made of layers itself."""
+    inner = getattr(layer, "layers", None)
+    if inner is None:
+        yield layer
+    else:
+        for part in inner.values():
+            yield from leaves(part)
 
 
 class Joined(MutableMapping[str, Array]):

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from npattn.backend import DeviceError, as_module, from_numpy, gpu_module, to_numpy
+from tests.support.trees import mapped
 
 quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=15, **quiet)
@@ -46,20 +47,14 @@ class Library(NamedTuple):
     device: Any
 
     def array(self, values: Any) -> Any:
-        """A NumPy array as one of this library's, on its device. Trees of tuples are gone through; None stays."""
-        if isinstance(values, tuple):
-            parts = [self.array(value) for value in values]
-            return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
-        if values is None or self.name == "numpy":
+        """A tree of NumPy arrays as this library's, on its device."""
+        if self.name == "numpy":
             return values
-        return from_numpy(np.array(values), self.xp, self.device)
+        return mapped(lambda value: from_numpy(np.array(value), self.xp, self.device), values)
 
     def numpy(self, values: Any) -> Any:
         """The way back."""
-        if isinstance(values, tuple):
-            parts = [self.numpy(value) for value in values]
-            return type(values)(*parts) if hasattr(values, "_fields") else tuple(parts)
-        return None if values is None else to_numpy(values)
+        return mapped(to_numpy, values)
 
 
 @pytest.fixture(params=["numpy", "array-api-strict", "torch", pytest.param("cupy", marks=pytest.mark.gpu)])

@@ -1,10 +1,10 @@
 """How many small errors in the backwards does the test suite notice? `python tests/mutation.py` counts them.
 
 mutmut makes every small change that it knows of (a + to a -, a 2 to a 3, an argument left out …) in every function of
-ops/, attention/, variants/ and fused/ that has a part in a backward, and runs tests/test_backwards.py on each. A mutant
-that passes has survived, and so has one that no test runs. Each survivor must stand in tests/mutation_equivalent.toml
-with the reason why no test can tell it from the original, one by one or by a rule; the exit status is 1 for one that
-does not, and for an entry there that is killed after all.
+ops/, attention/, variants/, fused/ and block.py that has a part in a backward (tests/support/in_backward.py), and runs
+tests/derivatives/test_backwards.py on each. A mutant that passes has survived, and so has one that no test runs. Each
+survivor must stand in tests/mutation_equivalent.toml with the reason why no test can tell it from the original, one by
+one or by a rule; the exit status is 1 for one that does not, and for an entry there that is killed after all.
 
     python tests/mutation.py                   everything
     python tests/mutation.py --changed main    the files that differ from the branch or commit `main`
@@ -17,6 +17,7 @@ mutmut works in a folder of its own, mutants/, which git ignores. `pip install m
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -28,16 +29,12 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it runs as a script
+from tests.support.in_backward import in_backward
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("npattn/ops", "npattn/attention", "npattn/variants", "npattn/fused")
-# By name: backwards, layers' undo, and the helpers that backwards call
-PART_OF_A_BACKWARD = re.compile(
-    "backward|undo|route|unwindows|over_pixels|sums|add_at|unless|pixel_dot|places|repeated|correlate"
-    "|padded|convolve_back|moved|bias_gradient|checked|doubled|unread|unmixed|added|named|share|winners|larger|of_the_left|in_windows"
-    "|whole_rows|beside|gradient|columns|few|of_all|gathering|kept"
-    "|image_dot|channel_dot|in_places|in_rows|middle|moves|settled|product"
-)
-ALL_OF = ("npattn/fused/order.py",)  # files whose every function has such a part
+BLOCK = "npattn/block.py"  # where a layer's gradients get their names
 SURVIVED = {0, 5, 33}  # exit codes that mutmut keeps: the tests passed, or none of them runs the mutant's function
 
 
@@ -57,9 +54,19 @@ def mutants(path: str) -> dict[str, int | None]:
     if not meta.exists():
         return {}
     codes = json.loads(meta.read_text())["exit_code_by_key"]
-    return {
-        name: code for name, code in codes.items() if path in ALL_OF or PART_OF_A_BACKWARD.search(function_of(name))
-    }
+    chosen = parts_of_backwards()[path]
+    return {name: code for name, code in codes.items() if function_of(name) in chosen}
+
+
+@functools.cache
+def parts_of_backwards() -> dict[str, set[str]]:
+    """By file, the functions that have a part in a backward."""
+    return in_backward(ROOT, all_files())
+
+
+def all_files() -> list[str]:
+    """The files whose functions are changed."""
+    return [BLOCK, *sorted(str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).glob("*.py"))]
 
 
 def function_of(mutant: str) -> str:
@@ -87,7 +94,7 @@ def differs_in(pattern: str, diff: str) -> bool:
 def changed_since(base: str) -> set[str]:
     """The files that git says differ from `base`."""
     done = subprocess.run(
-        ["git", "diff", "--name-only", base, "--", *ROOMS], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "diff", "--name-only", base, "--", BLOCK, *ROOMS], cwd=ROOT, capture_output=True, text=True, check=True
     )
     return set(done.stdout.split())
 
@@ -101,7 +108,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at a time")
     arguments = parser.parse_args()
 
-    files = sorted(str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).glob("*.py"))
+    files = all_files()
     wanted = set(arguments.file or files)
     if arguments.changed:
         wanted &= changed_since(arguments.changed)

@@ -6,6 +6,7 @@
 :::{worked} se             a worked example of a block or an op, computed now by npattn.explain.trace
 :::{drawing} se            a picture of docs/_figures.py, with a caption
 :::{answer}                an exercise's answer, folded away
+:::{blocks}                a table of all blocks, from their cards
 :::{api}                   the public names, from their docstrings
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import html
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -141,11 +143,10 @@ class Worked(SphinxDirective):
     option_spec: ClassVar[dict[str, Any]] = {"seed": directives.nonnegative_int, "part": directives.unchanged}
 
     def run(self) -> list[nodes.Node]:
-        from npattn.explain.trace import trace
-        from npattn.explain.trace_ops import OPS, trace_op
+        from npattn.explain.trace import ops, trace, trace_op
 
         name, seed = self.arguments[0], self.options.get("seed")
-        found = trace_op(name, seed) if name in OPS else trace(name, seed=seed)
+        found = trace_op(name, seed) if name in ops() else trace(name, seed=seed)
         part = self.options.get("part")
         made: list[nodes.Node] = []
 
@@ -196,7 +197,7 @@ class Worked(SphinxDirective):
         return [raw(f'<div class="check"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>')]
 
 
-# Drawings, answers, the API
+# Drawings, answers, the blocks, the API
 
 
 class Drawing(SphinxDirective):
@@ -229,42 +230,92 @@ class Answer(SphinxDirective):
         return [raw('<details class="fold"><summary>Answer</summary>'), inner, raw("</details>")]
 
 
-class Api(SphinxDirective):
-    """Every name of `npattn.__all__` from its docstring, or every pair. New ones appear by themselves."""
+class Blocks(SphinxDirective):
+    """A row for each card: the block with a link to its page, and what the card says. New ones appear by themselves.
 
-    option_spec: ClassVar[dict[str, Any]] = {"pairs": directives.flag}
+    In the order in which the page that holds the table names their pages.
+    """
 
     def run(self) -> list[nodes.Node]:
-        import inspect
+        from npattn.blocks import blocks
 
-        import npattn
+        cards = {entry.card.name: entry for entry in blocks().values()}
+        text = Path(self.env.doc2path(self.env.docname)).read_text(encoding="utf-8")
+        pages = re.findall(r"^[\w/*]+$", text, re.MULTILINE)  # the lines of its toctrees
 
-        lines = []
-        if "pairs" in self.options:
-            lines = self.pairs()
-        else:
-            attention = ["SELayer", "ChannelAttention", "SpatialAttention", "CBAM", "Gated", "Residual", "ECA"]
-            names = attention + [name for name in sorted(npattn.__all__) if name not in attention]
-            for name in names:
-                thing = getattr(npattn, name)
-                kind = "class" if inspect.isclass(thing) else "function"
-                lines += [f".. auto{kind}:: npattn.{name}", ""]
-                if name in ("Layer",):
-                    lines[-1:] = ["   :members:", ""]
+        def place(entry: Any) -> int:
+            return next((i for i, page in enumerate(pages) if fnmatch(entry.card.page, page)), len(pages))
+
+        head = ["block", "asks", "gives", "parameters", "source"]
+        rows = [head]
+        for entry in sorted(cards.values(), key=place):
+            card = entry.card
+            title = f"[{card.title}](/{card.page}.md)"
+            rows.append([f"{title} `{card.name}`", card.asks, card.gives, parameters(entry.kind), card.source])
+        lines = [":::{list-table}", ":header-rows: 1", ":widths: 24 16 18 20 22", ":class: blocks", ""]
+        for row in rows:
+            lines += [f"{'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
+        box = nodes.container()
+        self.state.nested_parse(StringList([*lines, ":::"], "blocks"), 0, box)
+        return [box]
+
+
+def parameters(kind: Any) -> str:
+    """The parameters that a class declares, as the formula names and shapes them."""
+    from npattn.block import Block, Weight
+
+    if not issubclass(kind, Block):
+        return "those of its layers"
+    weights = [weight for weight in kind.state if isinstance(weight, Weight)]
+    return ", ".join(f"{weight.field} ({', '.join(weight.axes.split())})" for weight in weights) or "none"
+
+
+class Api(SphinxDirective):
+    """Every name of `npattn.__all__` from its docstring, every class of variants/, or every pair.
+
+    New ones appear by themselves.
+    """
+
+    option_spec: ClassVar[dict[str, Any]] = {"pairs": directives.flag, "variants": directives.flag}
+
+    def run(self) -> list[nodes.Node]:
+        lines = self.pairs() if "pairs" in self.options else self.names("variants" in self.options)
         box = nodes.container()
         # autodoc speaks reStructuredText
         self.state.nested_parse(StringList(["```{eval-rst}", *lines, "```"], "api"), 0, box)
         return [box]
 
-    def pairs(self) -> list[str]:
-        import importlib
+    def names(self, variants: bool) -> list[str]:
+        """The public classes and functions: first the blocks, and of those first the ones that have a fused form."""
         import inspect
-        import pkgutil
+
+        import npattn
+        from npattn.blocks import public
+        from npattn.fused import twin
+
+        def rank(name: str) -> tuple[int, str]:
+            if name not in public():
+                return 2, name
+            textbook = public()[name].textbook
+            return (0 if textbook and twin(textbook) else 1), name
+
+        place, package = ("npattn.variants", npattn.variants) if variants else ("npattn", npattn)
+        lines = []
+        for name in sorted(package.__all__, key=rank):
+            kind = "class" if inspect.isclass(getattr(package, name)) else "function"
+            lines += [f".. auto{kind}:: {place}.{name}", ""]
+            if name == "Layer":
+                lines[-1:] = ["   :members:", ""]
+        return lines
+
+    def pairs(self) -> list[str]:
+        import inspect
+
+        from npattn.blocks import modules
 
         lines = []
-        for package in ("npattn.attention", "npattn.variants", "npattn.ops"):
-            for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
-                module = importlib.import_module(f"{package}.{found.name}")
+        for room in ("attention", "variants", "ops"):
+            for module in modules(room):
                 for name, thing in vars(module).items():
                     if (
                         inspect.isfunction(thing)
@@ -301,6 +352,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("worked", Worked)
     app.add_directive("drawing", Drawing)
     app.add_directive("answer", Answer)
+    app.add_directive("blocks", Blocks)
     app.add_directive("api", Api)
     app.connect("autodoc-process-docstring", keys_first, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", plain_bars, priority=600)

@@ -1,12 +1,12 @@
-"""What does each part do? Variants of the demo's network trained over several seeds: `npattn ablate`.
+"""What does each part do? The demo's network with one thing changed, trained over several seeds: `npattn ablate`.
 
-variants    what is trained
+rows        what is trained: every block there is, and what they are compared with
 trainings   how: each one is kept when it is finished, and never repeated
 report      the table and the figure
 """
 
 from npattn.ablation.report import summarised, table
+from npattn.ablation.rows import AblationError, Row, Settings, rows
 from npattn.ablation.trainings import ablate
-from npattn.ablation.variants import VARIANTS, AblationError, Settings, Variant
 
-__all__ = ["VARIANTS", "AblationError", "Settings", "Variant", "ablate", "summarised", "table"]
+__all__ = ["AblationError", "Row", "Settings", "ablate", "rows", "summarised", "table"]

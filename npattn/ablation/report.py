@@ -10,45 +10,45 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from npattn.ablation.variants import BASELINES, VARIANTS, Settings
+from npattn.ablation.rows import BASELINES, Settings, rows
 from npattn.explain.figures import ACCENT, INK, QUIET, new_figure, plain, save
 from npattn.files import atomic
 
 TABLE, RESULTS, FIGURE = "ablation.md", "ablation.json", "ablation.png"
 
 
-def summarised(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One dict a variant: accuracies by seed, mean, spread, and the difference to its baseline, seed by seed.
+def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One dict a row: accuracies by seed, mean, spread, and the difference to its baseline, seed by seed.
 
     "difference" is the mean over the seeds of its accuracy less the baseline's, and "uncertain" half the width of that
     mean's 95 % interval by Student's t; both None where fewer than two seeds are there.
     """
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
-    for row in rows:
-        by_name.setdefault(row["variant"], {})[row["seed"]] = row
-    told = []
-    for variant in VARIANTS:
-        own = by_name.get(variant.name)
-        if not own:
+    for result in results:
+        by_name.setdefault(result["row"], {})[result["seed"]] = result
+    summary = []
+    for row in rows():
+        by_seed = by_name.get(row.name)
+        if not by_seed:
             continue
-        accuracies = {seed: own[seed]["accuracy"] for seed in sorted(own)}
-        base = by_name.get(BASELINES[variant.model], {})
-        pairs = [own[seed]["accuracy"] - base[seed]["accuracy"] for seed in own if seed in base]
-        paired = len(pairs) > 1 and variant.name != BASELINES[variant.model]
-        told.append({
-            "variant": variant.name,
-            "group": variant.group,
-            "what": variant.what,
-            "parameters": next(iter(own.values()))["parameters"],
+        accuracies = {seed: by_seed[seed]["accuracy"] for seed in sorted(by_seed)}
+        base = by_name.get(BASELINES[row.model], {})
+        pairs = [by_seed[seed]["accuracy"] - base[seed]["accuracy"] for seed in by_seed if seed in base]
+        paired = len(pairs) > 1 and row.name != BASELINES[row.model]
+        summary.append({
+            "row": row.name,
+            "group": row.group,
+            "what": row.what,
+            "parameters": next(iter(by_seed.values()))["parameters"],
             "accuracies": accuracies,
             "mean": statistics.fmean(accuracies.values()),
             "spread": statistics.stdev(accuracies.values()) if len(accuracies) > 1 else None,
             "difference": statistics.fmean(pairs) if paired else None,
             "uncertain": half_width(pairs) if paired else None,
-            "gates": {seed: own[seed].get("gates", {}) for seed in sorted(own)},
-            "seconds": statistics.fmean(row["seconds"] for row in own.values()),
+            "gates": {seed: by_seed[seed].get("gates", {}) for seed in sorted(by_seed)},
+            "seconds": statistics.fmean(result["seconds"] for result in by_seed.values()),
         })  # fmt: skip
-    return told
+    return summary
 
 
 def half_width(values: Sequence[float]) -> float:
@@ -58,14 +58,14 @@ def half_width(values: Sequence[float]) -> float:
     return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def table(told: Sequence[dict[str, Any]]) -> str:
+def table(summary: Sequence[dict[str, Any]]) -> str:
     """The summary as a Markdown table, in per cent and percentage points."""
     lines = [
-        "| variant | parameters | accuracy % | spread | lowest – highest | minus the baseline | seeds |",
+        "| row | parameters | accuracy % | spread | lowest – highest | minus the baseline | seeds |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     group = None
-    for row in told:
+    for row in summary:
         if row["group"] != group:
             group = row["group"]
             lines.append(f"| **{group}** | | | | | | |")
@@ -73,41 +73,41 @@ def table(told: Sequence[dict[str, Any]]) -> str:
         spread = "" if row["spread"] is None else f"{100 * row['spread']:.2f}"
         apart = "" if row["difference"] is None else f"{100 * row['difference']:+.2f} ± {100 * row['uncertain']:.2f}"
         lines.append(
-            f"| {row['variant']}: {row['what']} | {row['parameters']:,} | {100 * row['mean']:.2f} | {spread} "
+            f"| {row['row']}: {row['what']} | {row['parameters']:,} | {100 * row['mean']:.2f} | {spread} "
             f"| {100 * min(accuracies):.2f} – {100 * max(accuracies):.2f} | {apart} | {len(accuracies)} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def write(out: Path, rows: Sequence[dict[str, Any]], settings: Settings) -> None:
+def write(out: Path, results: Sequence[dict[str, Any]], settings: Settings) -> None:
     """The table, the same as JSON, and the figure; nothing if nothing is finished."""
-    if not rows:
+    if not results:
         return
-    told = summarised(rows)
+    summary = summarised(results)
     with atomic(out / TABLE) as file:
-        file.write(table(told).encode())
-    found = {"settings": asdict(settings), "versions": rows[-1]["versions"], "variants": told}
+        file.write(table(summary).encode())
+    found = {"settings": asdict(settings), "versions": results[-1]["versions"], "rows": summary}
     with atomic(out / RESULTS) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())
-    figure(told, out / FIGURE)
+    figure(summary, out / FIGURE)
 
 
-def figure(told: Sequence[dict[str, Any]], path: Path) -> None:
-    """The error of every training as a dot, each variant's mean as a line, and no attention's mean all the way down."""
-    canvas = new_figure(8, 0.27 * (len(told) + len({row["group"] for row in told})) + 1.1)
+def figure(summary: Sequence[dict[str, Any]], path: Path) -> None:
+    """The error of every training as a dot, each row's mean as a line, and no attention's mean all the way down."""
+    canvas = new_figure(8, 0.27 * (len(summary) + len({row["group"] for row in summary})) + 1.1)
     axes = canvas.subplots()
-    means = {row["variant"]: 100 * (1 - row["mean"]) for row in told}
+    means = {row["row"]: 100 * (1 - row["mean"]) for row in summary}
     at, labels, headings, group = 0.0, [], [], None
-    for row in told:
+    for row in summary:
         if row["group"] != group:
             group = row["group"]
             headings.append((at, group))
             at += 1
         errors = [100 * (1 - accuracy) for accuracy in row["accuracies"].values()]
-        is_base = row["variant"] in BASELINES.values()
+        is_base = row["row"] in BASELINES.values()
         axes.plot(errors, [at] * len(errors), "o", ms=4.5, color=QUIET, alpha=0.75, mec="none")
-        axes.plot([means[row["variant"]]] * 2, [at - 0.32, at + 0.32], color=INK if is_base else ACCENT, linewidth=2.2)
-        labels.append((at, row["variant"]))
+        axes.plot([means[row["row"]]] * 2, [at - 0.32, at + 0.32], color=INK if is_base else ACCENT, linewidth=2.2)
+        labels.append((at, row["row"]))
         at += 1
     if BASELINES["digits"] in means:
         axes.axvline(means[BASELINES["digits"]], color=INK, linewidth=0.8, linestyle=":")

@@ -1,8 +1,8 @@
-"""The trainings of an ablation: each a function of its variant, its seed and the settings.
+"""The trainings of an ablation: each a function of its row, its seed and the settings.
 
 A finished one is a small file, written whole or not at all, and is never repeated: an interrupted command goes on with
-those that are missing. The same seed gives all variants the same digits in the same order, moved in the same way, so
-two variants are compared seed by seed.
+those that are missing. The same seed gives all rows the same digits in the same order, moved in the same way, so
+two rows are compared seed by seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from npattn import data
 from npattn.ablation.report import write
-from npattn.ablation.variants import AblationError, Settings, Variant, chosen
+from npattn.ablation.rows import AblationError, Row, Settings, chosen
 from npattn.checks import whole_number
 from npattn.files import atomic
 from npattn.fused.threads import set_num_threads
@@ -28,7 +28,7 @@ from npattn.progress import Silent
 from npattn.training import Run, State, TrainConfig, interruptible, network, versions
 
 TRAININGS = "trainings"  # the folder in the folder
-Finished = Callable[[Variant, int, dict[str, Any]], None]
+Finished = Callable[[Row, int, dict[str, Any]], None]
 
 
 class Quiet(Run):
@@ -49,11 +49,11 @@ def first(digits: data.Digits, settings: Settings) -> data.Digits:
                        digits.test_images[test], digits.test_labels[test], digits.source)  # fmt: skip
 
 
-def one_training(variant: Variant, seed: int, settings: Settings, digits: data.Digits | None = None) -> dict[str, Any]:
-    """Train a variant with a seed, and return what is to be known of it; an empty dict if it was interrupted."""
+def one_training(row: Row, seed: int, settings: Settings, digits: data.Digits | None = None) -> dict[str, Any]:
+    """Train a row with a seed, and return what is to be known of it; an empty dict if it was interrupted."""
     digits = first(data.load() if digits is None else digits, settings)
     config = TrainConfig(
-        model=variant.model, attention=variant.attention, epochs=settings.epochs, batch_size=settings.batch_size,
+        model=row.model, attention=row.attention, epochs=settings.epochs, batch_size=settings.batch_size,
         seed=seed, test_every=settings.epochs, processes=1,
     )  # fmt: skip
     model = network(config)
@@ -62,7 +62,7 @@ def one_training(variant: Variant, seed: int, settings: Settings, digits: data.D
         return {}
     last = run.state.history[-1]
     return {
-        "variant": variant.name,
+        "row": row.name,
         "seed": seed,
         "settings": asdict(settings),
         "digits": digits.source,
@@ -76,40 +76,40 @@ def one_training(variant: Variant, seed: int, settings: Settings, digits: data.D
     }
 
 
-def in_a_process(variant: Variant, seed: int, settings: Settings) -> dict[str, Any]:
+def in_a_process(row: Row, seed: int, settings: Settings) -> dict[str, Any]:
     """`one_training` where several run side by side: each has one core for itself."""
     from threadpoolctl import threadpool_limits
 
     set_num_threads(1)
     with threadpool_limits(1):
-        return one_training(variant, seed, settings)
+        return one_training(row, seed, settings)
 
 
 # What is kept
 
 
-def file_of(out: Path, variant: Variant, seed: int) -> Path:
+def file_of(out: Path, row: Row, seed: int) -> Path:
     """The file of a finished training."""
-    plain = "".join(c if c.isalnum() else "-" for c in variant.name.lower())
+    plain = "".join(c if c.isalnum() else "-" for c in row.name.lower())
     return out / TRAININGS / f"{plain}-seed{seed}.json"
 
 
-def kept(out: Path, variant: Variant, seed: int, settings: Settings) -> dict[str, Any] | None:
+def stored(out: Path, row: Row, seed: int, settings: Settings) -> dict[str, Any] | None:
     """A finished training, or None if it has not been run.
 
     Raises AblationError if there is one with other settings, or a file that is none.
     """
-    path = file_of(out, variant, seed)
+    path = file_of(out, row, seed)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         same = found["settings"] == asdict(settings)
-        whole = isinstance(found["accuracy"], float) and (found["variant"], found["seed"]) == (variant.name, seed)
+        whole = isinstance(found["accuracy"], float) and (found["row"], found["seed"]) == (row.name, seed)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AblationError(f"{path}: holds no finished training ({error}); remove it, and it is run again") from None
     if not whole:
-        raise AblationError(f"{path}: holds no finished training of {variant.name}; remove it, and it is run again")
+        raise AblationError(f"{path}: holds no finished training of {row.name}; remove it, and it is run again")
     if not same:
         raise AblationError(
             f"{path}: was trained with {found['settings']}, not with {asdict(settings)}; choose another folder"
@@ -117,9 +117,9 @@ def kept(out: Path, variant: Variant, seed: int, settings: Settings) -> dict[str
     return dict(found)
 
 
-def keep(out: Path, variant: Variant, seed: int, result: dict[str, Any]) -> None:
+def store(out: Path, row: Row, seed: int, result: dict[str, Any]) -> None:
     """Write a finished training, whole or not at all."""
-    with atomic(file_of(out, variant, seed)) as file:
+    with atomic(file_of(out, row, seed)) as file:
         file.write((json.dumps(result, indent=1) + "\n").encode())
 
 
@@ -141,7 +141,7 @@ def ablate(
     out
         The folder, made if it is not there. Trainings of earlier calls with the same settings are taken over.
     only
-        Names of variants or of groups; None trains all.
+        Names of rows or of groups; None trains all.
     seeds
         How many: 0 to seeds − 1. At least 1; a spread needs 2.
     settings
@@ -166,58 +166,58 @@ def ablate(
         If the results cannot be written.
     """
     folder, settings = Path(out), settings or Settings()
-    variants = chosen(only)
+    rows = chosen(only)
     whole_number("seeds", seeds)
     whole_number("jobs", jobs)
     digits = data.load()
     first(digits, settings)
     (folder / TRAININGS).mkdir(parents=True, exist_ok=True)
-    # the seeds outside: whoever stops early has all variants with fewer seeds
-    missing = [(v, seed) for seed in range(seeds) for v in variants if kept(folder, v, seed, settings) is None]
+    # the seeds outside: whoever stops early has all rows with fewer seeds
+    missing = [(row, seed) for seed in range(seeds) for row in rows if stored(folder, row, seed, settings) is None]
 
-    total, done = len(variants) * seeds, len(variants) * seeds - len(missing)
+    total, done = len(rows) * seeds, len(rows) * seeds - len(missing)
     if done:
         tell(done, f"{done} of {total} trainings are there already")
 
-    def finished(variant: Variant, seed: int, result: dict[str, Any]) -> None:
+    def finished(row: Row, seed: int, result: dict[str, Any]) -> None:
         nonlocal done
-        keep(folder, variant, seed, result)
+        store(folder, row, seed, result)
         done += 1
         tell(
             done,
-            f"{done:>{len(str(total))}}/{total}  {variant.name:<15} seed {seed}  {result['accuracy']:.2%}  "
+            f"{done:>{len(str(total))}}/{total}  {row.name:<15} seed {seed}  {result['accuracy']:.2%}  "
             f"{result['seconds']:.0f} s",
         )
 
     complete = here(missing, settings, digits, finished) if jobs == 1 else beside(missing, settings, jobs, finished)
-    rows = [kept(folder, variant, seed, settings) for seed in range(seeds) for variant in variants]
-    write(folder, [row for row in rows if row is not None], settings)
+    results = [stored(folder, row, seed, settings) for seed in range(seeds) for row in rows]
+    write(folder, [result for result in results if result is not None], settings)
     return complete
 
 
-def here(missing: Sequence[tuple[Variant, int]], settings: Settings, digits: data.Digits, finished: Finished) -> bool:
+def here(missing: Sequence[tuple[Row, int]], settings: Settings, digits: data.Digits, finished: Finished) -> bool:
     """Train one after the other. Returns False if interrupted."""
     with interruptible() as interrupted:
-        for variant, seed in missing:
-            result = {} if interrupted.is_set() else one_training(variant, seed, settings, digits)
+        for row, seed in missing:
+            result = {} if interrupted.is_set() else one_training(row, seed, settings, digits)
             if not result:
                 return False
-            finished(variant, seed, result)
+            finished(row, seed, result)
     return True
 
 
-def beside(missing: Sequence[tuple[Variant, int]], settings: Settings, jobs: int, finished: Finished) -> bool:
+def beside(missing: Sequence[tuple[Row, int]], settings: Settings, jobs: int, finished: Finished) -> bool:
     """Train several side by side. Returns False if interrupted."""
     waiting = list(missing)[::-1]
-    running: dict[Future[dict[str, Any]], tuple[Variant, int]] = {}
+    running: dict[Future[dict[str, Any]], tuple[Row, int]] = {}
     # new processes, not forked ones: threads may be running here
     with interruptible() as interrupted, ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         while running or (waiting and not interrupted.is_set()):
             while waiting and len(running) < jobs and not interrupted.is_set():
-                variant, seed = waiting.pop()
-                running[pool.submit(in_a_process, variant, seed, settings)] = (variant, seed)
+                row, seed = waiting.pop()
+                running[pool.submit(in_a_process, row, seed, settings)] = (row, seed)
             for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
-                variant, seed = running.pop(future)
+                row, seed = running.pop(future)
                 try:
                     result = future.result()
                 except BrokenProcessPool:
@@ -227,7 +227,7 @@ def beside(missing: Sequence[tuple[Variant, int]], settings: Settings, jobs: int
                         "a training's process was ended from outside: is there too little memory?"
                     ) from None
                 if result:
-                    finished(variant, seed, result)
+                    finished(row, seed, result)
                 else:
                     interrupted.set()
         return not interrupted.is_set()

@@ -14,13 +14,13 @@ Woo et al., CBAM, ECCV 2018, equation 1. Derivation: docs/blocks/cbam.md
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 from npattn.attention import channel, spatial
-from npattn.attention.options import ChannelOptions, SpatialOptions, cbam_plan
 from npattn.backend import Array
-from npattn.checks import floating, same_shape
-from npattn.layer import Layer, Options
+from npattn.block import Block, Card, within
+from npattn.checks import floating, hidden_width, odd, same_shape, whole_number
+from npattn.layer import Options
 
 
 class Params(NamedTuple):
@@ -76,7 +76,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     return dx, Params(dca, dsa)
 
 
-class CBAM(Layer):
+class CBAM(Block):
     """CBAM as a layer: x (N, C, H, W) to x times its channel gate times its spatial gate, the same shape.
 
     Parameters
@@ -87,62 +87,34 @@ class CBAM(Layer):
         r: the hidden width of the channel attention is C // r, so 1 ≤ r ≤ C.
     kernel_size
         k of the spatial attention, odd.
-    order
-        "channel-first", "spatial-first", or "parallel": both gates are made from the same x, y = x · g_c · g_s.
-    residual
-        Whether x is added at the end.
-    channel, spatial
-        Dicts of the options of `npattn.ChannelAttention` and `npattn.SpatialAttention`, None for the article's, or
-        False for no such gate. One of the two must be there.
     dtype, rng, xp, fused
-        As in `npattn.Layer`. There is no fused form with options, other than `hidden`.
+        As in `npattn.Layer`.
 
-    `params`: "ca.fc1.weight" (C//r, C, 1, 1), "ca.fc2.weight" (C, C//r, 1, 1), "sa.conv1.weight" (1, 2, k, k), and what
-    the options of the two bring, as in their own layers; `buffers` and `num_batches_tracked` likewise.
-    `attention`: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W). Derivation of the options: docs/variants.md
+    `params`: "ca.fc1.weight" (C//r, C, 1, 1), "ca.fc2.weight" (C, C//r, 1, 1), "sa.conv1.weight" (1, 2, k, k).
+    `attention`: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W). In another order, with one gate alone, or with gates
+    that have options of their own: `npattn.variants.CBAM`.
 
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, ratio > in_planes, kernel_size is even, an option is not among
-        those named, both gates are left out, or an order is asked for with one gate left out.
+        If a number is no whole number of at least 1, ratio > in_planes, or kernel_size is even.
     """
 
     input_axes = "N C H W"
-    room = "attention.cbam"
+    state = within("ca", channel.ChannelAttention) + within("sa", spatial.SpatialAttention)
+    gates = {"channel": ("g_c", "N C 1 1"), "spatial": ("g_s", "N 1 H W")}
+    arguments = {"in_planes": "C", "ratio": "r", "kernel_size": "k"}
+    card = Card(
+        "cbam",
+        "CBAM, the convolutional block attention module",
+        asks="what matters, and where?",
+        gives="x · g_c · g_s",
+        source="Woo et al., ECCV 2018, equation 1",
+        page="blocks/cbam",
+        size=(1, 2, 3, 3),
+        seed=930,
+    )
 
-    def __init__(
-        self,
-        in_planes: int,
-        ratio: int = 16,
-        kernel_size: int = 7,
-        *,
-        order: str = "channel-first",
-        residual: bool = False,
-        channel: ChannelOptions | Literal[False] | None = None,
-        spatial: SpatialOptions | Literal[False] | None = None,
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(**options)
-        plan = cbam_plan(self.rng, in_planes, ratio, kernel_size, order, residual, channel, spatial)
-        C = self.channels = in_planes
-        self.form, self.momentum, self.num_batches_tracked = plan.form, plan.momentum, 0
-        self.signature = f"{C}, ratio={ratio}, kernel_size={kernel_size}{plan.shown}"
-        self.params.update({name: self.own(value) for name, value in plan.params.items()})
-        self.buffers.update({name: self.own(value) for name, value in plan.buffers.items()})
-        if not plan.article:
-            self.room = "variants.cbam"
-
-    def run(self, x: Array) -> tuple[Array, Any]:
-        w1, w2, w = self.params.values()
-        y, cache = self.pair.forward(x, Params(channel.Params(w1[:, :, 0, 0], w2[:, :, 0, 0]), spatial.Params(w)))
-        self._gates = {"channel": cache.g_c, "spatial": cache.g_s}
-        return y, cache
-
-    def undo(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
-        dx, (dca, dsa) = self.pair.backward(dy, cache)
-        return dx, {
-            "ca.fc1.weight": dca.w1[:, :, None, None],
-            "ca.fc2.weight": dca.w2[:, :, None, None],
-            "sa.conv1.weight": dsa.w,
-        }
+    def __init__(self, in_planes: int, ratio: int = 16, kernel_size: int = 7, **options: Unpack[Options]) -> None:
+        C, k = whole_number("in_planes", in_planes), odd("kernel_size", kernel_size)
+        super().__init__({"C": C, "R": hidden_width("in_planes", C, "ratio", ratio), "k": k}, **options)

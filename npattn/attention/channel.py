@@ -20,30 +20,13 @@ It returns the gate alone; CBAM multiplies. Woo et al., CBAM, ECCV 2018, equatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
-from npattn.attention.options import CHANNEL_ARTICLE, ChannelOptions, channel_plan
 from npattn.backend import Array
-from npattn.checks import floating, same_shape, shaped
-from npattn.layer import Layer, Options
-from npattn.ops import linear
-from npattn.ops.activation import (
-    ReluCache,
-    SigmoidCache,
-    relu_backward,
-    relu_forward,
-    sigmoid_backward,
-    sigmoid_forward,
-)
-from npattn.ops.pooling import (
-    MaxCache,
-    MeanCache,
-    global_avg_pool_backward,
-    global_avg_pool_forward,
-    global_max_pool_backward,
-    global_max_pool_forward,
-)
+from npattn.block import Block, Card, Weight
+from npattn.checks import floating, hidden_width, same_shape, shaped, whole_number
+from npattn.layer import Options
+from npattn.ops import global_avg_pool, global_max_pool, linear, relu, sigmoid
 
 
 class Params(NamedTuple):
@@ -53,24 +36,24 @@ class Params(NamedTuple):
 
 class MlpCache(NamedTuple):
     fc1: linear.Cache
-    relu: ReluCache
+    hidden: relu.Cache
     fc2: linear.Cache
 
 
 class Cache(NamedTuple):
-    avg_pool: MeanCache
-    max_pool: MaxCache
+    avg_pool: global_avg_pool.Cache
+    max_pool: global_max_pool.Cache
     avg_mlp: MlpCache
     max_mlp: MlpCache
-    sigmoid: SigmoidCache
+    gate: sigmoid.Cache
 
 
 def mlp_forward(s: Array, params: Params) -> tuple[Array, MlpCache]:
     """Two FC with a ReLU between: s (N, C) to a (N, C)."""
     z, fc1 = linear.forward(s, linear.Params(params.w1))  # MLP.1
-    h, relu = relu_forward(z)  # MLP.2
+    h, hidden = relu.forward(z)  # MLP.2
     a, fc2 = linear.forward(h, linear.Params(params.w2))  # MLP.3
-    return a, MlpCache(fc1, relu, fc2)
+    return a, MlpCache(fc1, hidden, fc2)
 
 
 def mlp_backward(da: Array, cache: MlpCache) -> tuple[Array, Params]:
@@ -78,7 +61,7 @@ def mlp_backward(da: Array, cache: MlpCache) -> tuple[Array, Params]:
     # MLP.3 was a = h w2ᵀ
     dh, (dw2, _) = linear.backward(da, cache.fc2)  # MLP.3
     # MLP.2 let through what was positive
-    dz = relu_backward(dh, cache.relu)  # MLP.2
+    dz = relu.backward(dh, cache.hidden)  # MLP.2
     # MLP.1 was z = s w1ᵀ
     ds, (dw1, _) = linear.backward(dz, cache.fc1)  # MLP.1
     return ds, Params(dw1, dw2)
@@ -96,13 +79,13 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     shaped("w2", w2, "C R", C=C, R=R)
     shaped("x", x, "N C H W", C=C)
 
-    s_avg, avg_pool = global_avg_pool_forward(x)  # CA.1
-    s_max, max_pool = global_max_pool_forward(x)  # CA.2
+    s_avg, avg_pool = global_avg_pool.forward(x)  # CA.1
+    s_max, max_pool = global_max_pool.forward(x)  # CA.2
     a_avg, avg_mlp = mlp_forward(s_avg, params)  # CA.3
     a_max, max_mlp = mlp_forward(s_max, params)  # CA.4
     a = a_avg + a_max  # CA.5
-    g, sigmoid = sigmoid_forward(a)  # CA.6
-    return g[:, :, None, None], Cache(avg_pool, max_pool, avg_mlp, max_mlp, sigmoid)
+    g, gate = sigmoid.forward(a)  # CA.6
+    return g[:, :, None, None], Cache(avg_pool, max_pool, avg_mlp, max_mlp, gate)
 
 
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
@@ -115,7 +98,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     same_shape("dg", dg, (N, C, 1, 1), "the output gate")
 
     # CA.6 was g = sigmoid(a)
-    da = sigmoid_backward(dg[:, :, 0, 0], cache.sigmoid)  # CA.6
+    da = sigmoid.backward(dg[:, :, 0, 0], cache.gate)  # CA.6
 
     # CA.5 was a sum: each term receives all of da
     da_avg = da_max = da  # CA.5
@@ -127,15 +110,15 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     dw2 = from_max.w2 + from_avg.w2
 
     # CA.2 was a maximum: one pixel receives everything. CA.1 was a mean: all receive the same share
-    dx_max = global_max_pool_backward(ds_max, cache.max_pool)  # CA.2
-    dx_avg = global_avg_pool_backward(ds_avg, cache.avg_pool)  # CA.1
+    dx_max = global_max_pool.backward(ds_max, cache.max_pool)  # CA.2
+    dx_avg = global_avg_pool.backward(ds_avg, cache.avg_pool)  # CA.1
 
     # x was pooled twice, so its gradient comes back from both
     dx = dx_max + dx_avg
     return dx, Params(dw1, dw2)
 
 
-class ChannelAttention(Layer):
+class ChannelAttention(Block):
     """CBAM's channel attention as a layer: x (N, C, H, W) to its gate (N, C, 1, 1).
 
     Parameters
@@ -144,70 +127,36 @@ class ChannelAttention(Layer):
         C, at least 1.
     ratio
         r: the hidden width is C // r, so 1 ≤ r ≤ C.
-    hidden
-        The hidden width itself. The ratio has no say then.
-    bias
-        Whether the FC have biases.
-    pools
-        What describes a channel: a tuple of "avg", "max", "lp" (its length, √Σx²), "lse" (log Σ exp x), none twice.
-    mix
-        "after": every descriptor through the MLP, then the sum. "before": the mean of the descriptors through the MLP.
-        "concat": the descriptors side by side, so that the first FC is len(pools) times as wide.
-    layers
-        2: FC, ReLU, FC. 1: one FC, C to C, with no hidden width.
-    gate
-        "sigmoid", or "hard_sigmoid": a/6 + 1/2 between 0 and 1; "torch_hard_sigmoid" has PyTorch's rounded slope.
-    max_tie
-        Which of several equal maxima gets the gradient: the "first", or all an "even" part.
     dtype, rng, xp, fused
-        As in `npattn.Layer`. There is no fused form with options, other than `hidden`.
+        As in `npattn.Layer`.
 
-    `params`: "fc1.weight" (C//r, C, 1, 1) and "fc2.weight" (C, C//r, 1, 1), with biases "fc1.bias" (C//r,) and
-    "fc2.bias" (C,). `attention`: "channel" (N, C, 1, 1). Derivation of the options: docs/variants.md
+    `params`: "fc1.weight" (C//r, C, 1, 1) and "fc2.weight" (C, C//r, 1, 1). `attention`: "channel" (N, C, 1, 1).
+    With biases and other options: `npattn.variants.ChannelAttention`.
 
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, ratio > in_planes, an option is not among those named, or
-        `hidden` is given with layers=1.
+        If a number is no whole number of at least 1, or ratio > in_planes.
     """
 
     input_axes = "N C H W"
-    room = "attention.channel"
+    state = (
+        Weight("fc1.weight", "w1", "R C", stored="R C 1 1"),  # a 1×1 kernel is an FC's matrix
+        Weight("fc2.weight", "w2", "C R", stored="C R 1 1"),
+    )
+    gates = {"channel": ("gate.y", "N C 1 1")}
+    arguments = {"in_planes": "C", "ratio": "r"}
+    card = Card(
+        "channel",
+        "CBAM's channel attention",
+        asks="what matters?",
+        gives="g (N, C, 1, 1)",
+        source="Woo et al., ECCV 2018, equation 2",
+        page="blocks/channel",
+        seed=4,
+        gate=True,
+    )
 
-    def __init__(
-        self,
-        in_planes: int,
-        ratio: int = 16,
-        *,
-        hidden: int | None = None,
-        bias: bool = False,
-        pools: Sequence[str] = ("avg", "max"),
-        mix: str = "after",
-        layers: int = 2,
-        gate: str = "sigmoid",
-        max_tie: str = "first",
-        **options: Unpack[Options],
-    ) -> None:
-        super().__init__(**options)
-        asked = ChannelOptions(
-            hidden=hidden, bias=bias, pools=pools, mix=mix, layers=layers, gate=gate, max_tie=max_tie
-        )
-        plan = channel_plan(self.rng, ("in_planes", in_planes), ("ratio", ratio), asked, CHANNEL_ARTICLE)
-        C = self.channels = in_planes
-        self.form = plan.form
-        self.signature = f"{C}, ratio={ratio}{plan.shown}"
-        for name, w in plan.convolutions().items():
-            self.params[name] = self.own(w)
-        if not plan.article:
-            self.room = "variants.channel"
-
-    def run(self, x: Array) -> tuple[Array, Any]:
-        w1, w2 = (w[:, :, 0, 0] for w in self.params.values())  # a 1×1 kernel is an FC's matrix
-        g, cache = self.pair.forward(x, Params(w1, w2))
-        self._gates = {"channel": cache.sigmoid.y[:, :, None, None]}
-        return g, cache
-
-    def undo(self, dg: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
-        dx, grads = self.pair.backward(dg, cache)
-        return dx, {"fc1.weight": grads.w1[:, :, None, None], "fc2.weight": grads.w2[:, :, None, None]}
+    def __init__(self, in_planes: int, ratio: int = 16, **options: Unpack[Options]) -> None:
+        C = whole_number("in_planes", in_planes)
+        super().__init__({"C": C, "R": hidden_width("in_planes", C, "ratio", ratio)}, **options)

@@ -19,17 +19,10 @@ from typing import NamedTuple, Unpack
 
 from npattn.attention import channel
 from npattn.backend import Array
-from npattn.checks import floating, hidden_width, same_shape, shaped
-from npattn.layer import Layer, Options, uniform
-from npattn.ops.activation import SigmoidCache, sigmoid_backward, sigmoid_forward
-from npattn.ops.pooling import (
-    MaxCache,
-    MeanCache,
-    global_avg_pool_backward,
-    global_avg_pool_forward,
-    global_max_pool_backward,
-    global_max_pool_forward,
-)
+from npattn.block import Block, Card, Weight
+from npattn.checks import floating, hidden_width, same_shape, shaped, whole_number
+from npattn.layer import Options
+from npattn.ops import global_avg_pool, global_max_pool, sigmoid
 
 
 class Params(NamedTuple):
@@ -38,10 +31,10 @@ class Params(NamedTuple):
 
 
 class Cache(NamedTuple):
-    avg_pool: MeanCache
-    max_pool: MaxCache
+    avg_pool: global_avg_pool.Cache
+    max_pool: global_max_pool.Cache
     mlp: channel.MlpCache
-    sigmoid: SigmoidCache
+    gate: sigmoid.Cache
 
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
@@ -56,12 +49,12 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     shaped("w1", w1, "R 2C", **{"R": R, "2C": 2 * C})
     shaped("x", x, "N C H W", C=C)
 
-    s_avg, avg_pool = global_avg_pool_forward(x)  # CAT.1
-    s_max, max_pool = global_max_pool_forward(x)  # CAT.2
+    s_avg, avg_pool = global_avg_pool.forward(x)  # CAT.1
+    s_max, max_pool = global_max_pool.forward(x)  # CAT.2
     s = xp.concat([s_avg, s_max], axis=1)  # CAT.3
     a, mlp = channel.mlp_forward(s, channel.Params(w1, w2))  # CAT.4
-    g, sigmoid = sigmoid_forward(a)  # CAT.5
-    return g[:, :, None, None], Cache(avg_pool, max_pool, mlp, sigmoid)
+    g, gate = sigmoid.forward(a)  # CAT.5
+    return g[:, :, None, None], Cache(avg_pool, max_pool, mlp, gate)
 
 
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
@@ -74,7 +67,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     same_shape("dg", dg, (N, C, 1, 1), "the output gate")
 
     # CAT.5 was g = sigmoid(a)
-    da = sigmoid_backward(dg[:, :, 0, 0], cache.sigmoid)  # CAT.5
+    da = sigmoid.backward(dg[:, :, 0, 0], cache.gate)  # CAT.5
 
     # CAT.4 was two FC with a ReLU between
     ds, (dw1, dw2) = channel.mlp_backward(da, cache.mlp)  # CAT.4
@@ -83,15 +76,15 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     ds_avg, ds_max = ds[:, :C], ds[:, C:]  # CAT.3
 
     # CAT.2 was a maximum: one pixel receives everything. CAT.1 was a mean: all receive the same share
-    dx_max = global_max_pool_backward(ds_max, cache.max_pool)  # CAT.2
-    dx_avg = global_avg_pool_backward(ds_avg, cache.avg_pool)  # CAT.1
+    dx_max = global_max_pool.backward(ds_max, cache.max_pool)  # CAT.2
+    dx_avg = global_avg_pool.backward(ds_avg, cache.avg_pool)  # CAT.1
 
     # x was pooled twice, so its gradient comes back from both
     dx = dx_max + dx_avg
     return dx, Params(dw1, dw2)
 
 
-class ConcatAttention(Layer):
+class ConcatAttention(Block):
     """Pool-and-concatenate channel attention as a layer: x (N, C, H, W) to its gate (N, C, 1, 1).
 
     Parameters
@@ -112,21 +105,23 @@ class ConcatAttention(Layer):
     """
 
     input_axes = "N C H W"
+    state = (
+        Weight("fc1.weight", "w1", "R 2C", stored="R 2C 1 1"),
+        Weight("fc2.weight", "w2", "C R", stored="C R 1 1"),
+    )
+    gates = {"channel": ("gate.y", "N C 1 1")}
+    arguments = {"in_planes": "C", "ratio": "r"}
+    card = Card(
+        "concat",
+        "pool-and-concatenate channel attention",
+        asks="what matters?",
+        gives="g (N, C, 1, 1)",
+        source="the article's last part",
+        page="blocks/concat",
+        seed=4,
+        gate=True,
+    )
 
     def __init__(self, in_planes: int, ratio: int = 16, **options: Unpack[Options]) -> None:
-        super().__init__(**options)
-        R = hidden_width("in_planes", in_planes, "ratio", ratio)
-        C = self.channels = in_planes
-        self.signature = f"{C}, ratio={ratio}"
-        self.params["fc1.weight"] = self.own(uniform(self.rng, (R, 2 * C, 1, 1), fan_in=2 * C))
-        self.params["fc2.weight"] = self.own(uniform(self.rng, (C, R, 1, 1), fan_in=R))
-
-    def run(self, x: Array) -> tuple[Array, Cache]:
-        w1, w2 = (w[:, :, 0, 0] for w in self.params.values())  # a 1×1 kernel is an FC's matrix
-        g, cache = forward(x, Params(w1, w2))
-        self._gates = {"channel": cache.sigmoid.y[:, :, None, None]}
-        return g, cache
-
-    def undo(self, dg: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
-        dx, grads = backward(dg, cache)
-        return dx, {"fc1.weight": grads.w1[:, :, None, None], "fc2.weight": grads.w2[:, :, None, None]}
+        C = whole_number("in_planes", in_planes)
+        super().__init__({"C": C, "R": hidden_width("in_planes", C, "ratio", ratio)}, **options)

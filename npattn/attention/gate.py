@@ -11,12 +11,17 @@ one of them by itself; CBAM has its own two multiplications. Derivation: docs/bl
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
+from npattn.attention.channel import ChannelAttention
+from npattn.attention.spatial import SpatialAttention
 from npattn.backend import Array
+from npattn.block import Block, Card, Form, Place
 from npattn.checks import floating, same_shape, shaped
 from npattn.layer import Layer
+from npattn.nested import Nested
+from npattn.samples import Draw
 
 
 class Cache(NamedTuple):
@@ -51,7 +56,12 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     return dx_direct, dg
 
 
-class Gated(Layer):
+def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
+    """Inputs of the forward, by the name of the case."""
+    return {"gate": (draw.x(), draw.w("N C 1 1"))}
+
+
+class Gated(Nested):
     """x (N, C, H, W) times the gate that `attention` makes from it, the same shape.
 
     Parameters
@@ -65,34 +75,45 @@ class Gated(Layer):
         If attention is no layer.
     """
 
-    input_axes = "N C H W"
+    card = Card(
+        "gated",
+        "a gate applied to its own input",
+        asks="what the gate asks",
+        gives="x · g",
+        source="Woo et al., ECCV 2018, equation 1",
+        page="blocks/gate",
+        seed=4,
+        group=None,
+        forms=(Form("gated-spatial", "a spatial gate applied to its own input", {"attention": SpatialAttention}),),
+    )
 
     def __init__(self, attention: Layer) -> None:
-        if not isinstance(attention, Layer):
-            raise TypeError(f"attention: expected a layer, got {type(attention).__name__}")
-        super().__init__(dtype=attention.dtype, xp=attention.xp, fused=attention.fused)
-        self.layer, self.device = attention, attention.device
-        self.signature = repr(attention)
-        self.channels = attention.channels
+        super().__init__({"attention": attention})
+        self.input_axes, self.sizes = attention.input_axes, attention.sizes
         self.params, self.buffers = attention.params, attention.buffers
 
-    def run(self, x: Array) -> tuple[Array, Cache]:
-        g = self.layer.forward(x)  # GATE.1
-        self._gates = self.layer.attention
-        return forward(x, g)
+    @classmethod
+    def fitting(cls, place: Place, attention: type[Block] = ChannelAttention, **options: Any) -> Self:
+        """As `Block.fitting`, for a gate of that class."""
+        return cls(attention.fitting(place, **options))
 
-    def train(self, mode: bool = True) -> Self:
-        self.layer.train(mode)
-        return super().train(mode)
+    def by_field(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return self.layers["attention"].by_field(arrays)
+
+    def run(self, x: Array) -> tuple[Array, Cache]:
+        attention = self.layers["attention"]
+        g = attention.forward(x)  # GATE.1
+        self._after_run()
+        self._gates = dict(attention._gates)
+        return forward(x, g)
 
     def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
         dx_direct, dg = backward(dy, cache)
 
         # GATE.1 made g from x, the second way on which x reached y
-        dx_gate = self.layer.backward(dg)  # GATE.1
+        dx_gate = self.layers["attention"].backward(dg)  # GATE.1
         dx = dx_direct + dx_gate
-        return dx, dict(self.layer.grads)
+        return dx, dict(self.layers["attention"].grads)
 
-    def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
-        self.layer.to(device, dtype=dtype, xp=xp)
-        return super().to(device, dtype=dtype, xp=xp)
+    def __repr__(self) -> str:
+        return f"Gated({self.layers['attention']!r})"

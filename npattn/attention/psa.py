@@ -22,8 +22,9 @@ from __future__ import annotations
 from typing import NamedTuple, Unpack
 
 from npattn.backend import Array, device
+from npattn.block import Block, Card, Weight
 from npattn.checks import floating, same_shape, shaped, whole_number
-from npattn.layer import Layer, Options, uniform
+from npattn.layer import Options
 from npattn.ops import linear
 
 
@@ -140,7 +141,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     return dx, Params(dw_c, dw_d, dw)
 
 
-class PSA(Layer):
+class PSA(Block):
     """Point-wise spatial attention as a layer, for maps of one size: x (N, C, H, W) to y, the same shape.
 
     Parameters
@@ -163,30 +164,26 @@ class PSA(Layer):
     """
 
     input_axes = "N C H W"
+    state = (
+        Weight("collect.weight", "w_c", "D C", stored="D C 1 1"),
+        Weight("distribute.weight", "w_d", "D C", stored="D C 1 1"),
+        Weight("fuse.weight", "w", "C 3C", stored="C 3C 1 1"),
+    )
+    gates = {"collect": ("a_c", "N H W H W"), "distribute": ("a_d", "N H W H W")}
+    arguments = {"in_planes": "C", "height": "H", "width": "W"}
+    card = Card(
+        "psa",
+        "point-wise spatial attention",
+        asks="which pixel matters to which?",
+        gives="w [x, a_c x / P, a_d x / P]",
+        source="Zhao et al., PSANet, ECCV 2018, section 3",
+        page="blocks/psa",
+        size=(1, 2, 2, 2),
+        most_pixels=49,  # the weights of all pairs grow with the square of it
+        what="point-wise spatial attention, in the 7×7 stage only",
+    )
 
     def __init__(self, in_planes: int, height: int, width: int, **options: Unpack[Options]) -> None:
-        super().__init__(**options)
-        C = self.channels = whole_number("in_planes", in_planes)
         H, W = whole_number("height", height), whole_number("width", width)
-        D = (2 * H - 1) * (2 * W - 1)
-        self.signature = f"{C}, height={H}, width={W}"
-        self.size = (H, W)
-        self.params["collect.weight"] = self.own(uniform(self.rng, (D, C, 1, 1), fan_in=C))
-        self.params["distribute.weight"] = self.own(uniform(self.rng, (D, C, 1, 1), fan_in=C))
-        self.params["fuse.weight"] = self.own(uniform(self.rng, (C, 3 * C, 1, 1), fan_in=3 * C))
-
-    def run(self, x: Array) -> tuple[Array, Cache]:
-        H, W = self.size
-        N, _, _, _ = shaped("x", x, "N C H W", H=H, W=W)
-        y, cache = forward(x, Params(*(w[:, :, 0, 0] for w in self.params.values())))  # 1×1 kernels are matrices
-        xp = floating(x=x)
-        self._gates = {
-            "collect": xp.reshape(cache.a_c, (N, H, W, H, W)),
-            "distribute": xp.reshape(cache.a_d, (N, H, W, H, W)),
-        }
-        return y, cache
-
-    def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
-        dx, (dw_c, dw_d, dw) = backward(dy, cache)
-        matrices = {"collect.weight": dw_c, "distribute.weight": dw_d, "fuse.weight": dw}
-        return dx, {name: w[:, :, None, None] for name, w in matrices.items()}
+        sizes = {"C": whole_number("in_planes", in_planes), "H": H, "W": W, "D": (2 * H - 1) * (2 * W - 1)}
+        super().__init__(sizes, **options)

@@ -16,12 +16,16 @@ Networks, CVPR 2018, figure 3. Derivation: docs/blocks/residual.md
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
+from npattn.attention.se import SELayer
 from npattn.backend import Array, copied
+from npattn.block import Card, Form, Place
 from npattn.checks import floating, same_shape, shaped
 from npattn.layer import Layer
-from npattn.nested import Joined, Nested
+from npattn.nested import Joined, Nested, Sequential
+from npattn.ops.conv2d import Conv2d
+from npattn.samples import Draw
 
 
 class Cache(NamedTuple):
@@ -50,6 +54,11 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
     return ds, db
 
 
+def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
+    """Inputs of the forward, by the name of the case."""
+    return {"residual sum": (draw.x(), draw.x())}
+
+
 class Residual(Nested):
     """A residual unit: x (N, C, H, W) plus what `branch` makes of it.
 
@@ -71,9 +80,29 @@ class Residual(Nested):
     """
 
     input_axes = "N C H W"
+    card = Card(
+        "residual",
+        "the residual unit",
+        asks="what to add to x?",
+        gives="x + branch(x)",
+        source="He et al., CVPR 2016, equations 1 and 2",
+        page="blocks/residual",
+        seed=4,
+        group=None,
+        forms=(Form("residual-skip", "a residual unit with a convolution on both ways", {"change": True}),),
+    )
 
     def __init__(self, branch: Layer, skip: Layer | None = None) -> None:
         super().__init__({"branch": branch} | ({} if skip is None else {"skip": skip}))
+
+    @classmethod
+    def fitting(cls, place: Place, change: bool = False, **options: Any) -> Self:
+        """As `Block.fitting`, with SE for a branch; or behind a convolution, and with one to skip by."""
+        if not change:
+            return cls(SELayer.fitting(place, **options))
+        C = place.C
+        branch = Sequential(Conv2d(C, C, 3, **options), SELayer.fitting(place, **options))
+        return cls(branch, skip=Conv2d(C, C, 1, **options))
 
     def run(self, x: Array) -> tuple[Array, Cache]:
         b = self.layers["branch"].forward(x)  # RES.1

@@ -15,8 +15,8 @@ import numpy as np
 from npattn.backend import to_numpy
 from npattn.bench import device, pytorch
 from npattn.bench.sides import BenchError, Side
-from npattn.fused import memory, tiles
-from npattn.fused.threads import drop_scratch, get_num_threads, scratch_bytes, set_num_threads, spread
+from npattn.fused import memory, scratch, tiles
+from npattn.fused.threads import get_num_threads, in_parallel, set_num_threads
 
 PAUSE = 0.02  # seconds between two sides, in which the first one's idle threads stop spinning
 RUN = 0.2  # seconds that a run takes at least: short calls are repeated
@@ -61,13 +61,13 @@ def status(key: str) -> float | None:
 def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: None) -> float | None:
     """How far one call drives the process's memory up, in bytes; None where the system does not tell (not Linux).
 
-    The scratch that our threads keep from call to call counts as well.
+    The scratch that our threads hold from call to call counts as well.
     """
-    drop_scratch()
+    scratch.drop()
     call()
     release()
     gc.collect()
-    memory.drop()  # what is kept for the next output counts as well
+    memory.drop()  # what waits for the next output counts as well
     try:
         Path("/proc/self/clear_refs").write_text("5")  # forget the highest mark so far
     except OSError:
@@ -76,13 +76,13 @@ def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: No
     result = call()
     highest = status("VmHWM")
     del result
-    return None if before is None or highest is None else highest - before + scratch_bytes()
+    return None if before is None or highest is None else highest - before + scratch.nbytes()
 
 
 def measure(sides: list[Side], runs: int, on: str = "cpu") -> None:
     """Time all sides in turns, on "cpu" or on "cuda". Sets their times, and peaks where one process does all.
 
-    A turn warms a side up by one call, then times as many calls as fill a run, and keeps the time of one.
+    A turn warms a side up by one call, then times as many calls as fill a run, and notes the time of one.
     """
     for side in sides:
         if side.processes > 1:
@@ -124,7 +124,7 @@ def copy_side(nbytes: int) -> Side:
         np.copyto(target[parts[i]], source[parts[i]])
 
     def both() -> dict[str, Any]:
-        spread(part, len(parts))
+        in_parallel(part, len(parts))
         return {}
 
     return Side("copy", None, both)

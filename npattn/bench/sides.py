@@ -1,4 +1,4 @@
-"""What is timed: the blocks with their shapes, the inputs, and our own side. PyTorch's are in pytorch.py."""
+"""What is timed: the shapes of the documentation's table, the inputs, and our own side. PyTorch's are in pytorch.py."""
 
 from __future__ import annotations
 
@@ -9,41 +9,30 @@ from typing import Any
 import numpy as np
 
 from npattn.backend import from_numpy
-from npattn.layer import no_grad
+from npattn.blocks import Entry, public
+from npattn.grad_mode import no_grad
+from npattn.layer import Layer
 
 
 class BenchError(Exception):
     """The sides do not agree, or something that was asked for is not there. The message says which."""
 
 
-@dataclass
-class Block:
-    """How a block is made, and what it must move: tensors of x's size, read or written at least."""
+def moves(entry: Entry) -> tuple[int, int]:
+    """How many tensors of x's size a forward must read or write at least, and a forward with its backward.
 
-    name: str
-    layer: Callable[[int], Any]  # C to a layer
-    forward_moves: int
-    both_moves: int
+    x is read and y written; backward reads x and dy and writes dx. Of a gate alone, y and dy are small.
+    """
+    return (1, 2) if entry.card.gate else (2, 5)
 
 
-def _layer(kind: str, channels: int) -> Any:
-    import npattn
-
-    make: dict[str, Callable[[], Any]] = {
-        "se": lambda: npattn.SELayer(channels, min(16, channels), rng=0),
-        "channel": lambda: npattn.ChannelAttention(channels, min(16, channels), rng=0),
-        "spatial": lambda: npattn.SpatialAttention(7, rng=0),
-        "cbam": lambda: npattn.CBAM(channels, min(16, channels), 7, rng=0),
-    }
-    return make[kind]()
+def title(entry: Entry) -> str:
+    """The class as `npattn` has it, and what form of it: "CBAM", "variants.CBAM, cbam-parallel"."""
+    kind = entry.kind
+    called = kind.__name__ if kind in public().values() else f"variants.{kind.__name__}"
+    return called if entry.name == entry.card.name else f"{called}, {entry.name}"
 
 
-BLOCKS = {
-    "se": Block("SELayer", lambda C: _layer("se", C), 2, 5),  # read x, write y; read x and dy, write dx
-    "channel": Block("ChannelAttention", lambda C: _layer("channel", C), 1, 2),  # the gate and dg are small
-    "spatial": Block("SpatialAttention", lambda C: _layer("spatial", C), 1, 2),
-    "cbam": Block("CBAM", lambda C: _layer("cbam", C), 2, 5),
-}
 GPU_TABLE = [("cbam", (64, 256, 56, 56))]  # before the others, on a GPU
 TABLE = [
     ("cbam", (8, 32, 300, 300)),
@@ -64,7 +53,7 @@ class Side:
     name: str
     forward: Callable[[], Any] | None
     both: Callable[[], dict[str, Any]]
-    release: Callable[[], Any] = lambda: None  # drops what is kept between two calls: caches and gradients
+    release: Callable[[], Any] = lambda: None  # drops what lasts between two calls: caches and gradients
     xp: Any = np  # whose device must be waited for
     processes: int = 1  # that work on it; the memory of others than this one is not seen
     forward_times: list[float] = field(default_factory=list)
@@ -83,7 +72,7 @@ def inputs(shape: tuple[int, ...], dtype: str, data: str, rng: np.random.Generat
     return x
 
 
-def our_side(name: str, layer: Any, x: np.ndarray, dy: np.ndarray) -> Side:
+def our_side(name: str, layer: Layer, x: np.ndarray, dy: np.ndarray) -> Side:
     """A layer of ours, on the device that it is on."""
     x, dy = (from_numpy(array, layer.xp, layer.device) for array in (x, dy))
 

@@ -6,7 +6,7 @@
 
 A dialect is a file here, and a class of that codebase a function in it: `article`, `timm`, `official`, `luuuyi`,
 `xmu`, `changzy00`, `ultralytics`. table.py is the form that they share, detect.py asks which class a state_dict is of,
-files.py reads and writes files, command.py is `npattn dialect`. What differs, and why it matters: docs/dialects.md
+weights_file.py reads and writes files. What differs, and why it matters: docs/dialects.md
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from npattn.backend import Array, copied
 from npattn.checks import floating
 from npattn.dialects import article, changzy00, luuuyi, official, timm, ultralytics, xmu
 from npattn.dialects.detect import AmbiguousError, Candidate, UnknownError, candidates, detect, inside, part, unwrapped
-from npattn.dialects.files import FileError, read, write
 from npattn.dialects.spoken import Spoken
 from npattn.dialects.table import TABLE, Misfit, Module, fit, shapes_of
+from npattn.dialects.weights_file import FileError, read, write
 from npattn.layer import Layer
 
 DIALECTS = tuple(
@@ -74,7 +74,7 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any
     KeyError
         If a key is missing or unknown; the message lists each.
     """
-    row = found(dialect, module)
+    row = row_of(dialect, module)
     state = unwrapped(state_dict)
     try:
         bound = row.bound(args)
@@ -85,10 +85,10 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any
     if floats:
         floating(**floats)
         dtype = str(next(iter(floats.values())).dtype).rpartition(".")[2]
-    layer = made(row, bound, dtype=dtype)
+    layer = Spoken(row, bound, row.build(**bound, dtype=dtype))
     wrong = wrong_shapes(row, layer, state)
     if wrong:
-        raise ValueError(f"{row.title}({row.said(bound)}): {wrong}{hint(row, state)}")
+        raise ValueError(f"{row.title}({row.arguments_text(bound)}): {wrong}{hint(row, state)}")
     return layer.load_state_dict(state)
 
 
@@ -98,8 +98,9 @@ def build(dialect: str, module: str, *, dtype: Any = "float32", rng: Any = None,
     Raises ValueError if dialect or module is unknown or an argument has a value that is not spoken, TypeError if an
     argument is missing or unknown.
     """
-    row = found(dialect, module)
-    return made(row, row.bound(args), dtype=dtype, rng=rng)
+    row = row_of(dialect, module)
+    bound = row.bound(args)
+    return Spoken(row, bound, row.build(**bound, dtype=dtype, rng=rng))
 
 
 def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
@@ -108,7 +109,7 @@ def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
     Parameters
     ----------
     layer
-        What `load` or `build` returned. (A layer that was made here has npattn's own keys: `layer.state_dict()`.)
+        What `load` or `build` returned. (A layer of npattn's own classes has its own keys: `layer.state_dict()`.)
     what
         "state": everything that the state_dict has there, `num_batches_tracked` included. "grads": the gradients of the
         last backward, one for every parameter.
@@ -133,7 +134,7 @@ def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
     return {key: copied(gradient) for key, gradient in layer.grads.items()}
 
 
-def found(dialect: str, module: str) -> Module:
+def row_of(dialect: str, module: str) -> Module:
     """The class in the table. Raises ValueError if there is none."""
     if dialect not in TABLE:
         raise ValueError(f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}")
@@ -142,17 +143,13 @@ def found(dialect: str, module: str) -> Module:
     return TABLE[dialect][module]
 
 
-def made(row: Module, bound: Mapping[str, Any], **options: Any) -> Spoken:
-    return Spoken(row, bound, row.build(**bound, **options))
-
-
 def hint(row: Module, state: Mapping[str, Array]) -> str:
     """The arguments that this state would fit, as the end of an error's message."""
     try:
         args = row.arguments(fit(row, {key: tuple(value.shape) for key, value in state.items()}))
     except (Misfit, AttributeError):
         return ""
-    return f"; this state fits {row.title}({row.said(args)})"
+    return f"; this state fits {row.title}({row.arguments_text(args)})"
 
 
 def wrong_shapes(row: Module, layer: Spoken, state: Mapping[str, Array]) -> str:

@@ -11,7 +11,7 @@ from npattn.attention.cbam import CBAM as OurCBAM
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
 from npattn.attention.se import SELayer as OurSELayer
 from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
-from npattn.dialects.table import Found, module, reduction, three_or_seven
+from npattn.dialects.table import Seen, module, reduction, three_or_seven
 from npattn.layer import Layer
 
 
@@ -21,7 +21,7 @@ from npattn.layer import Layer
     fc.0.weight           R C        fc.0.weight
     fc.2.weight           C R        fc.2.weight
     """,
-    lambda found: {"channel": found.sizes["C"]} | reduction(found),
+    lambda seen: {"channel": seen.sizes["C"]} | reduction(seen),
     returns="x · gate, gate = sigmoid(mlp(mean))",
 )
 def SELayer(channel: int, reduction: int = 16, **options: Any) -> Layer:
@@ -34,7 +34,7 @@ def SELayer(channel: int, reduction: int = 16, **options: Any) -> Layer:
     fc1.weight            R C 1 1    fc1.weight
     fc2.weight            C R 1 1    fc2.weight
     """,
-    lambda found: {"in_planes": found.sizes["C"]} | reduction(found, "ratio"),
+    lambda seen: {"in_planes": seen.sizes["C"]} | reduction(seen, "ratio"),
     returns="gate = sigmoid(mlp(mean) + mlp(max))",
 )
 def ChannelAttention(in_planes: int, ratio: int = 16, **options: Any) -> Layer:
@@ -46,16 +46,16 @@ def ChannelAttention(in_planes: int, ratio: int = 16, **options: Any) -> Layer:
     """
     conv1.weight          1 2 k k    conv1.weight
     """,
-    lambda found: {"kernel_size": three_or_seven(found.sizes["k"])},
+    lambda seen: {"kernel_size": three_or_seven(seen.sizes["k"])},
     returns="gate = sigmoid(conv([mean, max]))",
 )
 def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     return OurSpatialAttention(three_or_seven(kernel_size), **options)
 
 
-def cbam_arguments(found: Found) -> dict[str, Any]:
-    C, k = found.sizes["C"], found.sizes["k"]
-    return {"in_planes": C} | reduction(found, "ratio") | {"kernel_size": three_or_seven(k)}
+def cbam_arguments(seen: Seen) -> dict[str, Any]:
+    C, k = seen.sizes["C"], seen.sizes["k"]
+    return {"in_planes": C} | reduction(seen, "ratio") | {"kernel_size": three_or_seven(k)}
 
 
 @module(

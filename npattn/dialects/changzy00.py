@@ -22,7 +22,7 @@ from npattn.layer import Layer
     fc.0.weight           R C        fc.0.weight
     fc.2.weight           C R        fc.2.weight
     """,
-    lambda found: {"channel": found.sizes["C"]} | reduction(found),
+    lambda seen: {"channel": seen.sizes["C"]} | reduction(seen),
     returns="x · gate, gate = sigmoid(mlp(mean))",
     same_as="article.SELayer",
 )
@@ -36,7 +36,7 @@ def SELayer(channel: int, reduction: int = 16, **options: Any) -> Layer:
     fc.0.weight           R C 1 1    fc1.weight
     fc.2.weight           C R 1 1    fc2.weight
     """,
-    lambda found: {"channel": found.sizes["C"]} | reduction(found),
+    lambda seen: {"channel": seen.sizes["C"]} | reduction(seen),
     returns="x · gate, gate = sigmoid(mlp(mean) + mlp(max))",
 )
 def ChannelAttention(channel: int, reduction: int = 16, **options: Any) -> Layer:
@@ -48,7 +48,7 @@ def ChannelAttention(channel: int, reduction: int = 16, **options: Any) -> Layer
     """
     conv.weight           1 2 k k    conv1.weight
     """,
-    lambda found: {"kernel_size": found.sizes["k"]},
+    lambda seen: {"kernel_size": seen.sizes["k"]},
     returns="x · gate, gate = sigmoid(conv([mean, max]))",
 )
 def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
@@ -62,7 +62,7 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     ca.fc.2.weight        C R 1 1    ca.fc2.weight
     sa.conv.weight        1 2 k k    sa.conv1.weight
     """,
-    lambda found: {"channel": found.sizes["C"]} | reduction(found) | {"kernel_size": found.sizes["k"]},
+    lambda seen: {"channel": seen.sizes["C"]} | reduction(seen) | {"kernel_size": seen.sizes["k"]},
     returns="u · sigmoid(conv([mean, max] of u)), u = x · sigmoid(mlp(mean) + mlp(max))",
 )
 def CBAM(channel: int, reduction: int = 16, kernel_size: int = 7, **options: Any) -> Layer:

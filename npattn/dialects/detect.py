@@ -19,7 +19,7 @@ class Candidate(NamedTuple):
     args: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.row.title}({self.row.said(self.args)}): {self.row.returns}"
+        return f"{self.row.title}({self.row.arguments_text(self.args)}): {self.row.returns}"
 
 
 class UnknownError(ValueError):
@@ -31,10 +31,10 @@ class AmbiguousError(ValueError):
 
     def __init__(self, candidates: list[Candidate]) -> None:
         self.candidates = candidates
-        rows = "\n".join(f"  {candidate}" for candidate in candidates)
+        listing = "\n".join(f"  {candidate}" for candidate in candidates)
         super().__init__(
             f"state: its keys and shapes are those of {len(candidates)} classes that compute different things; "
-            f"only whoever made it knows which it is:\n{rows}"
+            f"only whoever made it knows which it is:\n{listing}"
         )
 
 
@@ -77,12 +77,12 @@ def part(state: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """
     state = unwrapped(state)
     head = prefix.rstrip(".") + "."
-    found = {key.removeprefix(head): value for key, value in state.items() if key.startswith(head)}
-    if not found:
+    entries = {key.removeprefix(head): value for key, value in state.items() if key.startswith(head)}
+    if not entries:
         raise KeyError(
             f"prefix: expected the beginning of a key, got {prefix!r}; the first key is {next(iter(state), None)!r}"
         )
-    return found
+    return entries
 
 
 def candidates(state: Mapping[str, Array], *, wrapped: bool = True) -> list[Candidate]:
@@ -91,19 +91,19 @@ def candidates(state: Mapping[str, Array], *, wrapped: bool = True) -> list[Cand
     wrapped: whether a prefix `module.` is passed over.
     """
     shapes = shapes_in(unwrapped(state) if wrapped else state)
-    found = []
+    fitting = []
     for row in rows():
         try:
-            found.append(Candidate(row, row.arguments(fit(row, shapes))))
+            fitting.append(Candidate(row, row.arguments(fit(row, shapes))))
         except Misfit:
             continue
-    return found
+    return fitting
 
 
-def different(found: list[Candidate]) -> list[Candidate]:
+def different(fitting: list[Candidate]) -> list[Candidate]:
     """The candidates without those that compute the same as another of them."""
-    titles = {candidate.row.title for candidate in found}
-    return [candidate for candidate in found if candidate.row.same_as not in titles]
+    titles = {candidate.row.title for candidate in fitting}
+    return [candidate for candidate in fitting if candidate.row.same_as not in titles]
 
 
 def detect(state_dict: Mapping[str, Array]) -> tuple[str, str]:
@@ -128,15 +128,15 @@ def detect(state_dict: Mapping[str, Array]) -> tuple[str, str]:
     AmbiguousError
         If it fits several that compute different things. The message and `candidates` say which.
     """
-    found = different(candidates(state_dict))
-    if not found:
-        raise UnknownError(f"state: {misfits(state_dict)}{told_inside(state_dict)}")
-    if len(found) > 1:
-        raise AmbiguousError(found)
-    return found[0].row.dialect, found[0].row.name
+    fitting = different(candidates(state_dict))
+    if not fitting:
+        raise UnknownError(f"state: {misfits_text(state_dict)}{inside_text(state_dict)}")
+    if len(fitting) > 1:
+        raise AmbiguousError(fitting)
+    return fitting[0].row.dialect, fitting[0].row.name
 
 
-def told_inside(state: Mapping[str, Array]) -> str:
+def inside_text(state: Mapping[str, Array]) -> str:
     """Where in a whole network there are modules, as the end of an error's message."""
     modules = inside(state)
     if not modules:
@@ -146,7 +146,7 @@ def told_inside(state: Mapping[str, Array]) -> str:
     return f"\nbut inside of it are {len(modules)}, the first {names}: take part(state, {first!r})"
 
 
-def misfits(state: Mapping[str, Array]) -> str:
+def misfits_text(state: Mapping[str, Array]) -> str:
     """What does not fit, a line for each class, those first that have most keys in common."""
     shapes = shapes_in(unwrapped(state))
     near, far = [], []
@@ -182,10 +182,10 @@ def inside(state: Mapping[str, Array]) -> dict[str, list[Candidate]]:
             below.setdefault(prefix, {})
             if len(below[prefix]) <= most:  # one more than fits says as much as all
                 below[prefix][".".join(parts[i:])] = value
-    found: dict[str, list[Candidate]] = {}
+    modules: dict[str, list[Candidate]] = {}
     for prefix, entries in below.items():  # a prefix comes after those above it
-        inner = any(prefix.startswith(above + ".") for above in found if above) or "" in found
+        inner = any(prefix.startswith(above + ".") for above in modules if above) or "" in modules
         fitting = [] if inner else different(candidates(entries, wrapped=False))
         if fitting:
-            found[prefix] = fitting
-    return found
+            modules[prefix] = fitting
+    return modules

@@ -12,12 +12,12 @@ from typing import Any
 from npattn.attention.cbam import CBAM as OurCBAM
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
 from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
-from npattn.dialects.table import Found, Misfit, module
+from npattn.dialects.table import Misfit, Seen, module
 from npattn.layer import Layer
 
 
-def sixteenth(found: Found) -> dict[str, int]:
-    C, R = found.sizes["C"], found.sizes["R"]
+def sixteenth(seen: Seen) -> dict[str, int]:
+    C, R = seen.sizes["C"], seen.sizes["R"]
     if C // 16 != R:
         raise Misfit(f"expected in_planes // 16 = {C} // 16 = {C // 16} hidden units, whatever ratio is, got {R}")
     return {"in_planes": C}
@@ -41,7 +41,7 @@ def ChannelAttention(in_planes: int, ratio: int = 16, **options: Any) -> Layer:
     """
     conv1.weight          1 2 k k    conv1.weight
     """,
-    lambda found: {"kernel_size": found.sizes["k"]},
+    lambda seen: {"kernel_size": seen.sizes["k"]},
     returns="gate = sigmoid(conv([mean, max]))",
     same_as="article.SpatialAttention",
 )
@@ -56,7 +56,7 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     ca.fc.2.weight        C R 1 1    ca.fc2.weight
     sa.conv1.weight       1 2 k k    sa.conv1.weight
     """,
-    lambda found: sixteenth(found) | {"kernel_size": found.sizes["k"]},
+    lambda seen: sixteenth(seen) | {"kernel_size": seen.sizes["k"]},
     returns="u · sigmoid(conv([mean, max] of u)), u = x · sigmoid(mlp(mean) + mlp(max))",
 )
 def CBAM(in_planes: int, kernel_size: int = 7, **options: Any) -> Layer:

@@ -9,21 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from npattn.attention.cbam import CBAM as OurCBAM
-from npattn.attention.channel import ChannelAttention
+from npattn import variants
 from npattn.attention.gate import Gated
-from npattn.attention.options import POOLS as OUR_POOLS
-from npattn.attention.options import ChannelOptions, SpatialOptions, several
-from npattn.attention.spatial import SpatialAttention
-from npattn.dialects.table import Found, module, reduction
+from npattn.checks import names_of
+from npattn.dialects.table import Seen, module, one_stream, reduction
 from npattn.layer import Layer
 
-SPATIAL = SpatialOptions(maps=("max", "mean"), norm=True, momentum=0.01)
-POOLS = ("avg", "max")
+SPATIAL: dict[str, Any] = {"maps": ("max", "mean"), "norm": True, "momentum": 0.01}
+POOLS = ("avg", "max", "lp", "lse")
+DEFAULT_POOLS = ("avg", "max")
 
 
-def gate_arguments(found: Found) -> dict[str, Any]:
-    return {"gate_channels": found.sizes["C"]} | reduction(found, "reduction_ratio")
+def channel_attention(gate_channels: int, reduction_ratio: int, pool_types: Sequence[str], options: Any) -> Layer:
+    """The gate alone. Raises TypeError or ValueError for unknown pool types, by the name that they have there."""
+    pools = names_of("pool_types", pool_types, POOLS)
+    return variants.ChannelAttention(gate_channels, reduction_ratio, bias=True, pools=pools, **options)
+
+
+def gate_arguments(seen: Seen) -> dict[str, Any]:
+    return {"gate_channels": seen.sizes["C"]} | reduction(seen, "reduction_ratio")
 
 
 @module(
@@ -39,10 +43,9 @@ def gate_arguments(found: Found) -> dict[str, Any]:
     unseen=("pool_types",),
 )
 def ChannelGate(
-    gate_channels: int, reduction_ratio: int = 16, pool_types: Sequence[str] = POOLS, **options: Any
+    gate_channels: int, reduction_ratio: int = 16, pool_types: Sequence[str] = DEFAULT_POOLS, **options: Any
 ) -> Layer:
-    pools = several("pool_types", pool_types, OUR_POOLS)
-    return Gated(ChannelAttention(gate_channels, reduction_ratio, bias=True, pools=pools, **options))
+    return Gated(channel_attention(gate_channels, reduction_ratio, pool_types, options))
 
 
 @module(
@@ -55,11 +58,11 @@ def ChannelGate(
     spatial.bn.running_var                        1          bn.running_var
     spatial.bn.num_batches_tracked                -          batches
     """,
-    lambda found: {},
+    lambda seen: {},
     returns="x · gate, gate = sigmoid(norm(conv([max, mean])))",
 )
 def SpatialGate(**options: Any) -> Layer:
-    return Gated(SpatialAttention(7, **SPATIAL, **options))
+    return Gated(variants.SpatialAttention(7, **SPATIAL, **options))
 
 
 @module(
@@ -76,13 +79,15 @@ def SpatialGate(**options: Any) -> Layer:
     SpatialGate.spatial.bn.running_var            1          sa.bn.running_var      spatial
     SpatialGate.spatial.bn.num_batches_tracked    -          batches                spatial
     """,
-    lambda found: gate_arguments(found) | ({} if "spatial" in found.parts else {"no_spatial": True}),
+    lambda seen: gate_arguments(seen) | ({} if "spatial" in seen.present else {"no_spatial": True}),
     returns="u · sigmoid(norm(conv([max, mean] of u))), u = x · sigmoid(mlp(mean) + mlp(max))",
     unseen=("pool_types",),
 )
 def CBAM(
-    gate_channels: int, reduction_ratio: int = 16, pool_types: Sequence[str] = POOLS, no_spatial: bool = False,
+    gate_channels: int, reduction_ratio: int = 16, pool_types: Sequence[str] = DEFAULT_POOLS, no_spatial: bool = False,
     **options: Any,
 ) -> Layer:  # fmt: skip
-    channel = ChannelOptions(bias=True, pools=several("pool_types", pool_types, OUR_POOLS))
-    return OurCBAM(gate_channels, reduction_ratio, channel=channel, spatial=False if no_spatial else SPATIAL, **options)
+    options = one_stream(options)
+    ca = channel_attention(gate_channels, reduction_ratio, pool_types, options)
+    sa = None if no_spatial else variants.SpatialAttention(7, **SPATIAL, **options)
+    return variants.CBAM(ca, sa)

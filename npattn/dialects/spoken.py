@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from npattn.attention.gate import Gated
 from npattn.backend import Array, array_module, to_numpy
 from npattn.dialects.table import COUNTER, Key, Module, shapes_of
 from npattn.layer import Layer
+from npattn.nested import leaves
 
 
 class Spoken(Layer):
@@ -28,26 +28,26 @@ class Spoken(Layer):
     """
 
     def __init__(self, row: Module, args: Mapping[str, Any], layer: Layer) -> None:
-        super().__init__(dtype=layer.dtype, xp=layer.xp, fused=layer.fused)
+        super().__init__(dtype=layer.dtype, xp=layer.xp)
         self.dialect, self.module, self.args = row.dialect, row.name, dict(args)
         self.layer = layer
-        self.channels, self.input_axes = layer.channels, layer.input_axes
-        self.said = row.said(args)
+        self.sizes, self.input_axes = layer.sizes, layer.input_axes
+        self.arguments_text = row.arguments_text(args)
         shapes = shapes_of(row, layer)
         self.params = Renamed(layer.params, shapes)
         self.buffers = Renamed(layer.buffers, shapes)
-        self.order = [key.theirs for key in shapes]
-        self.counter = next((key.theirs for key in shapes if key.ours == COUNTER), None)
+        self.keys_in_order = [key.theirs for key in shapes]
+        self.counter_key = next((key.theirs for key in shapes if key.ours == COUNTER), None)
 
     @property
     def batches(self) -> int | None:
         """num_batches_tracked: how many forwards it has run in training mode. None if the class does not count them."""
-        return None if self.counter is None else int(self.counting.num_batches_tracked)
+        return None if self.counter_key is None else int(self.counting_layer.num_batches_tracked)
 
     @property
-    def counting(self) -> Any:
-        """The layer of ours that counts: the one with the batch norm."""
-        return self.layer.layer if isinstance(self.layer, Gated) else self.layer
+    def counting_layer(self) -> Any:
+        """The layer of ours that counts: the one with running statistics, wherever in `layer` it is."""
+        return next(leaf for leaf in leaves(self.layer) if leaf.buffers)
 
     def run(self, x: Array) -> tuple[Array, tuple[()]]:
         y = self.layer.forward(x)
@@ -62,18 +62,18 @@ class Spoken(Layer):
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters and buffers in the codebase's keys, shapes and order; the counter is int64."""
         state = super().state_dict()
-        if self.counter is not None:
-            state[self.counter] = self.xp.asarray(self.batches, dtype=self.xp.int64)
-        return {key: state[key] for key in self.order}
+        if self.counter_key is not None:
+            state[self.counter_key] = self.xp.asarray(self.batches, dtype=self.xp.int64)
+        return {key: state[key] for key in self.keys_in_order}
 
     def _checked(self, state: Mapping[str, Array]) -> dict[str, Array]:
-        if self.counter is None:
+        if self.counter_key is None:
             return super()._checked(state)
-        plain = {key: value for key, value in state.items() if key != self.counter}
+        plain = {key: value for key, value in state.items() if key != self.counter_key}
         # where it is missing it starts at 0, as in PyTorch: there are files from before it was counted
-        batches = counted(self.counter, state[self.counter]) if self.counter in state else 0
+        batches = batches_in(state, self.counter_key) if self.counter_key in state else 0
         loaded = super()._checked(plain)
-        self.counting.num_batches_tracked = batches
+        self.counting_layer.num_batches_tracked = batches
         return loaded
 
     def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
@@ -85,7 +85,7 @@ class Spoken(Layer):
         return super().train(mode)
 
     def __repr__(self) -> str:
-        return f"{self.dialect}.{self.module}({self.said})"
+        return f"{self.dialect}.{self.module}({self.arguments_text})"
 
 
 class Renamed(MutableMapping[str, Array]):
@@ -121,8 +121,9 @@ def reshaped(array: Array, shape: tuple[int, ...]) -> Array:
     return array_module(array).reshape(array, shape)
 
 
-def counted(name: str, value: Array) -> int:
-    """The number of batches that a state says. Raises TypeError if it is no whole number, ValueError if negative."""
+def batches_in(state: Mapping[str, Array], name: str) -> int:
+    """The number of batches under `name`. Raises TypeError if it is no whole number, ValueError if negative."""
+    value = state[name]
     try:
         array = to_numpy(value)
     except TypeError:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from npattn.layer import Layer
+from npattn.state import generator
 
 COUNTER = "batches"  # ours for num_batches_tracked: no array of a layer, but the number of its training forwards
 
@@ -29,18 +30,18 @@ class Key(NamedTuple):
     theirs: str
     axes: tuple[str, ...]  # letters, or "1", "2" for a length that is fixed
     ours: str
-    part: str | None  # entries of one part are there together or not at all
+    only_with: str | None  # a name: entries with the same one are there together or not at all
 
 
 class Misfit(ValueError):
     """A state_dict cannot be of this class. The message says why."""
 
 
-class Found(NamedTuple):
-    """What the keys and shapes of a state_dict say."""
+class Seen(NamedTuple):
+    """What the keys and shapes of a state_dict show."""
 
     sizes: Mapping[str, int]  # by letter
-    parts: frozenset[str]  # which of the optional parts are there
+    present: frozenset[str]  # of the names in the column "only with", those whose entries are there
 
 
 class Module(NamedTuple):
@@ -50,7 +51,7 @@ class Module(NamedTuple):
     name: str
     build: Callable[..., Layer]  # called with the arguments there; further ones, dtype and so on, go to our layer
     keys: tuple[Key, ...]
-    arguments: Callable[[Found], dict[str, Any]]  # the arguments that fit; raises Misfit if none do
+    arguments: Callable[[Seen], dict[str, Any]]  # the arguments that fit; raises Misfit if none do
     returns: str  # a formula
     unseen: tuple[str, ...]  # arguments that leave no trace in the state_dict
     same_as: str | None  # "dialect.name" of one that has the same keys and computes the same
@@ -77,34 +78,34 @@ class Module(NamedTuple):
         bound.apply_defaults()
         return dict(bound.arguments)
 
-    def said(self, args: Mapping[str, Any]) -> str:
+    def arguments_text(self, args: Mapping[str, Any]) -> str:
         """`args` as they are written in a call, without those that are as the default."""
         defaults = {name: p.default for name, p in self.signature.parameters.items()}
         return ", ".join(f"{name}={value!r}" for name, value in args.items() if value != defaults[name])
 
     def call(self, args: Mapping[str, Any], state: str = "state") -> str:
         """The line of Python that loads `state` as this class."""
-        said = self.said(args)
-        return f'npattn.dialects.load("{self.dialect}", "{self.name}", {state}{", " + said if said else ""})'
+        given = self.arguments_text(args)
+        return f'npattn.dialects.load("{self.dialect}", "{self.name}", {state}{", " + given if given else ""})'
 
 
 TABLE: dict[str, dict[str, Module]] = {}
-"""Every class by dialect and name, in the order in which they are told."""
+"""Every class by dialect and name, in the order in which messages list them."""
 
 
 def keys_of(text: str) -> tuple[Key, ...]:
     """Read the table above a function: columns apart by two spaces or more."""
-    rows = [re.split(r"\s{2,}", line.strip()) for line in text.strip().splitlines()]
+    lines = [re.split(r"\s{2,}", line.strip()) for line in text.strip().splitlines()]
     return tuple(
         Key(theirs, () if shape == "-" else tuple(shape.split()), ours, rest[0] if rest else None)
-        for theirs, shape, ours, *rest in rows
+        for theirs, shape, ours, *rest in lines
     )
 
 
 def module(
     dialect: str,
     keys: str,
-    arguments: Callable[[Found], dict[str, Any]],
+    arguments: Callable[[Seen], dict[str, Any]],
     *,
     returns: str,
     unseen: tuple[str, ...] = (),
@@ -121,21 +122,21 @@ def module(
 
 
 def shapes_of(row: Module, layer: Layer) -> dict[Key, tuple[int, ...]]:
-    """The entries of the class's state_dict for a layer that `row.build` has made, with their shapes there."""
+    """The entries of the class's state_dict, with their shapes there, for a layer that `row.build` returned."""
     arrays = {**layer.params, **layer.buffers}
     norm = any(key.ours.endswith("running_mean") and key.ours in arrays for key in row.keys)
-    found: dict[Key, tuple[int, ...]] = {}
+    shapes: dict[Key, tuple[int, ...]] = {}
     for key in row.keys:
         if key.ours == COUNTER:
             if norm:
-                found[key] = ()
+                shapes[key] = ()
         elif key.ours in arrays:
             ours = tuple(arrays[key.ours].shape)
-            found[key] = (ours + (1,) * len(key.axes))[: len(key.axes)]
-    return found
+            shapes[key] = (ours + (1,) * len(key.axes))[: len(key.axes)]
+    return shapes
 
 
-def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Found:
+def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Seen:
     """Hold a state_dict's keys and shapes against a class.
 
     Raises
@@ -143,31 +144,30 @@ def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Found:
     Misfit
         If keys are missing or unknown, a shape does not fit, or no arguments give these sizes.
     """
-    wanted = {key.theirs: key for key in row.keys}
-    parts = frozenset(key.part for key in row.keys if key.part and key.theirs in shapes)
-    missing = [
-        k.theirs for k in row.keys if k.theirs not in shapes and k.ours != COUNTER and (not k.part or k.part in parts)
-    ]
-    unknown = [name for name in shapes if name not in wanted]
+    known = {key.theirs: key for key in row.keys}
+    present = frozenset(key.only_with for key in row.keys if key.only_with and key.theirs in shapes)
+    needed = [key for key in row.keys if key.ours != COUNTER and (not key.only_with or key.only_with in present)]
+    missing = [key.theirs for key in needed if key.theirs not in shapes]
+    unknown = [name for name in shapes if name not in known]
     wrong = [f"missing {listed(missing)}"] if missing else []
     wrong += [f"unknown {listed(unknown)}"] if unknown else []
     sizes: dict[str, int] = {}
     for name, shape in shapes.items():
-        if name not in wanted:
+        if name not in known:
             continue
-        axes = wanted[name].axes
+        axes = known[name].axes
         fits = len(shape) == len(axes) and all(
             size == (int(axis) if axis.isdigit() else sizes.setdefault(axis, size))
             for axis, size in zip(axes, shape, strict=True)
         )
         if not fits:
-            known = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in axes)
-            wrong.append(f"{name}: expected ({known}), got {shape}")
+            wanted = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in axes)
+            wrong.append(f"{name}: expected ({wanted}), got {shape}")
     if sizes.get("k", 1) % 2 == 0:
         wrong.append(f"expected an odd kernel size, got {sizes['k']}")
     if wrong:
         raise Misfit("; ".join(wrong))
-    return Found(sizes, parts)
+    return Seen(sizes, present)
 
 
 def listed(names: list[str], most: int = 4) -> str:
@@ -176,9 +176,9 @@ def listed(names: list[str], most: int = 4) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def reduction(found: Found, name: str = "reduction", usual: int = 16) -> dict[str, int]:
+def reduction(seen: Seen, name: str = "reduction", usual: int = 16) -> dict[str, int]:
     """A reduction r with C // r = R, the usual one if it does. Raises Misfit if there is none."""
-    C, R = found.sizes["C"], found.sizes["R"]
+    C, R = seen.sizes["C"], seen.sizes["R"]
     for r in (usual, C // R if R else 1, *range(1, C + 1)):
         if C // r == R:
             return {name: r}
@@ -190,3 +190,8 @@ def three_or_seven(k: int) -> int:
     if k not in (3, 7):
         raise Misfit(f"kernel_size: expected 3 or 7, which is asserted there, got {k}")
     return k
+
+
+def one_stream(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` for the two gates of a class, with one generator for both: of one seed twice they would start alike."""
+    return {**options, "rng": generator(options.get("rng"))}

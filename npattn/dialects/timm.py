@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from npattn.attention.cbam import CBAM
-from npattn.attention.options import ChannelOptions, SpatialOptions
-from npattn.attention.se import SELayer
+from npattn import variants
+from npattn.attention.eca import ECA
 from npattn.checks import real_number, whole_number
-from npattn.dialects.table import Found, module
+from npattn.dialects.table import Seen, module, one_stream
 from npattn.layer import Layer
 
 
@@ -41,19 +40,20 @@ def gate_of(gate_layer: str) -> str:
 
 
 def only(name: str, given: Any, spoken: Any) -> None:
+    """Raise ValueError for an argument with another value than the one that is spoken here."""
     if given != spoken:
         raise ValueError(f"{name}: expected {spoken!r}, the only one spoken here, got {given!r}")
 
 
-def channels_of(found: Found, divisor: int, bias: str, usual: bool) -> dict[str, Any]:
+def channels_of(seen: Seen, divisor: int, bias: str, usual: bool) -> dict[str, Any]:
     """The arguments of a bottleneck: rd_channels where the default rule gives another width."""
-    C, R = found.sizes["C"], found.sizes["R"]
+    C, R = seen.sizes["C"], seen.sizes["R"]
     given = {} if width(C, 1 / 16, None, divisor) == R else {"rd_channels": R}
-    return {"channels": C} | given | ({} if ("bias" in found.parts) is usual else {bias: not usual})
+    return {"channels": C} | given | ({} if ("bias" in seen.present) is usual else {bias: not usual})
 
 
-def cbam_arguments(found: Found) -> dict[str, Any]:
-    return channels_of(found, 1, "mlp_bias", usual=False) | {"spatial_kernel_size": found.sizes["k"]}
+def cbam_arguments(seen: Seen) -> dict[str, Any]:
+    return channels_of(seen, 1, "mlp_bias", usual=False) | {"spatial_kernel_size": seen.sizes["k"]}
 
 
 @module(
@@ -64,7 +64,7 @@ def cbam_arguments(found: Found) -> dict[str, Any]:
     fc2.weight                              C R 1 1    fc.2.weight
     fc2.bias                                C          fc.2.bias           bias
     """,
-    lambda found: channels_of(found, 8, "bias", usual=True),
+    lambda seen: channels_of(seen, 8, "bias", usual=True),
     returns="x · gate, gate = sigmoid(mlp(mean))",
     unseen=("add_maxpool", "gate_layer", "act_layer"),
 )
@@ -75,7 +75,7 @@ def SEModule(
 ) -> Layer:  # fmt: skip
     only("act_layer", act_layer, "relu")
     only("norm_layer", norm_layer, None)
-    return SELayer(
+    return variants.SELayer(
         channels, hidden=width(channels, rd_ratio, rd_channels, rd_divisor), bias=bias, gate=gate_of(gate_layer),
         **squeezed(add_maxpool), **options,
     )  # fmt: skip
@@ -92,14 +92,14 @@ def squeezed(add_maxpool: bool) -> dict[str, Any]:
     fc.weight                               C C 1 1    fc.0.weight
     fc.bias                                 C          fc.0.bias
     """,
-    lambda found: {"channels": found.sizes["C"]},
+    lambda seen: {"channels": seen.sizes["C"]},
     returns="x · gate, gate = hard_sigmoid(fc(mean))",
     unseen=("add_maxpool", "gate_layer"),
 )
 def EffectiveSEModule(
     channels: int, add_maxpool: bool = False, gate_layer: str = "hard_sigmoid", **options: Any
 ) -> Layer:
-    return SELayer(channels, layers=1, bias=True, gate=gate_of(gate_layer), **squeezed(add_maxpool), **options)
+    return variants.SELayer(channels, layers=1, bias=True, gate=gate_of(gate_layer), **squeezed(add_maxpool), **options)
 
 
 def eca_kernel(channels: int, gamma: float, beta: float) -> int:
@@ -114,7 +114,7 @@ def eca_kernel(channels: int, gamma: float, beta: float) -> int:
     """
     conv.weight                             1 1 k      conv.weight
     """,
-    lambda found: {"kernel_size": found.sizes["k"]},
+    lambda seen: {"kernel_size": seen.sizes["k"]},
     returns="x · gate, gate = sigmoid(conv along the channels of mean)",
     unseen=("gate_layer",),
 )
@@ -123,8 +123,6 @@ def EcaModule(
     gate_layer: str = "sigmoid", rd_ratio: float = 1 / 8, rd_channels: int | None = None, rd_divisor: int = 8,
     use_mlp: bool = False, **options: Any,
 ) -> Layer:  # fmt: skip
-    from npattn.variants.eca import ECA
-
     only("act_layer", act_layer, None)
     only("use_mlp", use_mlp, False)
     k = kernel_size if channels is None else eca_kernel(channels, gamma, beta)
@@ -157,9 +155,10 @@ def CbamModule(
     only("act_layer", act_layer, "relu")
     R = width(channels, rd_ratio, rd_channels, rd_divisor)
     gate = gate_of(gate_layer)
-    channel = ChannelOptions(hidden=R, bias=mlp_bias, gate=gate, max_tie="even")
-    spatial = SpatialOptions(norm=True, gate=gate, max_tie="even")
-    return CBAM(channels, kernel_size=spatial_kernel_size, channel=channel, spatial=spatial, **options)
+    options = one_stream(options)
+    ca = variants.ChannelAttention(channels, hidden=R, bias=mlp_bias, gate=gate, max_tie="even", **options)
+    sa = variants.SpatialAttention(spatial_kernel_size, norm=True, gate=gate, max_tie="even", **options)
+    return variants.CBAM(ca, sa)
 
 
 @module(
@@ -188,6 +187,7 @@ def LightCbamModule(
     only("act_layer", act_layer, "relu")
     R = width(channels, rd_ratio, rd_channels, rd_divisor)
     # gate_layer is not read there by either gate: sigmoids whatever it says
-    channel = ChannelOptions(hidden=R, bias=mlp_bias, mix="before", max_tie="even")
-    spatial = SpatialOptions(mix="mean", norm=True, max_tie="even")
-    return CBAM(channels, kernel_size=spatial_kernel_size, channel=channel, spatial=spatial, **options)
+    options = one_stream(options)
+    ca = variants.ChannelAttention(channels, hidden=R, bias=mlp_bias, mix="before", max_tie="even", **options)
+    sa = variants.SpatialAttention(spatial_kernel_size, mix="mean", norm=True, max_tie="even", **options)
+    return variants.CBAM(ca, sa)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from npattn.attention.cbam import CBAM as OurCBAM
-from npattn.attention.channel import ChannelAttention as OurChannelAttention
+from npattn import variants
 from npattn.attention.gate import Gated
-from npattn.attention.options import ChannelOptions
 from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
-from npattn.dialects.table import module, three_or_seven
+from npattn.dialects.table import module, one_stream, three_or_seven
 from npattn.layer import Layer
 
-ONE_FC = ChannelOptions(pools=("avg",), layers=1, bias=True)
+ONE_FC: dict[str, Any] = {"pools": ("avg",), "layers": 1, "bias": True}
 
 
 @module(
@@ -25,11 +23,11 @@ ONE_FC = ChannelOptions(pools=("avg",), layers=1, bias=True)
     fc.weight                        C C 1 1    fc1.weight
     fc.bias                          C          fc1.bias
     """,
-    lambda found: {"channels": found.sizes["C"]},
+    lambda seen: {"channels": seen.sizes["C"]},
     returns="x · gate, gate = sigmoid(fc(mean))",
 )
 def ChannelAttention(channels: int, **options: Any) -> Layer:
-    return Gated(OurChannelAttention(channels, **ONE_FC, **options))
+    return Gated(variants.ChannelAttention(channels, **ONE_FC, **options))
 
 
 @module(
@@ -37,7 +35,7 @@ def ChannelAttention(channels: int, **options: Any) -> Layer:
     """
     cv1.weight                       1 2 k k    conv1.weight
     """,
-    lambda found: {"kernel_size": three_or_seven(found.sizes["k"])},
+    lambda seen: {"kernel_size": three_or_seven(seen.sizes["k"])},
     returns="x · gate, gate = sigmoid(conv([mean, max]))",
 )
 def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
@@ -51,8 +49,11 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     channel_attention.fc.bias        C          ca.fc1.bias
     spatial_attention.cv1.weight     1 2 k k    sa.conv1.weight
     """,
-    lambda found: {"c1": found.sizes["C"], "kernel_size": three_or_seven(found.sizes["k"])},
+    lambda seen: {"c1": seen.sizes["C"], "kernel_size": three_or_seven(seen.sizes["k"])},
     returns="u · sigmoid(conv([mean, max] of u)), u = x · sigmoid(fc(mean))",
 )
 def CBAM(c1: int, kernel_size: int = 7, **options: Any) -> Layer:
-    return OurCBAM(c1, kernel_size=three_or_seven(kernel_size), channel=ONE_FC, **options)
+    options = one_stream(options)
+    ca = variants.ChannelAttention(c1, **ONE_FC, **options)
+    sa = OurSpatialAttention(three_or_seven(kernel_size), **options)
+    return variants.CBAM(ca, sa)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from npattn.attention.cbam import CBAM as OurCBAM
+from npattn import variants
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
-from npattn.attention.options import SpatialOptions
 from npattn.attention.se import SELayer as OurSELayer
-from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
-from npattn.dialects.table import module, reduction
+from npattn.dialects.table import module, one_stream, reduction
 from npattn.layer import Layer
+
+MAX_FIRST: dict[str, Any] = {"maps": ("max", "mean"), "bias": True}
 
 
 @module(
@@ -23,7 +23,7 @@ from npattn.layer import Layer
     fc.0.weight           R C        fc.0.weight
     fc.2.weight           C R        fc.2.weight
     """,
-    lambda found: {"channel": found.sizes["C"]} | reduction(found),
+    lambda seen: {"channel": seen.sizes["C"]} | reduction(seen),
     returns="x · gate, gate = sigmoid(mlp(mean))",
     same_as="article.SELayer",
 )
@@ -37,7 +37,7 @@ def SEAttention(channel: int = 512, reduction: int = 16, **options: Any) -> Laye
     se.0.weight           R C 1 1    fc1.weight
     se.2.weight           C R 1 1    fc2.weight
     """,
-    lambda found: {"channel": found.sizes["C"]} | reduction(found),
+    lambda seen: {"channel": seen.sizes["C"]} | reduction(seen),
     returns="gate = sigmoid(mlp(max) + mlp(mean))",
 )
 def ChannelAttention(channel: int, reduction: int = 16, **options: Any) -> Layer:
@@ -50,11 +50,11 @@ def ChannelAttention(channel: int, reduction: int = 16, **options: Any) -> Layer
     conv.weight           1 2 k k    conv1.weight
     conv.bias             1          conv1.bias
     """,
-    lambda found: {"kernel_size": found.sizes["k"]},
+    lambda seen: {"kernel_size": seen.sizes["k"]},
     returns="gate = sigmoid(conv([max, mean]) + bias)",
 )
 def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
-    return OurSpatialAttention(kernel_size, maps=("max", "mean"), bias=True, **options)
+    return variants.SpatialAttention(kernel_size, **MAX_FIRST, **options)
 
 
 @module(
@@ -65,9 +65,11 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     sa.conv.weight        1 2 k k    sa.conv1.weight
     sa.conv.bias          1          sa.conv1.bias
     """,
-    lambda found: {"channel": found.sizes["C"]} | reduction(found) | {"kernel_size": found.sizes["k"]},
+    lambda seen: {"channel": seen.sizes["C"]} | reduction(seen) | {"kernel_size": seen.sizes["k"]},
     returns="u · sigmoid(conv([max, mean] of u) + bias) + x, u = x · sigmoid(mlp(max) + mlp(mean))",
 )
 def CBAMBlock(channel: int = 512, reduction: int = 16, kernel_size: int = 49, **options: Any) -> Layer:
-    spatial = SpatialOptions(maps=("max", "mean"), bias=True)
-    return OurCBAM(channel, reduction, kernel_size, spatial=spatial, residual=True, **options)
+    options = one_stream(options)
+    ca = OurChannelAttention(channel, reduction, **options)
+    sa = variants.SpatialAttention(kernel_size, **MAX_FIRST, **options)
+    return variants.CBAM(ca, sa, residual=True)

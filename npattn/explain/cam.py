@@ -27,10 +27,12 @@ import numpy as np
 
 from npattn.backend import Array, array_module, device, to_numpy
 from npattn.checks import floating, shaped
-from npattn.layer import Layer, keep_caches
+from npattn.grad_mode import keep_caches
+from npattn.layer import Layer
 from npattn.nested import Nested, Sequential
+from npattn.ops import global_avg_pool
+from npattn.ops.global_avg_pool import GlobalAvgPool
 from npattn.ops.linear import Linear
-from npattn.ops.pooling import GlobalAvgPool, global_avg_pool_forward
 
 METHODS = ("cam", "grad-cam")
 
@@ -125,7 +127,7 @@ def weighed_by_head(f: Array, m: Array, w: Array) -> Array:
 def weighed_by_gradient(f: Array, df: Array) -> Array:
     """The maps f (N, C, H, W), weighed by the means of df = ∂y_m/∂f, of the same shape: cam (N, H, W)."""
     xp = array_module(f, df)
-    alpha, _ = global_avg_pool_forward(df)  # GCAM.2
+    alpha, _ = global_avg_pool.forward(df)  # GCAM.2
     cam = xp.sum(alpha[:, :, None, None] * f, axis=1)  # GCAM.3
     return cam
 

@@ -1,4 +1,4 @@
-"""How many parameters attention adds to a network, counted from the layers themselves: `npattn count`.
+"""How many parameters attention adds to a network, counted from the layers themselves.
 
 A network is its stages: how many blocks there are, and how many channels their output has. One attention is put behind
 each block, as in Hu et al., table 1, and Woo et al., figure 3.
@@ -6,19 +6,12 @@ each block, as in Hu et al., table 1, and Woo et al., figure 3.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from npattn.attention.cbam import CBAM
-from npattn.attention.channel import ChannelAttention
-from npattn.attention.concat import ConcatAttention
-from npattn.attention.gate import Gated
-from npattn.attention.se import SELayer
-from npattn.attention.spatial import SpatialAttention
-from npattn.checks import whole_number
-from npattn.layer import Layer
+from npattn.block import Place
+from npattn.blocks import block as find
+from npattn.checks import one_of, whole_number
 
 
 class Network(NamedTuple):
@@ -37,16 +30,7 @@ NETWORKS = {
 }
 """He et al., CVPR 2016, table 1, with batch norm, a 1×1 convolution where the width changes, and one bias, the last."""
 
-BLOCKS: dict[str, Callable[[int, int, int], Layer]] = {
-    "SE": lambda C, r, k: SELayer(C, r),
-    "SE, FC with bias": lambda C, r, k: SELayer(C, r, bias=True),
-    "channel attention": lambda C, r, k: Gated(ChannelAttention(C, r)),
-    "pool-and-concatenate": lambda C, r, k: Gated(ConcatAttention(C, r)),
-    "spatial attention": lambda C, r, k: Gated(SpatialAttention(k)),
-    "CBAM": lambda C, r, k: CBAM(C, r, k),
-    "CBAM, FC with bias, batch norm": lambda C, r, k: CBAM(C, r, k, channel={"bias": True}, spatial={"norm": True}),
-}
-"""By name, from C, the ratio and the kernel size. The last one is as the authors of CBAM released it."""
+IMAGE = 224  # pixels a side: the first stage's maps are a quarter of that, and each further stage's half as large
 
 
 def added(
@@ -57,15 +41,14 @@ def added(
     Parameters
     ----------
     block
-        One of `BLOCKS`: "SE", "SE, FC with bias", "channel attention", "pool-and-concatenate", "spatial attention",
-        "CBAM", "CBAM, FC with bias, batch norm".
+        "se", "cbam" or any other of `npattn.blocks.blocks()`.
     stages
         (channels, blocks) of each stage, or one of `NETWORKS`: "resnet18", "resnet34", "resnet50", "resnet101",
         "resnet152".
     ratio
-        r of the channel gate, 1 to the fewest channels of a stage.
+        r of a channel gate, 1 to the fewest channels of a stage.
     kernel_size
-        k of the spatial gate, odd.
+        k of a spatial gate, odd.
 
     Raises
     ------
@@ -74,55 +57,19 @@ def added(
 
     Examples
     --------
-    >>> added("SE"), added("SE, FC with bias"), added("CBAM, FC with bias, batch norm")
+    >>> added("se"), added("se-bias"), added("cbam-official")
     (2514944, 2530992, 2532592)
     """
-    if block not in BLOCKS:
-        raise ValueError(f"block: expected one of {'; '.join(BLOCKS)}, got {block!r}")
+    entry = find(block)
     if isinstance(stages, str):
-        if stages not in NETWORKS:
-            raise ValueError(f"stages: expected (channels, blocks) or one of {', '.join(NETWORKS)}, got {stages!r}")
-        stages = NETWORKS[stages].stages
+        stages = NETWORKS[one_of("stages", stages, tuple(NETWORKS))].stages
+    fewest = min((channels for channels, _ in stages), default=ratio)
+    if whole_number("ratio", ratio) > fewest:
+        raise ValueError(f"ratio: expected at most {fewest}, the fewest channels of a stage, got {ratio}")
     total = 0
-    for channels, blocks in stages:
-        make = BLOCKS[block]
-        count = make(whole_number("stages (channels)", channels), ratio, kernel_size).count()
-        total += whole_number("stages (blocks)", blocks) * count
+    for i, (channels, blocks) in enumerate(stages):
+        side = max(1, IMAGE // 4 >> i)
+        C = whole_number("stages (channels)", channels)
+        place = Place(C, side, side, r=ratio, k=kernel_size)
+        total += whole_number("stages (blocks)", blocks) * entry.layer(place, rng=0).count()
     return total
-
-
-def add_parser(commands: Any) -> None:
-    """`npattn count`."""
-    sub = commands.add_parser(
-        "count",
-        help="count the parameters that attention adds to a ResNet",
-        description="Count the parameters that each block adds to a network, from the widths of its stages.",
-    )
-    sub.add_argument("--network", choices=list(NETWORKS), default="resnet50", help="(resnet50)")
-    sub.add_argument("--stages", nargs="+", metavar="CxB", help="another network: channels x blocks, as in 64x2 128x2")
-    sub.add_argument("--ratio", type=int, default=16, metavar="R", help="reduction ratio of the channel gate (16)")
-    sub.add_argument("--kernel-size", type=int, default=7, metavar="K", help="of the spatial gate, odd (7)")
-    sub.set_defaults(run=run)
-
-
-def parsed(stages: Sequence[str]) -> tuple[tuple[int, int], ...]:
-    """ "64x2" as (64, 2). Raises ValueError for anything else."""
-    try:
-        return tuple((int(channels), int(blocks)) for channels, blocks in (stage.split("x") for stage in stages))
-    except ValueError:
-        raise ValueError(f"--stages: expected channels x blocks, as in 64x2 128x2, got {' '.join(stages)}") from None
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Print the table."""
-    network = NETWORKS[arguments.network] if arguments.stages is None else Network(parsed(arguments.stages))
-    listed = ", ".join(f"{blocks} × {channels}" for channels, blocks in network.stages)
-    whole = "" if network.parameters is None else f", {network.parameters:,} parameters"
-    name = "" if arguments.stages else f"{arguments.network}: "
-    lines = [f"{name}blocks × channels {listed}{whole}; r = {arguments.ratio}, k = {arguments.kernel_size}"]
-    for block in BLOCKS:
-        more = added(block, network.stages, arguments.ratio, arguments.kernel_size)
-        share = "" if network.parameters is None else f"  {more / network.parameters:7.2%}"
-        lines.append(f"{block:<32}{more:>12,}{share}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0

@@ -11,7 +11,7 @@ import numpy as np
 
 from npattn.backend import to_numpy
 from npattn.files import atomic
-from npattn.layer import no_grad
+from npattn.grad_mode import no_grad
 from npattn.nested import Sequential
 
 INK, ACCENT, QUIET = "#1b1b3a", "#d1495b", "#8d99ae"
@@ -151,7 +151,7 @@ def attention(
     chosen = [int(np.argmax(labels == digit)) for digit in np.linspace(0, 9, count).round()]
     shown = images[chosen]
     with no_grad():
-        scores = to_numpy(model.eval()(model.own(prepared(shown))))
+        scores = to_numpy(model.eval()(model.to_array(prepared(shown))))
     gates = {name: to_numpy(gate) for name, gate in model.attention.items() if gate.ndim == 4}
     spatial = {name: gate[:, 0] for name, gate in gates.items() if gate.shape[1] == 1}
     channel = {name: gate[:, :, 0, 0] for name, gate in gates.items() if gate.shape[1] > 1 and gate.shape[2:] == (1, 1)}

@@ -1,19 +1,15 @@
-"""`npattn cam`: a sheet of digits, with what speaks for the answer, for the runner-up, and where the gate is open."""
+"""A sheet of digits, with what speaks for the answer, for the runner-up, and where the gate is open: `npattn cam`."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from npattn import data
-from npattn.explain.cam import METHODS, class_activation_map
-from npattn.explain.images import read_digit
+from npattn.explain.cam import class_activation_map
 from npattn.explain.overlay import overlay
-from npattn.layer import no_grad
+from npattn.grad_mode import no_grad
 from npattn.nested import Sequential
 
 MOST = 60  # rows of a sheet
@@ -101,72 +97,17 @@ def draw(pictures: list[Picture], seen: Seen, path: Path) -> None:
     save(figure, path)
 
 
-def from_test_set(places: list[int] | None) -> list[Picture]:
-    """Test digits by their place in the test set; None takes the first of each class.
+def from_test_set(images: np.ndarray, labels: np.ndarray, places: list[int] | None) -> list[Picture]:
+    """Digits by their place in the test set, images (N, 28, 28) and labels (N,); None takes the first of each class.
 
     Raises
     ------
     ValueError
         If a place is outside of the test set.
-    npattn.data.DataError
-        If the digits cannot be read.
     """
-    digits = data.load()
-    labels = digits.test_labels
     if places is None:
         places = [int(np.argmax(labels == digit)) for digit in range(10)]
     for place in places:
         if not 0 <= place < len(labels):
             raise ValueError(f"digits: expected places in the test set, 0 to {len(labels) - 1}, got {place}")
-    return [Picture(f"test digit {place}", digits.test_images[place], int(labels[place])) for place in places]
-
-
-# On the terminal
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`npattn cam`."""
-    sub = commands.add_parser(
-        "cam",
-        help="draw class activation maps of a trained network",
-        description="Draw a sheet: digits, what speaks for the network's answer in them and for its runner-up, and "
-        "where the spatial gate is open. Some call channel attention CAM too; that is a part of a network.",
-    )
-    sub.add_argument("folder", metavar="RUN_DIR", type=Path, help="the folder of a run of npattn train")
-    sub.add_argument(
-        "--digits", type=int, nargs="+", metavar="N", help="places in the test set, from 0 (the first of each class)"
-    )
-    sub.add_argument("--image", type=Path, nargs="+", metavar="FILE", help="PNG, JPEG or BMP files with a digit each")
-    sub.add_argument("--method", choices=METHODS, help="(cam, or grad-cam if there is a --layer)")
-    sub.add_argument("--layer", metavar="NAME", help="whose output Grad-CAM looks at, stage3.relu say")
-    sub.add_argument("--out", type=Path, metavar="FILE", help="the PNG (cam.png in RUN_DIR)")
-    sub.set_defaults(run=run)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Draw the sheet that the arguments ask for, and say what is on it. Returns 0."""
-    from npattn.training import load_model, need_matplotlib, prepared
-
-    need_matplotlib("the sheet")
-    model = load_model(arguments.folder)
-    pictures = []
-    for file in arguments.image or []:
-        image, notes = read_digit(file)
-        sys.stdout.write(f"{file}: {'; '.join(notes)}\n")
-        pictures.append(Picture(file.name, image, None))
-    if arguments.digits is not None or not pictures:
-        pictures += from_test_set(arguments.digits)
-    if len(pictures) > MOST:
-        raise ValueError(f"digits: expected at most {MOST} on a sheet, got {len(pictures)}")
-    method = arguments.method or ("cam" if arguments.layer is None else "grad-cam")
-    seen = look(model, prepared(np.stack([picture.image for picture in pictures])), method, arguments.layer)
-    out = arguments.out or arguments.folder / "cam.png"
-    draw(pictures, seen, out)
-    width = max(len(picture.name) for picture in pictures)
-    for picture, (answer, second), (p, q) in zip(pictures, seen.classes, seen.shares, strict=True):
-        wrong = "" if picture.right in (None, answer) else f"   wrong: it is a {picture.right}"
-        sys.stdout.write(f"{picture.name:<{width}}  {answer} ({p:.2%}), then {second} ({q:.2%}){wrong}\n")
-    if seen.gate is None:
-        sys.stdout.write("the network has no spatial gate, so the sheet has no column for it\n")
-    sys.stdout.write(f"maps by {method}{f' at {arguments.layer}' if arguments.layer else ''}; the sheet is {out}\n")
-    return 0
+    return [Picture(f"test digit {place}", images[place], int(labels[place])) for place in places]

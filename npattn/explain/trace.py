@@ -1,46 +1,29 @@
-"""A block, run slowly: each tagged line with its shape and numbers, then each gradient beside its finite difference.
+"""A block or an op, run slowly: each tagged line with its numbers, then each gradient beside its finite difference.
 
-No formula is written again here. The block's own forward and backward run, and Python's line hook reads what each
-tagged line assigned. So the numbers on the screen and in the docs are those of the code that trains networks.
+No formula is written again here. The code's own forward and backward run, watched line by line (watch.py). So the
+numbers on the screen and in the docs are those of the code that trains networks.
 """
 
 from __future__ import annotations
 
-import argparse
-import ast
-import inspect
+import copy
 import math
-import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.attention import cbam, channel, se, spatial
-from npattn.checks import hidden_width, odd, whole_number
-from npattn.ops.pooling import MaxCache
+from npattn.block import Place, fields
+from npattn.blocks import block, modules
+from npattn.checks import one_of, whole_number
+from npattn.explain.watch import Step, walked, watched
+from npattn.layer import Layer
+from npattn.nested import leaves
+from npattn.samples import Round
 
-TAG = re.compile(r"\b[A-Z]+\d?\.\d+\b")
 LARGEST = 4096  # numbers in x: every one of them is moved twice to check its gradient
-
-
-class Line(NamedTuple):
-    """A line of source that the trace stops at."""
-
-    tag: str  # "SE.1"; "+" where two gradients meet, which is a line without a tag of its own
-    names: tuple[str, ...]  # the variables that it assigns
-    code: str  # the line, without its tag
-
-
-class Step(NamedTuple):
-    """What one line assigned."""
-
-    line: Line
-    values: dict[str, np.ndarray]
-    notes: list[str]  # in words, what is no array: where a maximum was found
-    inside: list[Step]  # the tagged lines of the block that this line called
+DRAWS = 300  # of an example, until it is away from every kink and no path in it is dead
 
 
 class Check(NamedTuple):
@@ -88,43 +71,8 @@ class Trace(NamedTuple):
         raise KeyError(f"{name} at {' or '.join(tags) or 'any line'}")
 
 
-class Block(NamedTuple):
-    """What can be traced: a pair, what its output is called, and the example that the docs work through."""
-
-    module: ModuleType
-    output: str
-    shape: tuple[int, int, int, int]
-    seed: int  # one that opens and shuts units, leaves no gate near 0 or 1, and shows a transposed matrix
-
-
-BLOCKS = {
-    "se": Block(se, "y", (1, 2, 2, 2), seed=4),
-    "channel": Block(channel, "g", (1, 2, 2, 2), seed=4),
-    "spatial": Block(spatial, "g", (1, 2, 3, 3), seed=56),
-    "cbam": Block(cbam, "y", (1, 2, 3, 3), seed=930),
-}
-
-
-def tagged_lines(module: ModuleType) -> dict[int, Line]:
-    """The assignments with a tag, and the sums without one, of every function in the module, by line number."""
-    source = inspect.getsource(module)
-    texts = source.splitlines()
-    lines = {}
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Assign | ast.AugAssign):
-            continue
-        code, _, comment = texts[node.lineno - 1].strip().partition("  # ")
-        tags = TAG.findall(comment)
-        meets = isinstance(node.value, ast.BinOp) and isinstance(node.value.op, ast.Add)
-        if tags or meets:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
-            lines[node.lineno] = Line(", ".join(tags) or "+", tuple(names), code)
-    return lines
-
-
 def trace(
-    block: str,
+    name: str,
     shape: Sequence[int] | None = None,
     seed: int | None = None,
     *,
@@ -133,21 +81,21 @@ def trace(
 ) -> Trace:
     """Run a block forward and backward on a small example, and keep every number.
 
-    The example has round numbers: no two entries of x are the same, so that every maximum is one pixel's, and no unit
-    sits at the kink of the ReLU, where a finite difference has no meaning.
+    The example has round numbers: no two entries of x are the same, so that every maximum is one pixel's; no unit sits
+    at the kink of its ReLU, where a finite difference has no meaning; and, if that is possible, no path in it is dead.
 
     Parameters
     ----------
-    block
-        "se", "channel", "spatial" or "cbam".
+    name
+        "se", "cbam" or any other of `npattn.blocks.blocks()`.
     shape
-        (N, C, H, W) of x, at most 4,096 numbers; None takes (1, 2, 2, 2), or (1, 2, 3, 3) where there is a kernel.
+        (N, C, H, W) of x, at most 4,096 numbers; None takes the one of the block's card.
     seed
-        Of the numbers, at least 0; None takes the one of the docs' example.
+        Of the numbers, at least 0; None takes the card's, which the docs' example has.
     ratio
         r: the hidden width is C // r.
     kernel_size
-        k of the spatial attention, odd.
+        k of a spatial attention, odd.
 
     Returns
     -------
@@ -158,147 +106,141 @@ def trace(
     TypeError, ValueError
         If an argument is outside its range; the message names it.
     """
-    if block not in BLOCKS:
-        raise ValueError(f"block: expected one of {', '.join(BLOCKS)}, got {block!r}")
-    module, _, usual, usual_seed = BLOCKS[block]
-    size = tuple(whole_number("shape", n) for n in (usual if shape is None else shape))
+    entry = block(name, "name")
+    size = tuple(whole_number("shape", n) for n in (entry.card.size if shape is None else shape))
     if len(size) != 4:
         raise ValueError(f"shape: expected four numbers N C H W, got {size}")
     if math.prod(size) > LARGEST:
         raise ValueError(f"shape: expected at most {LARGEST} numbers, got {size}: each is moved to check its gradient")
-    rng = np.random.default_rng(usual_seed if seed is None else whole_number("seed", seed, least=0))
+    if whole_number("ratio", ratio) > size[1]:
+        raise ValueError(f"ratio: expected at most C = {size[1]}, got {ratio}")
+    place = Place(size[1], size[2], size[3], r=ratio, k=kernel_size)
+    layer = entry.layer(place, rng=0, dtype="float64", fused=False)
+    rng = np.random.default_rng(entry.card.seed if seed is None else whole_number("seed", seed, least=0))
 
-    for _ in range(1000):
-        x, params = example(module, size, rng, ratio, kernel_size)
-        (y, cache), steps = watched(module.forward, x, params)
-        if clear_of_kinks(x, steps):
+    example: tuple[np.ndarray, dict[str, np.ndarray], np.ndarray] | None = None
+    for _ in range(DRAWS):
+        x, params = drawn(layer, size, rng)
+        if not clear_of_kinks(layer, x):
+            continue
+        dy = cotangent(layer.forward(x).shape, copy.deepcopy(rng))
+        _, back = watched(layer.backward, dy)
+        alive = all(np.any(value) for step in walked(back) for value in step.values.values())
+        if alive or example is None:
+            example = x, params, dy
+        if alive:
             break
-    else:
+    if example is None:
         raise ValueError(f"seed: expected one that gives an example away from every kink, got {seed}")
-    dy = rng.permutation(np.resize([1.0, -0.5, 0.75, -1.0, 0.5, -0.25, 0.25, 0.5], y.size)).reshape(y.shape)
-    (dx, grads), back = watched(module.backward, dy, cache)
+    x, params, dy = example
+    layer.params.update(params)
+    y, forward = watched(layer.forward, x)
+    dx, backward = watched(layer.backward, dy)
 
-    inputs = {"x": x} | dict(flat(params))
-    found = {"x": dx} | dict(flat(grads))
+    given = {"x": x} | layer.by_field(layer.params)
+    found = {"x": dx} | layer.by_field(layer.grads)
     checks = [
-        Check(f"d{name}", found[name], differences(lambda: module.forward(x, params)[0], array, dy))
-        for name, array in inputs.items()
+        Check(f"d{field}", found[field], differences(lambda: layer.forward(x), array, dy))
+        for field, array in given.items()
     ]
-    return Trace(block, x, dict(flat(params)), dy, steps, y, back, checks, ("x", BLOCKS[block].output))
+    names = ("x", "g" if entry.card.gate else "y")
+    return Trace(name, x, {f: a for f, a in given.items() if f != "x"}, dy, forward, y, backward, checks, names)
 
 
-def example(
-    module: ModuleType, size: tuple[int, ...], rng: np.random.Generator, ratio: int, kernel_size: int
-) -> tuple[np.ndarray, Any]:
-    """Round numbers: x of entries that all differ, weights in steps of a half and none of them 0."""
+def drawn(layer: Layer, size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Round numbers: x of entries that all differ, and parameters in steps of a half and none of them 0."""
     count = math.prod(size)
     step = 2.0 ** round(math.log2(4 / count))
     middle = count // 2 or -1  # a single number must not be 0: its ReLU would sit at the kink
     x = step * (rng.permutation(count) - middle).reshape(size)
-    C = size[1]
-    R = hidden_width("C", C, "ratio", ratio)
-    k = odd("kernel_size", kernel_size)
-
-    def weights(*shape: int) -> np.ndarray:
-        return rng.choice([-1.0, -0.5, 0.5, 1.0], shape)
-
-    if module is se:
-        return x, se.Params(weights(R, C), weights(C, R))
-    ca = channel.Params(weights(R, C), weights(C, R))
-    if module is channel:
-        return x, ca
-    sa = spatial.Params(weights(1, 2, k, k))
-    return x, sa if module is spatial else cbam.Params(ca, sa)
+    params = {key: rng.choice([-1.0, -0.5, 0.5, 1.0], w.shape) for key, w in layer.params.items()}
+    layer.params.update(params)
+    return x, params
 
 
-def clear_of_kinks(x: np.ndarray, steps: list[Step]) -> bool:
-    """Whether the ReLUs are away from 0, one of them passes something, and no two channels nearly share a maximum."""
-    values = [(name, value) for step in walked(steps) for name, value in step.values.items()]
-    units = [value for name, value in values if name == "z"]
-    if units and (min(np.min(np.abs(z)) for z in units) < 0.01 or max(np.max(z) for z in units) < 0):
-        return False
-    maps = [x] + [value for name, value in values if name == "u"]
-    return all(u.shape[1] == 1 or np.min(np.diff(np.sort(u, axis=1), axis=1)) > 0.01 for u in maps)
+def cotangent(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Round numbers of both signs."""
+    count = math.prod(shape)
+    return rng.permutation(np.resize([1.0, -0.5, 0.75, -1.0, 0.5, -0.25, 0.25, 0.5], count)).reshape(shape)
 
 
-def watched(function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[Step]]:
-    """Call the function and read each tagged line's variables, also in the blocks that it calls, as it runs."""
-    modules = [module for module, *_ in BLOCKS.values()]
-    own = inspect.getmodule(function)
-    if own is not None and own not in modules:
-        modules = [own]  # an op, by itself
-    by_file = {inspect.getfile(module): tagged_lines(module) for module in modules}
-    open_frames: list[list[Step]] = [[]]
-    returned: list[Step] = []
-
-    def enter(frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
-        lines = by_file.get(frame.f_code.co_filename)
-        if lines is None or "<" in frame.f_code.co_name:  # an op, a check, a comprehension
-            return None
-        open_frames.append([])
-        last: int | None = None
-
-        def follow(frame: FrameType, event: str, _: Any) -> Callable[..., Any]:
-            nonlocal last, returned
-            if last in lines:  # the line before this event has run: its variables are there
-                step = read(lines[last], frame.f_locals, returned)
-                if open_frames[-1] and open_frames[-1][-1].line is step.line:
-                    open_frames[-1].pop()  # a line of a loop: what it has come to
-                open_frames[-1].append(step)
-                returned = []
-            last = frame.f_lineno if event == "line" else None
-            if event == "return":
-                returned = open_frames.pop()
-            return follow
-
-        return follow
-
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        result = function(*arguments)
-    finally:
-        sys.settrace(before)
-    return result, returned
+def clear_of_kinks(layer: Layer, x: np.ndarray) -> bool:
+    """Whether no choice is close: which units pass, and which number is a maximum, stay as they are beside x."""
+    chosen = choices(layer, x)
+    params, rng = dict(layer.params), np.random.default_rng(0)
+    for _ in range(4):
+        beside = x + 1e-3 * rng.choice([-1, 1], x.shape)
+        layer.params.update({key: w + 1e-3 * rng.choice([-1, 1], w.shape) for key, w in params.items()})
+        moved = choices(layer, beside)
+        layer.params.update(params)
+        if not all(np.array_equal(a, b) for a, b in zip(chosen, moved, strict=True)):
+            return False
+    return True
 
 
-def read(line: Line, variables: dict[str, Any], inside: list[Step]) -> Step:
-    """The arrays among the line's variables, and where a maximum was found."""
-    values, notes = {}, []
-    for name in line.names:
-        value = variables.get(name)
-        if isinstance(value, np.ndarray | np.floating):
-            values[name] = np.array(value)
-        elif isinstance(value, MaxCache):
-            notes.append(places(value))
-        elif type(value).__name__ == "Params":
-            values |= {f"{name}.{field}": array.copy() for field, array in flat(value)}
-    return Step(line, values, notes, inside)
+def choices(layer: Layer, x: np.ndarray) -> list[np.ndarray]:
+    """The masks and the places of maxima that a forward of x leaves in the caches."""
+    layer.forward(x)
+    caches = [layer._cache, *(leaf._cache for leaf in leaves(layer))]
+    return [array for cache in caches for array in arrays(cache) if array.dtype.kind in "bi"]
 
 
-def places(cache: MaxCache) -> str:
-    """In words, where the first maxima are: a pixel of each channel, or a channel of each pixel."""
-    if cache.i.ndim == 3:  # over space: (N, C, 1), an index into the H·W pixels
-        width = cache.shape[3]
-        spots = ", ".join(f"({i // width}, {i % width})" for i in cache.i.ravel())
-        return f"first maximum at pixel {spots}"
-    return f"first maximum in channel {', '.join(str(i) for i in cache.i.ravel())}"
+def arrays(tree: Any) -> Iterator[np.ndarray]:
+    """The arrays in a cache."""
+    if isinstance(tree, np.ndarray):
+        yield tree
+    elif isinstance(tree, tuple | list):
+        for part in tree:
+            yield from arrays(part)
 
 
-def flat(params: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays of a Params by name, "w1" or "ca.w1"."""
-    for name, value in params._asdict().items():
-        if hasattr(value, "_asdict"):
-            yield from ((f"{name}.{inner}", array) for inner, array in flat(value))
+def ops() -> dict[str, ModuleType]:
+    """The ops that have a worked example, by the name of their file."""
+    return {module.__name__.rpartition(".")[2]: module for module in modules("ops") if hasattr(module, "PAGE")}
+
+
+def trace_op(name: str, seed: int | None = None) -> Trace:
+    """Run an op forward and backward on its small example, and keep every number.
+
+    Parameters
+    ----------
+    name
+        A key of `ops()`: "conv2d", say.
+    seed
+        Of the numbers, at least 0; None takes the one of the docs' example.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is outside its range; the message names it.
+    """
+    module = ops()[one_of("name", name, tuple(ops()))]
+    rng = np.random.default_rng(1 if seed is None else whole_number("seed", seed, least=0))
+    sizes = dict(module.PAGE)
+    leading = (sizes.pop("..."),) if "..." in sizes else ()
+    inputs = next(iter(module.examples(Round(rng, sizes, leading)).values()))
+    (y, cache), forward = watched(module.forward, *inputs, module=module)
+    y = np.asarray(y)
+    dy = np.array(1.0) if y.ndim == 0 else rng.choice([-1.0, -0.5, 0.5, 1.0, 2.0], y.shape)
+    gradients, backward = watched(module.backward, dy, cache, module=module)
+    if not isinstance(gradients, tuple):
+        gradients = (gradients,)
+
+    scores = y.ndim == 0  # a loss: of scores z and the right classes t
+    names = ("z", "loss") if scores else ("x", "y")
+    params, grads = {}, {names[0]: gradients[0]}
+    for given, gradient in zip(inputs[1:], (*gradients[1:], None), strict=False):
+        if gradient is None:  # the right classes: whole numbers
+            params["t"] = given
         else:
-            yield name, value
-
-
-def walked(steps: list[Step]) -> Iterator[Step]:
-    """All steps in the order in which they ended: what is inside of one comes before it."""
-    for step in steps:
-        yield from walked(step.inside)
-        yield step
+            params |= dict(fields(given))
+            grads |= dict(fields(gradient))
+    moved = {names[0]: inputs[0]} | params
+    checks = [
+        Check(f"d{key}", gradient, differences(lambda: module.forward(*inputs)[0], moved[key], dy))
+        for key, gradient in grads.items()
+    ]
+    return Trace(name, inputs[0], params, dy, forward, y, backward, checks, names)
 
 
 def differences(forward: Callable[[], np.ndarray], array: np.ndarray, dy: np.ndarray, h: float = 1e-5) -> np.ndarray:
@@ -313,87 +255,3 @@ def differences(forward: Callable[[], np.ndarray], array: np.ndarray, dy: np.nda
         array[index] = here
         gradient[index] = np.sum(dy * (up - down)) / (2 * h)
     return gradient
-
-
-# On the terminal
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`npattn trace`."""
-    from npattn.explain.trace_ops import OPS
-
-    sub = commands.add_parser(
-        "trace",
-        help="print a block or an op step by step, forward and backward",
-        description="Print a block's or an op's forward and backward on a small example: each tagged line with its "
-        "shape and numbers, then each gradient beside its finite difference.",
-    )
-    names = f"a block: {', '.join(BLOCKS)}; or an op: {', '.join(OPS)}"
-    sub.add_argument("block", choices=[*BLOCKS, *OPS], metavar="NAME", help=names)
-    sub.add_argument(
-        "--shape", type=int, nargs=4, metavar=("N", "C", "H", "W"), help="of a block's x (1 2 2 2, or 1 2 3 3)"
-    )
-    sub.add_argument("--seed", type=int, metavar="S", help="of the numbers (that of the docs)")
-    sub.add_argument("--ratio", type=int, default=1, metavar="R", help="the hidden width is C // R (%(default)s)")
-    sub.add_argument("--kernel-size", type=int, default=3, metavar="K", help="of the spatial attention (%(default)s)")
-    sub.set_defaults(run=run)
-
-
-def run(args: argparse.Namespace) -> int:
-    """Print the trace that the arguments ask for. Returns 0."""
-    from npattn.explain.trace_ops import OPS, trace_op
-
-    if args.block in OPS:
-        if args.shape is not None:
-            raise ValueError(f"--shape: is for a block; the example of {args.block} has its own shape")
-        found = trace_op(args.block, args.seed)
-    else:
-        found = trace(args.block, args.shape, args.seed, ratio=args.ratio, kernel_size=args.kernel_size)
-    sys.stdout.write(text(found))
-    return 0
-
-
-def text(found: Trace) -> str:
-    """The trace as lines of text."""
-    output = found.names[1]
-    parts = [f"{found.block}: the example", ""]
-    parts += [shown(name, value) for name, value in found.given.items()]
-    parts += ["", "forward", "", *rows(found.forward)]
-    parts += ["backward", "", shown(f"d{output}", found.dy) + "   the cotangent, given", "", *rows(found.backward)]
-    parts += ["each gradient beside its finite difference", ""]
-    for check in found.checks:
-        for index in np.ndindex(check.analytic.shape):
-            entry = f"{check.name}[{', '.join(map(str, index))}]"
-            parts.append(f"  {entry:<22} {check.analytic[index]:>14.9f} {check.numeric[index]:>14.9f}")
-        parts += [f"  {'largest difference':<22} {check.difference:>14.1e}", ""]
-    return "\n".join(parts)
-
-
-def rows(steps: list[Step], depth: int = 0) -> Iterator[str]:
-    """Each step: tag and line of code, then what it assigned."""
-    margin = "    " * depth
-    for step in steps:
-        yield f"{margin}{step.line.tag:<8} {step.line.code}"
-        yield from rows(step.inside, depth + 1)
-        for name, value in step.values.items():
-            yield shown(name, value, margin + " " * 9)
-        yield from (f"{margin}         {note}" for note in step.notes)
-        if depth == 0:
-            yield ""
-
-
-def shown(name: str, value: np.ndarray, margin: str = "  ") -> str:
-    """One array with its name and shape; leading axes of length 1 are left out of the brackets."""
-    lead = next((i for i, n in enumerate(value.shape[:-1]) if n > 1), max(value.ndim - 1, 0))
-    core = value.reshape(value.shape[lead:])
-    style: Any = {"float_kind": number}
-    numbers = np.array2string(core, separator=" ", formatter=style, max_line_width=110)
-    head = f"{margin}{name} {value.shape} = "
-    lines = numbers.splitlines()
-    return "\n".join([head + lines[0], *(f"{' ' * len(head)}{line}".rstrip() for line in lines[1:])])
-
-
-def number(value: float) -> str:
-    """At most four places, and no zeros at the end, aligned: "0.5", "-0.0123"."""
-    short = f"{value:.4f}".rstrip("0").rstrip(".")
-    return f"{'0' if short == '-0' else short:>7}"

@@ -1,7 +1,7 @@
 """Batch normalisation: x is read once forward, x and dy back, and x̂ is never stored.
 
     X (n, C, P)   a group g of n images, P = H·W pixels, q = n·P numbers a channel; all groups: Q = Σ q
-    or (1, C, P·N), one group of N images side by side (order.py), taken a few channels at a time
+    or (1, C, P·N), one group of N images side by side (layout.py), taken a few channels at a time
 
     train forward                                                                        reads     writes
       BN.1, BN.2   μ_g; Y = X − μ_g; Σ Y²; then all groups merged to μ and ρ             x         y
@@ -28,15 +28,17 @@ import numpy as np
 
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import maps, order, shares, taken, threads, tiles
+from npattn.fused import check_takes, layout, maps, shares, threads, tiles
 from npattn.ops.batch_norm import Params, Running
 
 __all__ = [
     "Cache",
     "Params",
     "Running",
+    "backward",
     "eval_backward",
     "eval_forward",
+    "forward",
     "train_backward",
     "train_forward",
     "updated",
@@ -49,6 +51,8 @@ class Cache(NamedTuple):
     mean: Array  # (C), of the batch in training, the running one in eval
     gamma: Array  # (C)
     numbers: int  # Q
+    of_batch: bool  # whether mean and rho are those of the batch
+    eps: float
 
 
 class Part(NamedTuple):
@@ -76,11 +80,11 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
     N, C, H, W = shaped("x", x, "N C H W", C=C)
     if N * H * W < 2:
         raise ValueError(f"x: expected at least 2 numbers a channel to take a variance of, got shape {(N, C, H, W)}")
-    taken(x=x)
+    check_takes(x=x)
 
-    b = order.beside(x)
-    X, y = order.planes(x), order.output(x.shape, x.dtype, b)
-    Y, L, parts = order.planes(y), X.shape[2], cut(X, b)
+    b = layout.beside(x)
+    X, y = layout.planes(x), layout.output(x.shape, x.dtype, b)
+    Y, L, parts = layout.planes(y), X.shape[2], cut(X, b)
     rows = np.empty((parts[-1].g + 1, 1 + 2 * C), dtype=x.dtype)  # of each group n, μ_g and Σ (x − μ_g)²
     own_means = rows[:, 1 : 1 + C]
 
@@ -91,7 +95,7 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
         rows[g, 0], rows[g, 1 + C :][c] = images, maps.pixel_dot(Y[n, c], Y[n, c]).sum(axis=0, dtype=np.float64)
 
     with maps.long_rows(L):
-        threads.spread(centre, len(parts))
+        threads.in_parallel(centre, len(parts))
     every = shares.of_all(rows).astype(np.float64)  # few numbers: float32 would lose digits beside a large mean
     images, means, squares = every[:, :1], every[:, 1 : 1 + C], every[:, 1 + C :]
     count = images.sum()
@@ -109,8 +113,8 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
         Y[n, c] += maps.repeated(level, L)  # BN.3, BN.4
 
     with maps.long_rows(L):
-        threads.spread(rest, len(parts))
-    return y, Cache(x, rho, mean, gamma, numbers)
+        threads.in_parallel(rest, len(parts))
+    return y, Cache(x, rho, mean, gamma, numbers, True, eps)
 
 
 def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) -> tuple[Array, Cache]:
@@ -121,12 +125,12 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
     for name, value in (("beta", beta), ("mean", running.mean), ("var", running.var)):
         shaped(name, value, "C", C=C)
     shaped("x", x, "N C H W", C=C)
-    taken(x=x)
+    check_takes(x=x)
 
     rho = 1 / np.sqrt(running.var + eps)  # BN.5
-    b = order.beside(x)
-    X, y = order.planes(x), order.output(x.shape, x.dtype, b)
-    Y, L, parts = order.planes(y), X.shape[2], cut(X, b)
+    b = layout.beside(x)
+    X, y = layout.planes(x), layout.output(x.shape, x.dtype, b)
+    Y, L, parts = layout.planes(y), X.shape[2], cut(X, b)
     mean, scale, level = (maps.repeated(v, L) for v in (running.mean, gamma * rho, beta))
 
     def part(index: int) -> None:
@@ -136,18 +140,18 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
         Y[n, c] += level[c]  # BN.4
 
     with maps.long_rows(L):
-        threads.spread(part, len(parts))
-    return y, Cache(x, rho, running.mean, gamma, x.size // C)
+        threads.in_parallel(part, len(parts))
+    return y, Cache(x, rho, running.mean, gamma, x.size // C, False, eps)
 
 
 def sums(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
     """dY as planes; dx, where D = X − μ is for now; and of each group Σ dY · D beside Σ dY, (groups, 2·C)."""
-    x, rho, mean, _, _ = cache
+    x, rho, mean = cache.x, cache.rho, cache.mean
     floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
-    b = order.beside(x)
-    dx = order.output(x.shape, x.dtype, b)
-    X, dY, D = order.planes(x), order.planes(order.alike(dy, b)), order.planes(dx)
+    b = layout.beside(x)
+    dx = layout.output(x.shape, x.dtype, b)
+    X, dY, D = layout.planes(x), layout.planes(layout.alike(dy, b)), layout.planes(dx)
     parts, mean = cut(X, b), maps.repeated(mean, X.shape[2])
     C = len(rho)
     rows = np.empty((parts[-1].g + 1, 2 * C), dtype=x.dtype)
@@ -159,7 +163,7 @@ def sums(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
         rows[g, C:][c] = maps.pixel_sum(dY[n, c]).sum(axis=0, dtype=np.float64)
 
     with maps.long_rows(X.shape[2]):
-        threads.spread(part, len(parts))
+        threads.in_parallel(part, len(parts))
     return dY, dx, rows
 
 
@@ -171,10 +175,10 @@ def gradients(rows: Array, rho: Array) -> Params:
 
 def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta), as the textbook does, and with its errors."""
-    x, rho, _, gamma, numbers = cache
+    x, rho, gamma, numbers = cache.x, cache.rho, cache.gamma, cache.numbers
     dY, dx, rows = sums(dy, cache)  # BN.4
-    D = order.planes(dx)
-    L, parts = D.shape[2], cut(D, order.beside(x))
+    D = layout.planes(dx)
+    L, parts = D.shape[2], cut(D, layout.beside(x))
     whole = gradients(shares.of_all(rows), rho)
     constants = -rho * whole.gamma / numbers, whole.beta / numbers, gamma * rho
     slope, level, scale = (maps.repeated(v, L) for v in constants)
@@ -188,7 +192,7 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         dX *= scale[c]  # BN.3
 
     with maps.long_rows(L):
-        threads.spread(part, len(parts))
+        threads.in_parallel(part, len(parts))
     return dx, gradients(rows, rho)
 
 
@@ -196,14 +200,24 @@ def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta), as the textbook does, and with its errors."""
     dY, dx, rows = sums(dy, cache)  # BN.4
     # BN.6 was x̂ = (x − m) ρ with m and, by BN.5, ρ constant: there is the direct path only
-    np.multiply(dY, (cache.gamma * cache.rho)[:, None], out=order.planes(dx))  # BN.6, BN.5
+    np.multiply(dY, (cache.gamma * cache.rho)[:, None], out=layout.planes(dx))  # BN.6, BN.5
     return dx, gradients(rows, cache.rho)
 
 
-def updated(running: Running, cache: Cache, momentum: float = 0.1, eps: float = 1e-5) -> Running:
+def forward(x: Array, params: Params, running: Running | None = None, eps: float = 1e-5) -> tuple[Array, Cache]:
+    """Normalise by the running statistics where they are given, else by those of this batch."""
+    return train_forward(x, params, eps) if running is None else eval_forward(x, params, running, eps)
+
+
+def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradients (dgamma, dbeta), for the one of the two forwards that the cache is from."""
+    return train_backward(dy, cache) if cache.of_batch else eval_backward(dy, cache)
+
+
+def updated(running: Running, cache: Cache, momentum: float = 0.1) -> Running:
     """The running statistics moved towards those of the batch, as `npattn.ops.batch_norm.updated` does."""
     n = cache.numbers
-    var = (1 / (cache.rho * cache.rho) - eps) * (n / (n - 1))
+    var = (1 / (cache.rho * cache.rho) - cache.eps) * (n / (n - 1))
     return Running(
         (1 - momentum) * running.mean + momentum * cache.mean,
         (1 - momentum) * running.var + momentum * var,

@@ -1,7 +1,7 @@
 """CBAM in three passes over memory, and three back.
 
     X (n, C, P·b)   Y, U, dY, dX as X   g_c (n, C, b)   g_s (n, P·b)
-    P = H·W, a group of n images, or one of b side by side (order.py)
+    P = H·W, a group of n images, or one of b side by side (layout.py)
     a tile: some pixels of all channels; what is formed of a tile stays in the cache
 
     forward                                                                           reads       writes
@@ -34,9 +34,9 @@ import numpy as np
 from npattn.attention.cbam import Params
 from npattn.backend import Array
 from npattn.checks import floating, odd_kernel, same_shape, shaped
-from npattn.fused import channel, kept, maps, order, spatial, taken, threads, tiles
+from npattn.fused import channel, check_takes, layout, maps, needed, scratch, spatial, threads, tiles
 from npattn.fused.threads import add_up
-from npattn.layer import keeps_cache
+from npattn.grad_mode import keeps_cache
 from npattn.ops.pooling import some_pixels
 
 __all__ = ["Cache", "Params", "backward", "forward"]
@@ -68,10 +68,10 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     shaped("x", x, "N C H W", C=C)
     N, C, H, W = some_pixels(x)
     odd_kernel("w", w, "1 2 k k", **{"1": 1, "2": 2})
-    taken(x=x)
+    check_takes(x=x)
 
-    b, y = order.beside(x), order.output(x.shape, x.dtype, order.beside(x))
-    X, Y = order.planes(x), order.planes(y)
+    b, y = layout.beside(x), layout.output(x.shape, x.dtype, layout.beside(x))
+    X, Y = layout.planes(x), layout.planes(y)
     a, _, L = X.shape
     g_c, g_s = np.empty((a, C, b), dtype=x.dtype), np.empty((a, L), dtype=x.dtype)
     m = np.empty((a, 2, L), dtype=x.dtype)
@@ -86,37 +86,37 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         def attend(t: int) -> None:
             q = columns[t]
             U = Y[n, :, q]
-            np.multiply(order.pixels(X[n, :, q], b), g_c[n, :, None], out=order.pixels(U, b))  # CBAM.2
+            np.multiply(layout.pixels(X[n, :, q], b), g_c[n, :, None], out=layout.pixels(U, b))  # CBAM.2
             maps.channel_mean_max(U, m[n, 0, q], m[n, 1, q], None if i is None else i[n, q])  # CBAM.3
 
-        threads.spread(attend, len(columns))
+        threads.in_parallel(attend, len(columns))
         g_s[n] = spatial.gate_forward(m[n], w, H, b)  # CBAM.3
 
         def scale(t: int) -> None:
             q = columns[-1 - t]  # backwards: what was read last is still in the cache
             Y[n, :, q] *= g_s[n, None, q]  # CBAM.4
 
-        threads.spread(scale, len(columns))
+        threads.in_parallel(scale, len(columns))
         return ca
 
     with maps.long_rows(H * W, b):
-        caches = threads.spread(group, len(groups))
-    gates = order.by_image(g_c)[:, :, None, None], order.images(g_s, (N, 1, H, W), b)
+        caches = threads.in_parallel(group, len(groups))
+    gates = layout.by_image(g_c)[:, :, None, None], layout.images(g_s, (N, 1, H, W), b)
     return y, Cache(x, *gates, m, i, w, caches)
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dca, dsa), as `npattn.attention.cbam.backward` does, and with its errors."""
     x, g_c, g_s, m, i, w, caches = cache
-    i = kept(i)
+    i = needed(i)
     floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
 
     N, C, H, W = x.shape
-    b, dx = order.beside(x), order.output(x.shape, x.dtype, order.beside(x))
-    X, dY, dX = order.planes(x), order.planes(order.alike(dy, b)), order.planes(dx)
+    b, dx = layout.beside(x), layout.output(x.shape, x.dtype, layout.beside(x))
+    X, dY, dX = layout.planes(x), layout.planes(layout.alike(dy, b)), layout.planes(dx)
     a, _, L = X.shape
-    G_c, G_s = order.by_plane(g_c.reshape(N, C), b), order.flat(g_s).reshape(a, L)
+    G_c, G_s = layout.by_plane(g_c.reshape(N, C), b), layout.flat(g_s).reshape(a, L)
     groups, columns = cut(X, b, arrays=3)  # x, dy, x·dy; x, dy, du
 
     def group(index: int) -> tuple[Array, Array, Array]:
@@ -127,10 +127,10 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         def gate(t: int) -> None:
             q = columns[t]
             x_q = X[n, :, q]
-            XdY = np.multiply(x_q, dY[n, :, q], out=threads.scratch("product", x_q.shape, x_q.dtype))
+            XdY = np.multiply(x_q, dY[n, :, q], out=scratch.get("product", x_q.shape, x_q.dtype))
             maps.channel_dot(XdY, G_c[n], b, out=dg_s[:, q])  # CBAM.4
 
-        threads.spread(gate, len(columns))
+        threads.in_parallel(gate, len(columns))
 
         # CBAM.3 made g_s from u, the second way on which u reached y
         dm, dw = spatial.gate_backward(dg_s, G_s[n], m[n], w, H, b)  # CBAM.3
@@ -145,21 +145,21 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
             maps.add_at(dX[n], places[:, q], dm[:, 1, q])  # CBAM.3
             return maps.image_dot(X[n, :, q], dU, b)  # CBAM.2
 
-        dg_c = maps.sum_of_pieces(iter(threads.spread(attended, len(columns))))
+        dg_c = maps.sum_of_pieces(iter(threads.in_parallel(attended, len(columns))))
 
         # CBAM.1 made g_c from x, the second way on which x reached u
         (ds_avg, ds_max), dca = channel.gate_backward(dg_c, caches[index])  # CBAM.1
         share = ds_avg / (H * W)
 
         def tile(t: int) -> None:
-            dU = order.pixels(dX[n, :, columns[t]], b)
+            dU = layout.pixels(dX[n, :, columns[t]], b)
             dU *= G_c[n, :, None]  # CBAM.2
             dU += share[:, :, None]  # CBAM.1
 
-        threads.spread(tile, len(columns))
+        threads.in_parallel(tile, len(columns))
         maps.add_at(dX[n], caches[index].place, ds_max)  # CBAM.1
         return dca.w1, dca.w2, dw
 
     with maps.long_rows(H * W, b):
-        dw1, dw2, dw = add_up(threads.spread(group, len(groups)))
+        dw1, dw2, dw = add_up(threads.in_parallel(group, len(groups)))
     return dx, Params(channel.Params(dw1, dw2), spatial.Params(dw))

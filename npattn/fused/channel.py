@@ -1,6 +1,6 @@
 """Channel attention: x is read once, and dx written once.
 
-X (n, C, P·b)   w1 (R, C)   w2 (C, R)      P = H·W, a group of n images, or one of b side by side (order.py)
+X (n, C, P·b)   w1 (R, C)   w2 (C, R)      P = H·W, a group of n images, or one of b side by side (layout.py)
 
 forward                                                                            reads      writes
   CA.1, CA.2   s_avg = (1/P) Σ_pixels X, s_max and its first pixel i               x
@@ -20,10 +20,10 @@ import numpy as np
 from npattn.attention.channel import Params
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import maps, mlp, order, taken, threads, tiles
+from npattn.fused import check_takes, layout, maps, mlp, threads, tiles
 from npattn.fused.threads import add_up
-from npattn.ops.activation import SigmoidCache
 from npattn.ops.pooling import some_pixels
+from npattn.ops.sigmoid import Cache as SigmoidCache
 
 __all__ = ["Cache", "Params", "backward", "forward"]
 
@@ -36,7 +36,7 @@ class Group(NamedTuple):
 
 class Cache(NamedTuple):
     groups: list[Group]
-    sigmoid: SigmoidCache  # the gate (N, C)
+    gate: SigmoidCache  # the gate (N, C)
     shape: tuple[int, int, int, int]  # of x
     b: int  # images side by side
 
@@ -45,9 +45,9 @@ def gate_forward(X: Array, params: Params, b: int) -> Group:
     """CA.1 to CA.6 for a group X (n, C, P·b)."""
     s = np.empty((2, *X.shape[:2], b), dtype=X.dtype)
     place = maps.pixel_mean_max(X, b, *s)  # CA.1, CA.2
-    (a_avg, a_max), fc = mlp.forward(order.by_image(s), *params)  # CA.3, CA.4
+    (a_avg, a_max), fc = mlp.forward(layout.by_image(s), *params)  # CA.3, CA.4
     g = maps.sigmoid(a_avg + a_max)  # CA.5, CA.6
-    return Group(place, fc, order.by_plane(g, b))
+    return Group(place, fc, layout.by_plane(g, b))
 
 
 def gate_backward(dg: Array, group: Group) -> tuple[Array, Params]:
@@ -57,8 +57,8 @@ def gate_backward(dg: Array, group: Group) -> tuple[Array, Params]:
     da = np.empty((2, *dg.shape), dtype=dg.dtype)
     da[:] = dg * group.g * (1 - group.g)  # CA.6, CA.5
     # CA.4 and CA.3 used the same w1 and w2: the product over the rows of both adds the gradients of both uses
-    ds, *grads = mlp.backward(order.by_image(da), group.fc)  # CA.4, CA.3
-    return order.by_plane(ds, b), Params(*grads)
+    ds, *grads = mlp.backward(layout.by_image(da), group.fc)  # CA.4, CA.3
+    return layout.by_plane(ds, b), Params(*grads)
 
 
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
@@ -69,12 +69,12 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     shaped("w2", w2, "C R", C=C, R=R)
     shaped("x", x, "N C H W", C=C)
     N, C, H, W = some_pixels(x)
-    taken(x=x)
+    check_takes(x=x)
 
-    X, b = order.planes(x), order.beside(x)
+    X, b = layout.planes(x), layout.beside(x)
     groups = tiles.images(N // b, C * H * W * b * x.itemsize)
-    caches = threads.spread(lambda index: gate_forward(X[groups[index]], params, b), len(groups))
-    g = order.by_image(np.concatenate([group.g for group in caches]))
+    caches = threads.in_parallel(lambda index: gate_forward(X[groups[index]], params, b), len(groups))
+    g = layout.by_image(np.concatenate([group.g for group in caches]))
     return g[:, :, None, None], Cache(caches, SigmoidCache(g.copy()), (N, C, H, W), b)
 
 
@@ -85,17 +85,17 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     same_shape("dg", dg, (N, C, 1, 1), "the output gate")
 
     P = H * W
-    dG = order.by_plane(dg.reshape(N, C), b)
-    dx = order.output((N, C, H, W), dg.dtype, b)
-    dX = order.planes(dx)
+    dG = layout.by_plane(dg.reshape(N, C), b)
+    dx = layout.output((N, C, H, W), dg.dtype, b)
+    dX = layout.planes(dx)
     groups = tiles.images(N // b, C * P * b * dx.itemsize)
 
     def group(index: int) -> Params:
         n = groups[index]
         (ds_avg, ds_max), grads = gate_backward(dG[n], caches[index])  # CA.6 to CA.3
-        order.pixels(dX[n], b)[...] = ds_avg[:, :, None] / P  # CA.1: all pixels receive the same share
+        layout.pixels(dX[n], b)[...] = ds_avg[:, :, None] / P  # CA.1: all pixels receive the same share
         maps.add_at(dX[n], caches[index].place, ds_max)  # CA.2: one pixel receives everything
         return grads
 
-    dw1, dw2 = add_up(threads.spread(group, len(groups)))
+    dw1, dw2 = add_up(threads.in_parallel(group, len(groups)))
     return dx, Params(dw1, dw2)

@@ -34,7 +34,7 @@ instead of k: of Z, or where D has fewer channels, or fewer than 8, of D:
 
 (of one image, x's own rows do for the middle of Z). Where there is U, dw = Σ_ν dy[ν] U[ν]ᵀ.
 
-b images side by side (order.py) are one image here whose pixels are b numbers each: a step to the next pixel is one of
+b images side by side (layout.py) are one image here whose pixels are b numbers each: a step to the next pixel is one of
 b numbers, and W and p along a row are W·b and p·b. Nothing else changes. Of 64 images, rows of 7 pixels become rows of
 448 numbers, without zeros between images. Moving is cheap there: the k copies are made where C = M as well.
 
@@ -49,7 +49,8 @@ import numpy as np
 
 from npattn.backend import Array
 from npattn.checks import floating, odd_kernel, same_shape, shaped
-from npattn.fused import maps, order, taken, threads, tiles
+from npattn.fused import check_takes, layout, maps, scratch, threads, tiles
+from npattn.fused.blas import blas_held
 from npattn.fused.memory import output
 from npattn.ops.conv2d import Params
 
@@ -82,7 +83,7 @@ def padded(x: Array, k: int, rows: slice, name: str, b: int) -> Array:
     n, C, H, W = x.shape
     p, h = k // 2, rows.stop - rows.start
     above, below, edge = max(0, p - rows.start), max(0, rows.stop + p - H), p * b
-    Z = threads.scratch(name, (h + 2 * p, C, n * (W + edge) + edge), x.dtype)
+    Z = scratch.get(name, (h + 2 * p, C, n * (W + edge) + edge), x.dtype)
     inner = Z[above : h + 2 * p - below]
     images = inner[:, :, edge:].reshape(-1, C, n, W + edge)
     if C <= 2:  # little: one call takes less time than four
@@ -104,7 +105,7 @@ def moved(Z: Array, k: int, b: int) -> Array:
     rows, C, T = Z.shape
     L = T - 2 * (k // 2) * b
     row, channel, number = Z.strides
-    copies = threads.scratch("product", (rows, k, C, L), Z.dtype)
+    copies = scratch.get("product", (rows, k, C, L), Z.dtype)
     copies[...] = view(Z, copies.shape, (row, b * number, channel, number))
     row, _, channel, number = copies.strides
     return view(copies, (rows - k + 1, k * k * C, L), (row, channel, number))
@@ -135,13 +136,13 @@ def columns(x: Array, k: int, rows: slice, b: int) -> Array:
     n, C, H, W = x.shape
     p, h = k // 2, rows.stop - rows.start
     above, below, edge = max(0, p - rows.start), max(0, rows.stop + p - H), p * b
-    framed = threads.scratch("padded", (n, C, h + 2 * p, W + 2 * edge), x.dtype)
+    framed = scratch.get("padded", (n, C, h + 2 * p, W + 2 * edge), x.dtype)
     framed[:, :, :above] = framed[:, :, h + 2 * p - below :] = 0
     framed[..., :edge] = framed[..., W + edge :] = 0
     framed[:, :, above : h + 2 * p - below, edge : W + edge] = x[:, :, rows.start - p + above : rows.stop + p - below]
     image, channel, row, number = framed.strides
     whole_row = maps.void(W * number)
-    U = threads.scratch("product", (n, C, k, k, h), whole_row)
+    U = scratch.get("product", (n, C, k, k, h), whole_row)
     U[...] = np.ndarray(U.shape, whole_row, buffer=framed, strides=(image, channel, row, b * number, row))
     return U.view(x.dtype).reshape(n, C * k * k, h * W)
 
@@ -151,14 +152,14 @@ def correlate(Z: Array, w: Array, y: Array, b: int, S: Array | None = None) -> N
     (M, C, k, _), (n, _, h, W) = w.shape, y.shape
     T, V = Z.shape[2], W + k // 2 * b
     L = T - 2 * (k // 2) * b  # after the last column that belongs to an image
-    out = y[0].swapaxes(0, 1) if n == 1 else threads.scratch("sum", (h, M, n * V), Z.dtype)
+    out = y[0].swapaxes(0, 1) if n == 1 else scratch.get("sum", (h, M, n * V), Z.dtype)
     if moves(C, M, b):
         kernel = np.ascontiguousarray(w.transpose(0, 2, 3, 1)).reshape(M, k * k * C)  # m by (i, j, c)
         product(kernel, moved(Z, k, b) if S is None else S, out=out[:, :, :L])
     else:
         kernel = np.ascontiguousarray(w.transpose(3, 0, 2, 1)).reshape(k * M, k * C)  # (j, m) by (i, c)
         seen = view(Z, (h, k * C, T), Z.strides)
-        R = np.matmul(kernel, seen, out=threads.scratch("product", (h, k * M, T), Z.dtype))
+        R = np.matmul(kernel, seen, out=scratch.get("product", (h, k * M, T), Z.dtype))
         row, part, number = R.strides
         shifted = view(R, (h, k, M, L), (row, M * part + b * number, part, number))  # a part, a place
         if M < 8 or k == 1:
@@ -240,7 +241,7 @@ def convolve(x: Array, w: Array, b: int, bias: Array | None = None, apart: bool 
         if bias is not None:
             y[n, :, rows] += bias[:, None, None]  # CONV.4
 
-    threads.spread(part, len(parts))
+    threads.in_parallel(part, len(parts))
     return y
 
 
@@ -252,11 +253,11 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     N, C, H, W = shaped("x", x, "N C H W", C=C)
     if bias is not None:
         shaped("b", bias, "M", M=M)
-    taken(x=x)
+    check_takes(x=x)
 
-    b = order.beside(x)
+    b = layout.beside(x)
     y = convolve(in_rows(x, b), w, b, bias, apart=True)
-    return order.images(y, (N, M, H, W), b), Cache(x, params)
+    return layout.images(y, (N, M, H, W), b), Cache(x, params)
 
 
 def convolve_back(dy: Array, x: Array, w: Array, b: int, apart: bool = False) -> tuple[Array, Array]:
@@ -276,21 +277,21 @@ def convolve_back(dy: Array, x: Array, w: Array, b: int, apart: bool = False) ->
         correlate(D, flipped, dx[n, :, rows], b, S)  # CONV.3, CONV.2, CONV.1
         return gradient(x[n], dy[n], rows, k, b, D, S)  # CONV.3, CONV.2
 
-    return dx, settled(sum(threads.spread(part, len(parts))), x, dy, b)
+    return dx, settled(sum(threads.in_parallel(part, len(parts))), x, dy, b)
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw, db), as `npattn.ops.conv2d.backward` does, and with its errors."""
     x, (w, bias) = cache
-    b, dy = order.beside(x), checked(dy, cache)
+    b, dy = layout.beside(x), checked(dy, cache)
     dx, dw = convolve_back(in_rows(dy, b), in_rows(x, b), w, b, apart=True)
-    return order.images(dx, x.shape, b), Params(dw, bias_gradient(dy, bias))
+    return layout.images(dx, x.shape, b), Params(dw, bias_gradient(dy, bias))
 
 
 def backward_params(dy: Array, cache: Cache) -> Params:
     """The gradients (dw, db) alone, with the errors of `backward`."""
     x, (w, bias) = cache
-    b, dy = order.beside(x), checked(dy, cache)
+    b, dy = layout.beside(x), checked(dy, cache)
     x_rows, dy_rows, k = in_rows(x, b), in_rows(dy, b), w.shape[3]
     parts = cut(x_rows, w, apart=True, b=b)
 
@@ -298,7 +299,7 @@ def backward_params(dy: Array, cache: Cache) -> Params:
         n, rows = parts[index]
         return gradient(x_rows[n], dy_rows[n], rows, k, b)  # CONV.3, CONV.2
 
-    dw = settled(sum(threads.spread(part, len(parts))), x_rows, dy_rows, b)
+    dw = settled(sum(threads.in_parallel(part, len(parts))), x_rows, dy_rows, b)
     return Params(dw, bias_gradient(dy, bias))
 
 
@@ -308,17 +309,17 @@ def checked(dy: Array, cache: Cache) -> Array:
     floating(dy=dy, x=x)
     N, _, H, W = x.shape
     same_shape("dy", dy, (N, w.shape[0], H, W), "the output y")
-    return order.alike(dy, order.beside(x))
+    return layout.alike(dy, layout.beside(x))
 
 
 def in_rows(x: Array, b: int) -> Array:
     """x (N, C, H, W), b of its images side by side, as (a, C, H, W·b), a view."""
-    return order.planes(x).reshape(len(x) // b, *x.shape[1:3], -1)
+    return layout.planes(x).reshape(len(x) // b, *x.shape[1:3], -1)
 
 
 def bias_gradient(dy: Array, bias: Array | None) -> Array | None:
     """CONV.4 broadcast the bias over images and pixels: its gradient is the sum over both."""
     if bias is None:
         return None
-    with threads.blas_held:  # how BLAS would share a sum among its threads decides the last bits
-        return maps.pixel_sum(order.planes(dy)).sum(axis=0)  # CONV.4
+    with blas_held:  # how BLAS would share a sum among its threads decides the last bits
+        return maps.pixel_sum(layout.planes(dy)).sum(axis=0)  # CONV.4

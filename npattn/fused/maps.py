@@ -1,6 +1,6 @@
 """What the blocks reduce x to: numbers per channel, and maps over the pixels.
 
-X (n, C, P·b)   a group of n images, or one of b side by side (order.py), P = H·W pixels
+X (n, C, P·b)   a group of n images, or one of b side by side (layout.py), P = H·W pixels
 a tile U        some pixels of all their channels
 
 GAP.1, GMP.1, GMP.2       image_sum, pixel_mean_max      one pass over X, a few channels at a time
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from npattn.backend import Array
-from npattn.fused import order, threads, tiles
+from npattn.fused import layout, scratch, threads, tiles
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ def image_sum(X: Array, b: int) -> Array:
     """Σ over the pixels of each image, (n, C, b)."""
     if b == 1:
         return pixel_sum(X)[..., None]
-    X = order.pixels(X, b)
+    X = layout.pixels(X, b)
     return sum_of_pieces(
         (np.ones((1, q.stop - q.start), dtype=X.dtype) @ X[:, :, q])[:, :, 0] for q in tiles.even(X.shape[2], PIECE)
     )
@@ -104,7 +104,7 @@ def image_dot(X: Array, D: Array, b: int) -> Array:
     """Σ over the pixels of X · D for each image, (n, C, b); D (n, C, P·b), or (n, 1, P·b) for all channels."""
     if b == 1:
         return pixel_dot(X, D)[..., None]
-    X, D = order.pixels(X, b), order.pixels(D, b)
+    X, D = layout.pixels(X, b), layout.pixels(D, b)
     return sum_of_pieces(np.einsum("ncpb,ncpb->ncb", X[:, :, q], D[:, :, q]) for q in tiles.even(X.shape[2], PIECE))
 
 
@@ -122,7 +122,7 @@ def channel_dot(X: Array, g: Array, b: int, out: Array) -> None:
     if b == 1:
         np.matmul(g.mT, X, out=out[:, None])
     else:
-        np.einsum("ncpb,ncb->npb", order.pixels(X, b), g, out=order.pixels(out, b))
+        np.einsum("ncpb,ncb->npb", layout.pixels(X, b), g, out=layout.pixels(out, b))
 
 
 def pixel_mean_max(X: Array, b: int, mean: Array, top: Array) -> Array:
@@ -143,7 +143,7 @@ def pixel_mean_max(X: Array, b: int, mean: Array, top: Array) -> Array:
             U = X[:, c].reshape(-1, L // b, b)
             place[:, c] = first_largest(U, np.maximum.reduce(U, axis=1)).reshape(n, -1, b)  # GMP.1
 
-    threads.spread(block, len(blocks))
+    threads.in_parallel(block, len(blocks))
     if b > 1:
         place *= b
         place += np.arange(b)
@@ -177,7 +177,7 @@ def first_largest(U: Array, top: Array) -> Array:
     K − 1 − k, in one byte where K ≤ 256, and the largest number names the first one.
     """
     K = U.shape[1]
-    hit = np.equal(U, top[:, None], out=threads.scratch("product", U.shape, np.bool_))
+    hit = np.equal(U, top[:, None], out=scratch.get("product", U.shape, np.bool_))
     if math.isnan(np.maximum.reduce(top, axis=None)):  # NaN equals nothing, itself included
         hit |= np.isnan(U)
     left = np.arange(K - 1, -1, -1, dtype=np.min_scalar_type(K - 1))[:, None]
@@ -206,7 +206,7 @@ def add_at(D: Array, places: Array, d: Array) -> None:
 
 def sigmoid(a: Array) -> Array:
     """SIG.2 with the textbook's formula, in fewer arrays: 1 / (1 + exp(−|a|)), times exp(−|a|) where a < 0."""
-    e = np.abs(a, out=threads.scratch("sigmoid", a.shape, a.dtype))
+    e = np.abs(a, out=scratch.get("sigmoid", a.shape, a.dtype))
     np.negative(e, out=e)
     np.exp(e, out=e)  # SIG.1
     y = np.maximum(e, a >= 0)  # e ≤ 1: the larger one is 1 where a ≥ 0 and e elsewhere
@@ -218,6 +218,6 @@ def sigmoid(a: Array) -> Array:
 def unless(blocked: Array, d: Array, out: Array) -> None:
     """out = d, but 0 where `blocked`, whatever d is there: d's bits masked by blocked − 1, 0 or all ones."""
     bits = np.dtype(f"i{d.itemsize}")
-    mask = threads.scratch("mask", blocked.shape, bits)
+    mask = scratch.get("mask", blocked.shape, bits)
     mask[...] = blocked.view(np.int8) - np.int8(1)
     np.bitwise_and(mask, d.view(bits), out=out.view(bits))

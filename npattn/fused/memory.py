@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 LEAST = 4 << 20  # bytes; what is smaller, the allocator keeps by itself
-kept: deque[Any] = deque(maxlen=2)  # an output and a gradient; its operations are atomic, and a third drops the oldest
+spare: deque[Any] = deque(maxlen=2)  # an output and a gradient; its operations are atomic, and a third drops the oldest
 
 
 class Lease:
@@ -30,7 +30,7 @@ class Lease:
         }
 
     def __del__(self) -> None:
-        kept.append(self.buffer)
+        spare.append(self.buffer)
 
 
 def output(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -39,18 +39,18 @@ def output(shape: tuple[int, ...], dtype: Any) -> Any:
     if size < LEAST:
         return np.empty(shape, dtype=dtype)
     buffer = None
-    for _ in range(len(kept)):
+    for _ in range(len(spare)):
         try:
-            candidate = kept.popleft()
+            candidate = spare.popleft()
         except IndexError:  # another thread was faster
             break
         if candidate.size == size:
             buffer = candidate
             break
-        kept.append(candidate)
+        spare.append(candidate)
     return np.asarray(Lease(np.empty(size, dtype=np.uint8) if buffer is None else buffer, shape, dtype))
 
 
 def drop() -> None:
     """Give what is kept back to the system."""
-    kept.clear()
+    spare.clear()

@@ -1,7 +1,7 @@
 """Squeeze-and-excitation in two passes over x, and two more back.
 
     X (n, C, P·b)   dY, dX as X   w1 (R, C)   w2 (C, R)
-    P = H·W, a group of n images, or one of b side by side (order.py)
+    P = H·W, a group of n images, or one of b side by side (layout.py)
 
     forward                                                                     reads      writes
       SE.1         s = (1/P) Σ_pixels X, by BLAS                                x
@@ -25,7 +25,7 @@ import numpy as np
 from npattn.attention.se import Params
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import maps, mlp, order, taken, threads, tiles
+from npattn.fused import check_takes, layout, maps, mlp, scratch, threads, tiles
 from npattn.fused.threads import add_up
 from npattn.ops.pooling import some_pixels
 
@@ -46,11 +46,11 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     shaped("w2", w2, "C R", C=C, R=R)
     N, C, H, W = shaped("x", x, "N C H W", C=C)
     some_pixels(x)
-    taken(x=x)
+    check_takes(x=x)
 
-    P, b = H * W, order.beside(x)
-    X, y, g = order.planes(x), order.output(x.shape, x.dtype, b), np.empty((N // b, C, b), dtype=x.dtype)
-    Y, groups = order.planes(y), tiles.images(N // b, C * P * b * x.itemsize)
+    P, b = H * W, layout.beside(x)
+    X, y, g = layout.planes(x), layout.output(x.shape, x.dtype, b), np.empty((N // b, C, b), dtype=x.dtype)
+    Y, groups = layout.planes(y), tiles.images(N // b, C * P * b * x.itemsize)
 
     def group(index: int) -> mlp.Cache:
         n = groups[index]
@@ -60,20 +60,20 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         def squeeze(t: int) -> None:
             s[:, blocks[t]] = maps.image_sum(X[n, blocks[t]], b) / P  # SE.1
 
-        threads.spread(squeeze, len(blocks))
-        a, fc = mlp.forward(order.by_image(s), w1, w2)  # SE.2, SE.3, SE.4
-        g[n] = order.by_plane(maps.sigmoid(a), b)  # SE.5
+        threads.in_parallel(squeeze, len(blocks))
+        a, fc = mlp.forward(layout.by_image(s), w1, w2)  # SE.2, SE.3, SE.4
+        g[n] = layout.by_plane(maps.sigmoid(a), b)  # SE.5
 
         def scale(t: int) -> None:
             c = blocks[-1 - t]  # backwards: the last block read is still in the cache
-            np.multiply(order.pixels(X[n, c], b), g[n, c, None], out=order.pixels(Y[n, c], b))  # SE.6
+            np.multiply(layout.pixels(X[n, c], b), g[n, c, None], out=layout.pixels(Y[n, c], b))  # SE.6
 
-        threads.spread(scale, len(blocks))
+        threads.in_parallel(scale, len(blocks))
         return fc
 
     with maps.long_rows(P, b):
-        caches = threads.spread(group, len(groups))
-    return y, Cache(x, order.by_image(g), caches)
+        caches = threads.in_parallel(group, len(groups))
+    return y, Cache(x, layout.by_image(g), caches)
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
@@ -83,9 +83,9 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     same_shape("dy", dy, x.shape, "the output y")
 
     N, C, H, W = x.shape
-    P, b = H * W, order.beside(x)
-    dx, g = order.output(x.shape, x.dtype, b), order.by_plane(g, b)
-    X, dY, dX = order.planes(x), order.planes(order.alike(dy, b)), order.planes(dx)
+    P, b = H * W, layout.beside(x)
+    dx, g = layout.output(x.shape, x.dtype, b), layout.by_plane(g, b)
+    X, dY, dX = layout.planes(x), layout.planes(layout.alike(dy, b)), layout.planes(dx)
     groups = tiles.images(N // b, C * P * b * x.itemsize)
 
     def group(index: int) -> tuple[Array, Array]:
@@ -96,20 +96,20 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         def gate(t: int) -> None:
             dg[:, blocks[t]] = maps.image_dot(X[n, blocks[t]], dY[n, blocks[t]], b)  # SE.6
 
-        threads.spread(gate, len(blocks))
+        threads.in_parallel(gate, len(blocks))
         da = dg * g[n] * (1 - g[n])  # SE.5
-        ds, dw1, dw2 = mlp.backward(order.by_image(da), caches[index])  # SE.4, SE.3, SE.2
-        share = order.by_plane(ds, b) / P
+        ds, dw1, dw2 = mlp.backward(layout.by_image(da), caches[index])  # SE.4, SE.3, SE.2
+        share = layout.by_plane(ds, b) / P
 
         def both(t: int) -> None:
             c = blocks[-1 - t]
-            dY_c = order.pixels(dY[n, c], b)
-            direct = np.multiply(dY_c, g[n, c, None], out=threads.scratch("tile", dY_c.shape, x.dtype))  # SE.6
-            np.add(direct, share[:, c, None], out=order.pixels(dX[n, c], b))  # SE.1
+            dY_c = layout.pixels(dY[n, c], b)
+            direct = np.multiply(dY_c, g[n, c, None], out=scratch.get("tile", dY_c.shape, x.dtype))  # SE.6
+            np.add(direct, share[:, c, None], out=layout.pixels(dX[n, c], b))  # SE.1
 
-        threads.spread(both, len(blocks))
+        threads.in_parallel(both, len(blocks))
         return dw1, dw2
 
     with maps.long_rows(P, b):
-        dw1, dw2 = add_up(threads.spread(group, len(groups)))
+        dw1, dw2 = add_up(threads.in_parallel(group, len(groups)))
     return dx, Params(dw1, dw2)

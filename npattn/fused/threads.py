@@ -1,9 +1,8 @@
-"""Threads for the fused pairs: how many, how work is spread over them, and BLAS held to one thread meanwhile.
+"""Threads for the fused pairs: how many, and how work is shared among them.
 
 The work is cut into tasks by its shape and the sizes of the caches (tiles.py), and partial sums are added in the tasks'
 order, so a result does not depend on the number of threads. NumPy and BLAS release the interpreter's lock while they
-compute: plain Python threads are enough. BLAS must not start threads of its own inside ours; its setting is one for the
-whole process, so it is lowered when the first task enters and put back, as it was found, when the last one leaves.
+compute: plain Python threads are enough.
 """
 
 from __future__ import annotations
@@ -11,17 +10,14 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import math
 import operator
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
 from npattn.checks import whole_number
+from npattn.fused.blas import blas_held
 
 Result = TypeVar("Result")
 
@@ -36,52 +32,34 @@ def available_threads() -> int:
 
 
 class State:
-    """What the threads of a process share: their number, the helpers, and what BLAS was set to."""
+    """What the threads of a process share: their number, and the helpers."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.chosen: int | None = None
         self.made = 0
         self.idle: list[Helper] = []
-        self.blas: list[Any] | None = None  # looked up once: searching the loaded libraries takes milliseconds
-        self.found: list[int] = []
-        self.holders = 0
 
 
 state = State()
 
 
-class Buffers:
-    """A thread's scratch: name to array, and the arrays that were made of each, by shape and dtype."""
-
-    def __init__(self) -> None:
-        self.arrays: dict[str, Any] = {}
-        self.views: dict[str, dict[Any, Any]] = {}
-
-
 class Inside(threading.local):
     """A thread's own."""
 
-    task = False  # whether it works on one of the tasks of a spread
+    task = False  # whether it works on one of the tasks of `in_parallel`
     held = False  # whether on a lone one
-    most: int | None = None  # threads that its spreads may use
-    buffers: Buffers | None = None
+    most: int | None = None  # threads that its calls of `in_parallel` may use
 
 
 inside = Inside()
-
-
-scratch_of_all: weakref.WeakSet[Buffers] = weakref.WeakSet()  # for scratch_bytes; each goes with its thread
 
 
 def _after_fork() -> None:
     """A child has none of its parent's threads, and its locks may be held by a thread that is not there."""
     global state, inside
     before, state, inside = state, State(), Inside()
-    state.chosen, state.blas = before.chosen, before.blas
-    if before.holders and state.blas is not None:
-        for library, threads in zip(state.blas, before.found, strict=True):
-            library.set_num_threads(threads)
+    state.chosen = before.chosen
 
 
 if hasattr(os, "register_at_fork"):
@@ -125,9 +103,9 @@ def get_num_threads() -> int:
 
 @contextlib.contextmanager
 def at_most(n: int) -> Iterator[None]:
-    """Within the block the spreads of this thread use no more than n threads, whatever the process is set to.
+    """Within the block `in_parallel` of this thread uses no more than n threads, whatever the process is set to.
 
-    With n = 1 the block is one task, so that a spread in it need not ask for anything.
+    With n = 1 the block is one task, so that `in_parallel` within it need not ask for anything.
     """
     before = inside.most, inside.task
     with blas_held if n == 1 else contextlib.nullcontext():
@@ -136,40 +114,6 @@ def at_most(n: int) -> Iterator[None]:
             yield
         finally:
             inside.most, inside.task = before
-
-
-class BlasHeld(contextlib.ContextDecorator):
-    """`with blas_held:`, or `@blas_held` above a function: within, BLAS uses one thread.
-
-    Its setting is put back on leaving, also when an exception passes. The setting belongs to the process: other
-    threads that call BLAS meanwhile get one thread as well, and what they set in that time is undone.
-    """
-
-    def __enter__(self) -> None:
-        with state.lock:
-            if state.blas is None:
-                import threadpoolctl  # at first use: npattn imports as fast as NumPy
-
-                state.blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-            if state.holders == 0:
-                state.found = [library.num_threads for library in state.blas]
-                for library, threads in zip(state.blas, state.found, strict=True):
-                    if threads != 1:
-                        library.set_num_threads(1)
-            state.holders += 1
-
-    def __exit__(self, *_: object) -> None:
-        with state.lock:
-            if state.holders == 0:  # a child, forked within: it holds nothing
-                return
-            state.holders -= 1
-            if state.holders == 0 and state.blas is not None:
-                for library, threads in zip(state.blas, state.found, strict=True):
-                    if threads != 1:
-                        library.set_num_threads(threads)
-
-
-blas_held = BlasHeld()
 
 
 class Helper:
@@ -194,7 +138,7 @@ class Helper:
 
 
 def idle_helpers(count: int) -> list[Helper]:
-    """Up to `count` helpers that have nothing to do: none that another thread's spread uses at the moment."""
+    """Up to `count` helpers that have nothing to do: none that another thread uses at the moment."""
     with state.lock:
         while state.made < count:
             state.idle.append(Helper())
@@ -202,57 +146,16 @@ def idle_helpers(count: int) -> list[Helper]:
         return [state.idle.pop() for _ in range(min(count, len(state.idle)))]
 
 
-VIEWS = 64
-"""Shapes of one name that are remembered: a training has as many layers that use it."""
-
-
-def scratch(name: str, shape: tuple[int, ...], dtype: Any) -> Any:
-    """An array of this thread's own to work in, with anything in it; the next one of that name takes its place.
-
-    Fresh memory costs more than the arithmetic done in it: the system must find it and clear it. Never part of a
-    result or a cache.
-    """
-    if inside.buffers is None:
-        inside.buffers = Buffers()
-        with state.lock:
-            scratch_of_all.add(inside.buffers)
-    buffers, views = inside.buffers.arrays, inside.buffers.views.setdefault(name, {})
-    view = views.get((shape, dtype))
-    if view is None:
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if name not in buffers or buffers[name].size < size:
-            buffers[name] = np.empty(size, dtype=np.uint8)
-            views.clear()
-        elif len(views) >= VIEWS:
-            views.clear()
-        view = views[shape, dtype] = np.ndarray(shape, dtype, buffer=buffers[name])
-    return view
-
-
-def scratch_bytes() -> int:
-    """How much memory the scratch of all threads takes."""
-    with state.lock:
-        return sum(array.nbytes for buffers in scratch_of_all for array in list(buffers.arrays.values()))
-
-
-def drop_scratch() -> None:
-    """Give the scratch of all threads back to the system; not while one of them works."""
-    with state.lock:
-        for buffers in scratch_of_all:
-            buffers.arrays.clear()
-            buffers.views.clear()
-
-
 def add_up(parts: Sequence[Sequence[Any]]) -> list[Any]:
     """The sums of the parts' first, second, … entries, added in the order of the parts."""
     return [functools.reduce(operator.add, entries) for entries in zip(*parts, strict=True)]
 
 
-def spread(task: Callable[[int], Result], count: int) -> list[Result]:
+def in_parallel(task: Callable[[int], Result], count: int) -> list[Result]:
     """Return [task(0), …, task(count − 1)], worked on by up to `get_num_threads()` threads, the caller one of them.
 
     Each thread takes the next task when it is done with one. An exception of a task is raised here, after all threads
-    have stopped. A spread within a task of another one runs on the thread it is called from, except where the outer
+    have stopped. A call within a task of another one runs on the thread it is called from, except where the outer
     one has a single task.
     """
     if inside.task or (count == 1 and inside.held):

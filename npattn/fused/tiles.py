@@ -10,7 +10,7 @@ many short calls wait for each other at the interpreter's lock. L3 is fast enoug
 
     images(N, …)    small images: as many in one group as fill half a tile. A group is worked on by one thread, so
                     there is an even number of groups, where N can be cut so, unless all images together are less than
-                    a quarter of a tile. Of images side by side (order.py) it cuts the channels in this way
+                    a quarter of a tile. Of images side by side (layout.py) it cuts the channels in this way
     pixels(P, …)    large images: one image a group, cut along its pixels into tiles of equal width. In CBAM's passes
                     the arrays that take part share a tile
 

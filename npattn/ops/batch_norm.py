@@ -18,8 +18,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
+from npattn.block import Block, Statistic, Weight
 from npattn.checks import floating, real_number, same_shape, shaped, whole_number
-from npattn.layer import Layer, Options
+from npattn.layer import Options
+from npattn.samples import Draw
 
 
 class Params(NamedTuple):
@@ -37,6 +39,8 @@ class Cache(NamedTuple):
     rho: Array  # (C)
     mean: Array  # (C), of the batch in training, the running one in eval
     gamma: Array  # (C)
+    of_batch: bool  # whether mean and rho are those of the batch
+    eps: float
 
 
 def over_pixels(c: Array) -> Array:
@@ -64,7 +68,7 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
     rho = 1 / xp.sqrt(xp.mean(centred * centred, axis=(0, 2, 3)) + eps)  # BN.2
     x_hat = centred * over_pixels(rho)  # BN.3
     y = over_pixels(gamma) * x_hat + over_pixels(beta)  # BN.4
-    return y, Cache(x_hat, rho, mean, gamma)
+    return y, Cache(x_hat, rho, mean, gamma, True, eps)
 
 
 def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
@@ -72,7 +76,7 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
     """
-    x_hat, rho, _, gamma = cache
+    x_hat, rho, gamma = cache.x_hat, cache.rho, cache.gamma
     xp = floating(dy=dy, x_hat=x_hat)
     same_shape("dy", dy, x_hat.shape, "the output y")
 
@@ -107,7 +111,7 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
     rho = 1 / xp.sqrt(running.var + eps)  # BN.5
     x_hat = (x - over_pixels(running.mean)) * over_pixels(rho)  # BN.6
     y = over_pixels(gamma) * x_hat + over_pixels(beta)  # BN.4
-    return y, Cache(x_hat, rho, running.mean, gamma)
+    return y, Cache(x_hat, rho, running.mean, gamma, False, eps)
 
 
 def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
@@ -115,7 +119,7 @@ def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
     """
-    x_hat, rho, _, gamma = cache
+    x_hat, rho, gamma = cache.x_hat, cache.rho, cache.gamma
     xp = floating(dy=dy, x_hat=x_hat)
     same_shape("dy", dy, x_hat.shape, "the output y")
 
@@ -129,21 +133,51 @@ def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     return dx, Params(dgamma, dbeta)
 
 
-def updated(running: Running, cache: Cache, momentum: float = 0.1, eps: float = 1e-5) -> Running:
+def forward(x: Array, params: Params, running: Running | None = None, eps: float = 1e-5) -> tuple[Array, Cache]:
+    """Normalise by the running statistics where they are given, else by those of this batch."""
+    return train_forward(x, params, eps) if running is None else eval_forward(x, params, running, eps)
+
+
+def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
+    """Return dx and the gradients (dgamma, dbeta), for the one of the two forwards that the cache is from."""
+    return train_backward(dy, cache) if cache.of_batch else eval_backward(dy, cache)
+
+
+def updated(running: Running, cache: Cache, momentum: float = 0.1) -> Running:
     """Return the running statistics moved towards those of the batch: new = (1 − momentum) · old + momentum · batch.
 
     As in PyTorch the variance counts n/(n−1) times here, the unbiased estimate, but not in BN.2.
     """
     N, _, H, W = cache.x_hat.shape
     n = N * H * W
-    var = (1 / (cache.rho * cache.rho) - eps) * (n / (n - 1))
+    var = (1 / (cache.rho * cache.rho) - cache.eps) * (n / (n - 1))
     return Running(
         (1 - momentum) * running.mean + momentum * cache.mean,
         (1 - momentum) * running.var + momentum * var,
     )
 
 
-class BatchNorm2d(Layer):
+def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
+    """Inputs of `forward`, by the name of the case."""
+    x, params = draw.x() + 1, Params(draw.w("C"), draw.w("C"))
+    running = Running(draw.x("C"), draw.positive("C"))
+    return {"batch norm, train": (x, params), "batch norm, eval": (x, params, running)}
+
+
+PAGE = {"N": 2, "C": 1, "H": 1, "W": 3}  # the sizes of the docs' worked example
+
+
+def declared(name: str, field: str, axes: str) -> tuple[Weight | Statistic, ...]:
+    """What a block with a batch norm inside declares: it is `name` in the keys, and `field` of Params and Running."""
+    return (
+        Weight(f"{name}.weight", f"{field}.gamma", axes, start=1),
+        Weight(f"{name}.bias", f"{field}.beta", axes, start=0),
+        Statistic(f"{name}.running_mean", f"{field}.mean", axes, 0),
+        Statistic(f"{name}.running_var", f"{field}.var", axes, 1),
+    )
+
+
+class BatchNorm2d(Block):
     """Batch normalisation as a layer, (N, C, H, W) to the same, with PyTorch's keys and initial values.
 
     In training mode (`train()`, the initial one) it uses the batch's statistics and moves the running ones, its
@@ -167,34 +201,18 @@ class BatchNorm2d(Layer):
     """
 
     input_axes = "N C H W"
-    room = "ops.batch_norm"
+    state = (
+        Weight("weight", "gamma", "C", start=1),
+        Weight("bias", "beta", "C", start=0),
+        Statistic("running_mean", "mean", "C", 0),
+        Statistic("running_var", "var", "C", 1),
+    )
+    arguments = {"num_features": "C"}
 
     def __init__(
         self, num_features: int, *, eps: float = 1e-5, momentum: float = 0.1, **options: Unpack[Options]
     ) -> None:
-        super().__init__(**options)
-        C = self.channels = whole_number("num_features", num_features)
+        C = whole_number("num_features", num_features)
         self.eps = real_number("eps", eps, least=0)
-        self.momentum = real_number("momentum", momentum, least=0, most=1)
-        self.signature = f"{C}"
-        self.params["weight"] = self.own([1.0] * C)
-        self.params["bias"] = self.own([0.0] * C)
-        self.buffers["running_mean"] = self.own([0.0] * C)
-        self.buffers["running_var"] = self.own([1.0] * C)
-
-    def run(self, x: Array) -> tuple[Array, tuple[bool, Any]]:
-        params = Params(self.params["weight"], self.params["bias"])
-        running = Running(self.buffers["running_mean"], self.buffers["running_var"])
-        if not self.training:
-            y, cache = self.pair.eval_forward(x, params, running, self.eps)
-        else:
-            y, cache = self.pair.train_forward(x, params, self.eps)
-            moved = self.pair.updated(running, cache, self.momentum, self.eps)
-            self.buffers["running_mean"], self.buffers["running_var"] = moved
-        return y, (self.training, cache)
-
-    def undo(self, dy: Array, cache: tuple[bool, Any]) -> tuple[Array, dict[str, Array]]:
-        in_training, pair_cache = cache
-        undo = self.pair.train_backward if in_training else self.pair.eval_backward
-        dx, grads = undo(dy, pair_cache)
-        return dx, {"weight": grads.gamma, "bias": grads.beta}
+        momentum = real_number("momentum", momentum, least=0, most=1)
+        super().__init__({"C": C}, settings={"eps": self.eps}, momentum=momentum, **options)

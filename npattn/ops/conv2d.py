@@ -14,12 +14,13 @@ gradient of x is a convolution with the kernel flipped. Derivation: docs/ops/con
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array, copied, device
+from npattn.block import Block, Weight
 from npattn.checks import floating, odd, odd_kernel, same_shape, shaped, whole_number
-from npattn.layer import Layer, Options, uniform
+from npattn.layer import Options
+from npattn.samples import Draw
 
 
 class Params(NamedTuple):
@@ -88,7 +89,16 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     return dx, Params(xp.reshape(dw, w.shape), db)
 
 
-class Conv2d(Layer):
+def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
+    """Inputs of `forward`, by the name of the case."""
+    x, w, b = draw.x(), draw.w("M C k k"), draw.w("M")
+    return {"conv2d": (x, Params(w, b)), "conv2d without bias": (x, Params(w))}
+
+
+PAGE = {"N": 1, "C": 1, "H": 2, "W": 3, "M": 1, "k": 3}  # the sizes of the docs' worked example
+
+
+class Conv2d(Block):
     """A convolution layer, (N, C, H, W) to (N, M, H, W), with PyTorch's keys and initial distribution.
 
     Parameters
@@ -109,7 +119,8 @@ class Conv2d(Layer):
     """
 
     input_axes = "N C H W"
-    room = "ops.conv2d"
+    state = (Weight("weight", "w", "M C k k"), Weight("bias", "b", "M", fan_in="C k k"))
+    arguments = {"in_channels": "C", "out_channels": "C", "kernel_size": "k"}
 
     def __init__(
         self,
@@ -120,28 +131,7 @@ class Conv2d(Layer):
         bias: bool = True,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(**options)
-        C = self.channels = whole_number("in_channels", in_channels)
+        C = whole_number("in_channels", in_channels)
         M = whole_number("out_channels", out_channels)
         k = odd("kernel_size", kernel_size)
-        self.signature = f"{C}, {M}, kernel_size={k}" + ("" if bias else ", bias=False")
-        self.params["weight"] = self.own(uniform(self.rng, (M, C, k, k), fan_in=C * k * k))
-        if bias:
-            self.params["bias"] = self.own(uniform(self.rng, (M,), fan_in=C * k * k))
-
-    def run(self, x: Array) -> tuple[Array, Any]:
-        y, cache = self.pair.forward(x, Params(self.params["weight"], self.params.get("bias")))
-        return y, cache
-
-    def undo(self, dy: Array, cache: Any) -> tuple[Array, dict[str, Array]]:
-        dx, grads = self.pair.backward(dy, cache)
-        return dx, self.named(grads)
-
-    def undo_params(self, dy: Array, cache: Any) -> MutableMapping[str, Array]:
-        if self.path != "fused":
-            return super().undo_params(dy, cache)
-        return self.named(self.pair.backward_params(dy, cache))
-
-    def named(self, grads: Params) -> dict[str, Array]:
-        """The gradients by PyTorch's keys."""
-        return {"weight": grads.w} | ({} if grads.b is None else {"bias": grads.b})
+        super().__init__({"C": C, "M": M, "k": k}, without=() if bias else ("b",), **options)

@@ -12,11 +12,13 @@ Derivation: docs/ops/linear.md
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
+from npattn.block import Block, Weight
 from npattn.checks import floating, same_shape, shaped, whole_number
-from npattn.layer import Layer, Options, uniform
+from npattn.layer import Options
+from npattn.samples import Draw
 
 
 class Params(NamedTuple):
@@ -69,7 +71,16 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     return dx, Params(dw, db)
 
 
-class Linear(Layer):
+def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
+    """Inputs of `forward`, by the name of the case."""
+    x, w, b = draw.x("... K"), draw.w("M K"), draw.w("M")
+    return {"linear": (x, Params(w, b)), "linear without bias": (x, Params(w))}
+
+
+PAGE = {"...": 2, "K": 2, "M": 3}  # the sizes of the docs' worked example
+
+
+class Linear(Block):
     """A fully connected layer, (N, in_features) to (N, out_features), with PyTorch's keys and initial distribution.
 
     Parameters
@@ -87,18 +98,10 @@ class Linear(Layer):
         If a width is no whole number of at least 1.
     """
 
+    state = (Weight("weight", "w", "M K"), Weight("bias", "b", "M", fan_in="K"))
+    arguments = {"in_features": "W", "out_features": "C"}  # on images: the last axis
+
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, **options: Unpack[Options]) -> None:
-        super().__init__(**options)
         K = whole_number("in_features", in_features)
         M = whole_number("out_features", out_features)
-        self.signature = f"{K}, {M}" + ("" if bias else ", bias=False")
-        self.params["weight"] = self.own(uniform(self.rng, (M, K), fan_in=K))
-        if bias:
-            self.params["bias"] = self.own(uniform(self.rng, (M,), fan_in=K))
-
-    def run(self, x: Array) -> tuple[Array, Cache]:
-        return forward(x, Params(self.params["weight"], self.params.get("bias")))
-
-    def undo(self, dy: Array, cache: Cache) -> tuple[Array, dict[str, Array]]:
-        dx, grads = backward(dy, cache)
-        return dx, {"weight": grads.w} | ({} if grads.b is None else {"bias": grads.b})
+        super().__init__({"K": K, "M": M}, without=() if bias else ("b",), **options)

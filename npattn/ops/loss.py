@@ -12,10 +12,11 @@ Backward, the whole of it is (p − onehot(t)) / N. Derivation: docs/ops/loss.md
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from npattn.backend import Array, array_module, device
 from npattn.checks import floating, same_shape, shaped
+from npattn.samples import Draw
 
 
 class Cache(NamedTuple):
@@ -65,3 +66,11 @@ def backward(dloss: Array, cache: Cache) -> Array:
     # CE.1 took the same number from every score: since p sums to 1, da sums to 0 and nothing is owed to the maximum
     dz = da  # CE.1
     return dz
+
+
+def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
+    """Inputs of `forward`, by the name of the case."""
+    return {"cross-entropy": (draw.x("N K"), draw.classes("N", "K"))}
+
+
+PAGE = {"N": 2, "K": 3}  # the sizes of the docs' worked example

@@ -2,6 +2,7 @@
 
     settings      what a run depends on
     batches       digits as the network's input, moved a little or as they are; how well it does on the test digits
+    start         from the settings to the result: train, TrainResult
     run           the loop, step by step
     team          a step: the batch in shares, each worked on by a process of its own
     worker        such a process
@@ -18,8 +19,9 @@ from __future__ import annotations
 from npattn.training.batches import evaluate, jittered, prepared
 from npattn.training.folder import CHECKPOINT, METRICS, State, load_model, restored, versions
 from npattn.training.interrupts import interruptible
-from npattn.training.run import Run, TrainResult, need_matplotlib, train
+from npattn.training.run import Run
 from npattn.training.settings import TrainConfig, TrainingError, network
+from npattn.training.start import TrainResult, need_matplotlib, train
 
 __all__ = [
     "CHECKPOINT",

@@ -8,9 +8,10 @@ import numpy as np
 
 from npattn import models
 from npattn.backend import Array, from_numpy, to_numpy
-from npattn.fused import order
-from npattn.fused.threads import blas_held
-from npattn.layer import Layer, no_grad
+from npattn.fused import layout
+from npattn.fused.blas import blas_held
+from npattn.grad_mode import no_grad
+from npattn.layer import Layer, faster
 from npattn.nested import Sequential, leaves
 from npattn.ops import loss
 from npattn.ops.linear import Linear
@@ -24,14 +25,16 @@ def batch(model: Sequential, images: np.ndarray, labels: np.ndarray) -> tuple[Ar
     The digits lie side by side in memory where all layers that see images have a fused form, which is faster with
     images so small.
     """
-    x, t = model.own(prepared(images)), from_numpy(labels.astype(np.int64), model.xp, model.device)
-    return (order.laid_side_by_side(x) if all(keeps_order(layer, x) for layer in leaves(model)) else x), t
+    x, t = model.to_array(prepared(images)), from_numpy(labels.astype(np.int64), model.xp, model.device)
+    return (layout.laid_side_by_side(x) if all(keeps_order(layer, x) for layer in leaves(model)) else x), t
 
 
 def keeps_order(layer: Layer, x: Array) -> bool:
     """Whether the layer, in a network for x, gives its images as they lie in what it gets, or sees none (Linear)."""
-    fused = type(x) is np.ndarray and layer.fused and layer.room is not None and not layer.varied
-    return fused or isinstance(layer, Linear)
+    if isinstance(layer, Linear):
+        return True
+    arrays = (x, *layer.params.values())
+    return layer.fused and layer.textbook is not None and faster(layer.textbook, arrays) is not None
 
 
 def prepared(images: np.ndarray) -> np.ndarray:

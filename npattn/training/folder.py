@@ -17,6 +17,7 @@ from npattn.files import atomic
 from npattn.nested import Sequential
 from npattn.optimizer import AdamW
 from npattn.training.settings import TrainConfig, TrainingError, network
+from npattn.version import __version__
 
 CHECKPOINT = "checkpoint.npz"
 METRICS = "metrics.json"
@@ -83,7 +84,7 @@ def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, 
         raise checkpoint.CheckpointError(f"{path}: does not hold a run of the demo: {error}") from None
     model.to(device or config.device)
     for moment in (optimizer.m, optimizer.v):
-        moment.update({key: model.own(value) for key, value in moment.items()})
+        moment.update({key: model.to_array(value) for key, value in moment.items()})
     return config, state, model, optimizer, source
 
 
@@ -158,8 +159,6 @@ def write_text(path: Path, text: str) -> None:
 def versions() -> dict[str, Any]:
     """What the numbers may depend on: versions, BLAS with its threads, processor."""
     from threadpoolctl import threadpool_info
-
-    from npattn import __version__
 
     blas = [
         {key: pool.get(key) for key in ("internal_api", "version", "architecture", "num_threads")}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,125 +13,25 @@ import numpy as np
 
 from npattn import checkpoint, data, finite, models
 from npattn.backend import to_numpy
-from npattn.explain.gates import gate_statistics
-from npattn.files import alone, sweep
-from npattn.fused.threads import blas_held
-from npattn.layer import no_grad
+from npattn.explain.gate_statistics import gate_statistics
+from npattn.fused.blas import blas_held
+from npattn.grad_mode import no_grad
 from npattn.nested import Sequential, leaves
 from npattn.optimizer import AdamW, one_cycle
-from npattn.progress import Progress, Silent, for_terminal
+from npattn.progress import Progress
 from npattn.training.batches import batch, drawn, evaluate, moved, prepared
 from npattn.training.folder import (
     CHECKPOINT,
     METRICS,
     State,
-    check_position,
-    new_folder,
-    restored,
     versions,
     write_text,
 )
 from npattn.training.interrupts import interruptible
-from npattn.training.settings import TrainConfig, TrainingError, network
+from npattn.training.settings import TrainConfig, TrainingError
 from npattn.training.team import Team, WorkerLost
 
 GATE_DIGITS = 200  # test digits whose gates are looked at after every epoch: a hundredth of what the epoch takes
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run gave.
-
-    Attributes
-    ----------
-    model
-        The trained network, in eval mode.
-    accuracy
-        The share of the 10,000 test digits that it classifies rightly, 0 to 1; right now.
-    history
-        One dict an epoch: epoch, loss (nats), accuracy, rate, seconds; test_loss and test_accuracy where it was tested;
-        gates, if the network attends: by each gate's name what `npattn.explain.gate_statistics` says of it.
-    confusion
-        (10, 10) counts of test digits: row the right class, column the answer.
-    out
-        The folder with the run's files.
-    finished
-        False if it was interrupted; `resume` goes on.
-    """
-
-    model: Sequential
-    accuracy: float
-    history: list[dict[str, Any]]
-    confusion: np.ndarray
-    out: Path
-    finished: bool
-
-
-def train(
-    config: TrainConfig | None = None, *, resume: str | os.PathLike[str] | None = None, progress: bool = True
-) -> TrainResult:
-    """Train the demo's network on MNIST and write the results into a folder.
-
-    The folder gets metrics.json, checkpoint.npz and the figures curves.png, confusion.png and, if the network attends,
-    attention.png and gates.png. Ctrl-C ends the run after the current step, with everything so far saved.
-
-    Parameters
-    ----------
-    config
-        The run's settings; None takes the defaults. With `resume` it must be None.
-    resume
-        The folder of an earlier run to go on with, under its own config.
-    progress
-        Whether to show bars on a terminal, or lines elsewhere; False is silent.
-
-    Returns
-    -------
-    TrainResult
-
-    Raises
-    ------
-    TrainingError
-        If there is no figure library, the folder holds another run's results or another process trains in it, the
-        results cannot be written (a full disk, say), or a number became NaN or infinite: the message then names the
-        step and the layer, parameter or digit where it began. What was saved before stays whole.
-    npattn.data.DataError
-        If the digits cannot be read.
-    npattn.checkpoint.CheckpointError
-        If there is nothing to resume from.
-    OSError
-        If the folder or the figures cannot be written.
-    npattn.backend.DeviceError
-        If the GPU is asked for and there is none.
-    """
-    need_matplotlib()
-    if resume is not None:
-        if config is not None:
-            raise TrainingError("config: a run is resumed with its own config, so give none with resume")
-        out = Path(resume)
-        config, state, model, optimizer, source = restored(out)
-        digits = data.load(config.data_dir, download=config.download)
-        if digits.source != source:
-            raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
-        check_position(out / CHECKPOINT, config, state, optimizer, len(digits.train_labels))
-    else:
-        config = config or TrainConfig()
-        model = network(config).to(config.device)
-        digits = data.load(config.data_dir, download=config.download)
-        out = new_folder(config)
-        state, optimizer = State(), AdamW(model.params, decay=config.decay)
-
-    shown: Progress = for_terminal() if progress else Silent()
-    run = Run(config, state, model, optimizer, digits, out, shown)
-    try:
-        with alone(out):
-            sweep(out)
-            finished = run.go()
-            _, accuracy, confusion = run.tested or evaluate(model, digits.test_images, digits.test_labels)
-            write_figures(run, confusion)
-    except BlockingIOError:
-        raise TrainingError(f"{out}: another process is training in this folder") from None
-    shown.end(out, accuracy, state.seconds, finished)
-    return TrainResult(model.eval(), accuracy, state.history, confusion, out, finished)
 
 
 class Run:
@@ -166,7 +64,7 @@ class Run:
         state, config = self.state, self.config
         with Team(config) as self.team:
             with no_grad(), np.errstate(all="ignore"):
-                blank = self.model.own(np.zeros((min(config.batch_size, self.count), 1, 28, 28)))
+                blank = self.model.to_array(np.zeros((min(config.batch_size, self.count), 1, 28, 28)))
                 rows = models.table(self.model.eval(), blank)
             self.progress.start(rows, self.digits.source, config, state.epoch)
             self.began = time.perf_counter()
@@ -271,7 +169,7 @@ class Run:
     def gates(self) -> dict[str, dict[str, float]]:
         """How the gates stand for the first test digits, always the same ones; empty if the network does not attend."""
         with no_grad():
-            self.model.eval()(self.model.own(prepared(self.digits.test_images[:GATE_DIGITS])))
+            self.model.eval()(self.model.to_array(prepared(self.digits.test_images[:GATE_DIGITS])))
         return gate_statistics(self.model.attention)
 
     def save(self) -> None:
@@ -310,23 +208,3 @@ class Run:
         except OSError as error:
             reason = error.strerror or error
             raise TrainingError(f"{self.out / name}: cannot be written: {reason}; {self.saved}") from None
-
-
-def need_matplotlib(what: str = "training") -> None:
-    """Raise TrainingError now rather than after the training if the figures cannot be drawn."""
-    import importlib.util
-
-    missing = [name for name in ("matplotlib", "tqdm") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise TrainingError(f'{what} needs {" and ".join(missing)}: pip install "npattn[demo]"')
-
-
-def write_figures(run: Run, confusion: np.ndarray) -> None:
-    """curves.png, confusion.png and, if the network attends, attention.png and gates.png."""
-    from npattn.explain import figures
-
-    figures.confusion(confusion, run.out / "confusion.png")
-    if run.state.history:
-        figures.curves(run.state.history, run.out / "curves.png")
-        figures.gates(run.state.history, run.out / "gates.png")
-    figures.attention(run.model, run.digits.test_images, run.digits.test_labels, prepared, run.out / "attention.png")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from npattn import models
-from npattn.checks import real_number, whole_number
-from npattn.nested import Sequential
+from npattn.checks import one_of, real_number, whole_number
+from npattn.fused import twin
+from npattn.nested import Sequential, leaves
 
 
 class TrainingError(Exception):
@@ -22,7 +23,8 @@ class TrainConfig:
     Attributes
     ----------
     attention
-        "none", "se", "channel", "spatial" or "cbam". None takes the model's own: cbam for digits, se for se-resnet.
+        "none", "se", "channel", "spatial", "cbam" or any other of `npattn.models.attentions()`. None takes the model's
+        own: cbam for digits, se for se-resnet.
     model
         "digits", four stages, or "se-resnet", residual units: see `npattn.models`.
     epochs
@@ -52,7 +54,8 @@ class TrainConfig:
     processes
         How many processes share a batch, 1 to 64, each with as many of its digits, or one more. Part of what the
         weights depend on: sums are added up share by share, which decides their last bits. None takes 2, on any number
-        of processors; 1 where the fused path is not taken, on a GPU, and on a system that is not POSIX.
+        of processors; 1 where the fused path is not taken, where an attention has running statistics of its own, on a
+        GPU, and on a system that is not POSIX.
     device
         "cpu", or "cuda": network, loss and optimiser on the GPU, by CuPy; digits are moved and scaled on the CPU.
 
@@ -82,10 +85,10 @@ class TrainConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        models.known("model", self.model, models.NETWORKS)
+        one_of("model", self.model, tuple(models.NETWORKS))
         if self.attention is None:
             object.__setattr__(self, "attention", models.NETWORKS[self.model].attention)
-        models.known("attention", str(self.attention), models.ATTENTIONS)
+        one_of("attention", str(self.attention), models.attentions())
         if self.device not in ("cpu", "cuda"):
             raise ValueError(f"device: expected 'cpu' or 'cuda', got {self.device!r}")
         values: dict[str, Any] = {  # as plain numbers and strings, which a checkpoint can hold
@@ -106,6 +109,8 @@ class TrainConfig:
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
         alone = "on a GPU" if self.device == "cuda" else "" if self.fused else "without the fused path"
+        if not alone and self.processes != 1 and not shareable(network(self)):
+            alone = f"with attention {self.attention}, whose own running statistics are not shared between processes"
         if self.processes is None:
             values["processes"] = 1 if alone or os.name != "posix" else 2
         else:
@@ -130,6 +135,11 @@ def path_text(name: str, value: str | os.PathLike[str]) -> str:
     if not text or "\0" in text:
         raise ValueError(f"{name}: expected a path, got {text!r}")
     return text
+
+
+def shareable(model: Sequential) -> bool:
+    """Whether processes can share a batch: every layer with running statistics has a fused form, which gathers them."""
+    return all(layer.textbook and twin(layer.textbook) for layer in leaves(model) if layer.buffers)
 
 
 def network(config: TrainConfig) -> Sequential:

@@ -38,7 +38,6 @@ from npattn.fused.shares import Gather, gathering
 from npattn.fused.threads import at_most, get_num_threads
 from npattn.nested import Sequential, leaves
 from npattn.ops import loss
-from npattn.ops.batch_norm import BatchNorm2d
 from npattn.training.batches import Moves, batch, moved
 from npattn.training.settings import TrainConfig, TrainingError, network
 
@@ -71,7 +70,7 @@ class Done(NamedTuple):
         return Done(self.loss + other.loss, self.right + other.right, grads)
 
 
-def there_and_back(model: Sequential, x: Array, t: Array, weight: float = 1.0) -> tuple[Array, Array]:
+def forward_backward(model: Sequential, x: Array, t: Array, weight: float = 1.0) -> tuple[Array, Array]:
     """Scores and loss for digits x of the classes t. Sets the model's `grads`, those of weight · loss."""
     scores = model.train()(x)
     value, cache = loss.forward(scores, t)
@@ -83,21 +82,21 @@ def there_and_back(model: Sequential, x: Array, t: Array, weight: float = 1.0) -
 def work(model: Sequential, task: Task, gather: Gather | None = None) -> Done:
     """Take a share of a batch forward and back. `gather` fetches the rows of all shares; None: there are no others.
 
-    Raises RuntimeError if a batch normalisation that should have gathered took the textbook path, which cannot.
+    Raises RuntimeError if a layer with running statistics, which should have gathered, took the textbook path.
     """
     images = task.images if task.moves is None else moved(task.images, task.moves)
     x, t = batch(model, images, task.labels)
     with np.errstate(all="ignore"), contextlib.nullcontext() if gather is None else gathering(gather):
-        scores, value = there_and_back(model, x, t, task.weight)
+        scores, value = forward_backward(model, x, t, task.weight)
     if gather is not None:
         for layer in leaves(model):
-            if isinstance(layer, BatchNorm2d) and layer.path != "fused":
+            if layer.buffers and layer.path != "fused":
                 raise RuntimeError(f"{layer}: expected the fused path in a shared batch, took the {layer.path}")
     right = int(np.sum(np.argmax(to_numpy(scores), axis=1) == task.labels))
     return Done(value * task.weight, right, dict(model.grads))
 
 
-def soon(line: Connection) -> Connection:
+def awaited(line: Connection) -> Connection:
     """The pipe, after looking for something to read for up to PATIENCE: a read then sleeps if there is nothing yet."""
     until = time.perf_counter() + PATIENCE
     while not line.poll() and time.perf_counter() < until:
@@ -112,7 +111,7 @@ def send_rows(line: Connection, rows: Array) -> None:
 
 def received_rows(line: Connection, like: Array) -> Array:
     """Rows (g, n) that were sent, g any number."""
-    return np.frombuffer(soon(line).recv_bytes(), like.dtype).reshape(-1, like.shape[1])
+    return np.frombuffer(awaited(line).recv_bytes(), like.dtype).reshape(-1, like.shape[1])
 
 
 class Board:
@@ -184,23 +183,23 @@ class Worker:
                 pass_fds=numbers,
                 start_new_session=True,
             )
-        with self.there():
+        with self.or_lost():
             self.line.send((dataclasses.asdict(config), threads))
 
     def give(self, task: Task, params: Mapping[str, Array]) -> None:
         """Let it work on a share, with these weights."""
         put(params, self.board.params)
-        with self.there():
+        with self.or_lost():
             self.line.send(task)
 
     def done(self) -> Done:
         """What it gave, once it is done. The gradients are the board's: the next share's take their place."""
-        with self.there():
-            loss, right = soon(self.line).recv()
+        with self.or_lost():
+            loss, right = awaited(self.line).recv()
         return Done(loss, right, self.board.grads)
 
     @contextlib.contextmanager
-    def there(self) -> Iterator[None]:
+    def or_lost(self) -> Iterator[None]:
         """Raise WorkerLost for a pipe that has nobody at its other end."""
         try:
             yield
@@ -297,10 +296,10 @@ def gathered(rows: Array, workers: list[Worker]) -> Array:
     """The rows of all shares, which the workers are told as well."""
     parts = [rows]
     for worker in workers:
-        with worker.there():
+        with worker.or_lost():
             parts.append(received_rows(worker.line, rows))
     whole = np.concatenate(parts)
     for worker in workers:
-        with worker.there():
+        with worker.or_lost():
             send_rows(worker.line, whole)
     return whole

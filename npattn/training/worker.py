@@ -11,13 +11,14 @@ from multiprocessing.connection import Connection
 from typing import IO, NoReturn
 
 from npattn.backend import Array
-from npattn.fused.threads import at_most, blas_held, set_num_threads
+from npattn.fused.blas import blas_held
+from npattn.fused.threads import at_most, set_num_threads
 from npattn.training.settings import TrainConfig, network
-from npattn.training.team import Board, put, received_rows, send_rows, soon, work
+from npattn.training.team import Board, awaited, put, received_rows, send_rows, work
 
 
 @contextlib.contextmanager
-def while_there() -> Iterator[None]:
+def or_exit() -> Iterator[None]:
     """End this process if the pipe has nobody at its other end: the run is over, or was killed."""
     try:
         yield
@@ -28,7 +29,7 @@ def while_there() -> Iterator[None]:
 @blas_held
 def serve(line: Connection, file: IO[bytes]) -> NoReturn:
     """Do the tasks that come through the pipe, one after another, until it is closed; weights are on the board."""
-    with while_there():
+    with or_exit():
         settings, threads = line.recv()
     set_num_threads(threads)
     model = network(TrainConfig(**settings))
@@ -38,17 +39,17 @@ def serve(line: Connection, file: IO[bytes]) -> NoReturn:
         model.params[key] = place
 
     def gather(rows: Array) -> Array:
-        with while_there():
+        with or_exit():
             send_rows(line, rows)
             return received_rows(line, rows)
 
     while True:
-        with while_there():
-            task = soon(line).recv()
+        with or_exit():
+            task = awaited(line).recv()
         with at_most(threads):
             done = work(model, task, gather)
         put(done.grads, board.grads)
-        with while_there():
+        with or_exit():
             line.send((done.loss, done.right))
 
 

@@ -1,6 +1,6 @@
-"""CBAM with options: which gate first, both at once, one alone, a residual around them.
+"""CBAM of any two gates: which one first, both at once, one alone, a residual around them.
 
-    x (N, C, H, W)   a gate is (N, C, 1, 1) from the channel attention, (N, 1, H, W) from the spatial one
+    x (N, C, H, W)   a gate is (N, C, 1, 1) from a channel attention, (N, 1, H, W) from a spatial one
 
     one after the other, in the order asked for, from u = x on
     VCB.1   g = the next attention of u            of what the gate before has left, not of x
@@ -13,187 +13,195 @@
 
     VCB.6   y = u + x where a residual is asked for, else y = u
 
-Channel first without a residual is CBAM.1 to CBAM.4. Derivation: docs/variants.md
+Channel first without a residual is CBAM.1 to CBAM.4. The attentions are layers, so VCB.1, VCB.3 and VCB.4 are calls of
+them; the pair here is the product of three. Derivation: docs/variants.md
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, MutableMapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
-from npattn.attention.options import CbamForm
-from npattn.backend import Array, array_module
-from npattn.checks import floating, same_shape
-from npattn.ops.batch_norm import Running
-from npattn.variants import channel, spatial
-
-
-class Params(NamedTuple):
-    ca: channel.Params | None  # None: no channel gate
-    sa: spatial.Params | None  # None: no spatial gate
-
-
-class Step(NamedTuple):
-    u: Array  # (N, C, H, W), before the gate
-    g: Array  # (N, C, 1, 1) or (N, 1, H, W)
-    attention: Any  # the cache of the gate's own pair
-
-
-class SeriesCache(NamedTuple):
-    steps: tuple[Step, ...]
-
-
-class ParallelCache(NamedTuple):
-    x: Array  # (N, C, H, W)
-    g_c: Array  # (N, C, 1, 1)
-    g_s: Array  # (N, 1, H, W)
-    ca: channel.Cache
-    sa: spatial.Cache
+from npattn.attention import gate
+from npattn.backend import Array
+from npattn.block import Card, Form, Place
+from npattn.checks import floating, one_of, same_shape, shaped
+from npattn.layer import Layer
+from npattn.nested import Joined, Nested
+from npattn.samples import Draw
+from npattn.state import generator
+from npattn.variants.channel import ChannelAttention
+from npattn.variants.spatial import SpatialAttention
 
 
 class Cache(NamedTuple):
-    residual: bool
-    gated: SeriesCache | ParallelCache
+    x: Array  # (N, C, H, W)
+    g_c: Array  # (N, C, 1, 1)
+    g_s: Array  # (N, 1, H, W)
 
 
-def step_forward(
-    u: Array, params: channel.Params | spatial.Params, form: CbamForm, running: Running | None
-) -> tuple[Array, Step]:
-    """Scale u by the one gate that the parameters are of."""
-    attention: channel.Cache | spatial.Cache
-    if isinstance(params, channel.Params):
-        g, attention = channel.forward(u, params, form.channel)  # VCB.1
-    else:
-        g, attention = spatial.forward(u, params, form.spatial, running)  # VCB.1
-    return u * g, Step(u, g, attention)  # VCB.2
+def forward(x: Array, g_c: Array, g_s: Array) -> tuple[Array, Cache]:
+    """Scale x by two gates at once.
 
-
-def step_backward(dy: Array, step: Step) -> tuple[Array, Any]:
-    """Return du and the gradients of the one gate."""
-    u, g, attention = step
-    xp = array_module(u)
-
-    # VCB.2 was u · g: each factor receives dy times the other, and g, where it was broadcast, the sum
-    du_direct = dy * g  # VCB.2
-    of_channel = isinstance(attention, channel.Cache)
-    dg = xp.sum(dy * u, axis=(2, 3) if of_channel else 1, keepdims=True)  # VCB.2
-
-    # VCB.1 made g from u, the second way on which u went on
-    du_gate, grads = (channel.backward if of_channel else spatial.backward)(dg, attention)  # VCB.1
-    return du_direct + du_gate, grads
-
-
-def series_forward(x: Array, params: Params, form: CbamForm, running: Running | None) -> tuple[Array, SeriesCache]:
-    """The gates one after the other."""
-    ordered = params if form.order == "channel-first" else params[::-1]
-    u, steps = x, []
-    for of_one in ordered:
-        if of_one is not None:
-            u, step = step_forward(u, of_one, form, running)
-            steps.append(step)
-    return u, SeriesCache(tuple(steps))
-
-
-def series_backward(dy: Array, cache: SeriesCache) -> tuple[Array, Params]:
-    """Return dx and the gradients. The gate that came last is undone first."""
-    du, dca, dsa = dy, None, None
-    for step in reversed(cache.steps):
-        du, grads = step_backward(du, step)
-        if isinstance(step.attention, channel.Cache):
-            dca = grads
-        else:
-            dsa = grads
-    return du, Params(dca, dsa)
-
-
-def parallel_forward(x: Array, params: Params, form: CbamForm, running: Running | None) -> tuple[Array, ParallelCache]:
-    """Both gates from the same x."""
-    if params.ca is None or params.sa is None:
-        raise ValueError(f"params: expected both ca and sa for parallel gates, got {params}")
-    g_c, ca = channel.forward(x, params.ca, form.channel)  # VCB.3
-    g_s, sa = spatial.forward(x, params.sa, form.spatial, running)  # VCB.4
-    u = x * g_c * g_s  # VCB.5
-    return u, ParallelCache(x, g_c, g_s, ca, sa)
-
-
-def parallel_backward(dy: Array, cache: ParallelCache) -> tuple[Array, Params]:
-    """Return dx and the gradients."""
-    x, g_c, g_s, ca, sa = cache
-    xp = array_module(x)
-
-    # VCB.5 was u = x · g_c · g_s: each factor receives dy times the two others, and a gate, broadcast, the sum
-    dx_direct = dy * g_c * g_s  # VCB.5
-    dg_s = xp.sum(dy * x * g_c, axis=1, keepdims=True)  # VCB.5
-    dg_c = xp.sum(dy * x * g_s, axis=(2, 3), keepdims=True)  # VCB.5
-
-    # VCB.4 and VCB.3 each made a gate from x: no way leads through both
-    dx_s, dsa = spatial.backward(dg_s, sa)  # VCB.4
-    dx_c, dca = channel.backward(dg_c, ca)  # VCB.3
-    return dx_direct + dx_s + dx_c, Params(dca, dsa)
-
-
-def forward(
-    x: Array,
-    params: Params,
-    form: CbamForm = CbamForm(),  # noqa: B008
-    running: Running | None = None,
-) -> tuple[Array, Cache]:
-    """Scale x by its gates.
-
-    Parameters: x (N, C, H, W); params, ca and sa, one of which may be None; form, in what order, with a residual or
-    not, and the forms of the two gates; running, the statistics of a normalised spatial gate, None for the batch's.
-    Returns: y (N, C, H, W) and the cache.
+    Parameters: x (N, C, H, W); g_c (N, C, 1, 1); g_s (N, 1, H, W). Returns: u (N, C, H, W) and the cache.
     Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
     """
-    if params.ca is None and params.sa is None:
-        raise ValueError("params: expected ca, sa or both, got None twice: there would be no gate")
-    gated: Callable[..., tuple[Array, SeriesCache | ParallelCache]]
-    gated = parallel_forward if form.order == "parallel" else series_forward
-    u, cache = gated(x, params, form, running)
-    y = u + x if form.residual else u  # VCB.6
-    return y, Cache(form.residual, cache)
+    floating(x=x, g_c=g_c, g_s=g_s)
+    N, C, H, W = shaped("x", x, "N C H W")
+    same_shape("g_c", g_c, (N, C, 1, 1), "a gate for each channel of x")
+    same_shape("g_s", g_s, (N, 1, H, W), "a gate for each pixel of x")
+    u = x * g_c * g_s  # VCB.5
+    return u, Cache(x, g_c, g_s)
 
 
-def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradients (dca, dsa). Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
-    residual, gated = cache
-    x = gated.x if isinstance(gated, ParallelCache) else gated.steps[0].u
-    floating(dy=dy, x=x)
-    same_shape("dy", dy, tuple(x.shape), "the output y")
+def backward(du: Array, cache: Cache) -> tuple[Array, Array, Array]:
+    """Return the direct part of dx, dg_c and dg_s. Raises TypeError or ValueError if du does not match u."""
+    x, g_c, g_s = cache
+    xp = floating(du=du, x=x)
+    same_shape("du", du, tuple(x.shape), "the output u")
 
-    if isinstance(gated, ParallelCache):
-        dx_gated, grads = parallel_backward(dy, gated)
-    else:
-        dx_gated, grads = series_backward(dy, gated)
-    # VCB.6 added x itself: one more way, of slope 1
-    dx = dx_gated + dy if residual else dx_gated  # VCB.6
-    return dx, grads
+    # VCB.5 was u = x · g_c · g_s: each factor receives du times the two others, and a gate, broadcast, the sum
+    dx_direct = du * g_c * g_s  # VCB.5
+    dg_s = xp.sum(du * x * g_c, axis=1, keepdims=True)  # VCB.5
+    dg_c = xp.sum(du * x * g_s, axis=(2, 3), keepdims=True)  # VCB.5
+    return dx_direct, dg_c, dg_s
 
 
-# The layer's side: names, shapes, running statistics
+def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
+    """Inputs of the forward, by the name of the case."""
+    return {"two gates at once": (draw.x(), draw.w("N C 1 1"), draw.w("N 1 H W"))}
 
-FC = ("ca.fc1", "ca.fc2")
 
+class CBAM(Nested):
+    """CBAM of two gates as a layer: x (N, C, H, W) to x times both, the same shape.
 
-def run(layer: Any, x: Array) -> tuple[Array, Cache]:
-    """`CBAM.run` with options."""
-    ca = channel.params_of(layer.params, FC) if "ca.fc1.weight" in layer.params else None
-    sa = spatial.params_of(layer.params, "sa.") if "sa.conv1.weight" in layer.params else None
-    y, cache = forward(x, Params(ca, sa), layer.form, spatial.running_of(layer, "sa."))
-    gated = cache.gated
-    attentions = (gated.ca, gated.sa) if isinstance(gated, ParallelCache) else [step.attention for step in gated.steps]
-    layer._gates = {}
-    for attention in attentions:
-        if isinstance(attention, channel.Cache):
-            layer._gates["channel"] = attention.g[:, :, None, None]
+    Parameters
+    ----------
+    channel
+        A layer that returns a channel gate, `npattn.ChannelAttention` or `npattn.variants.ChannelAttention` say; None
+        for no such gate.
+    spatial
+        A layer that returns a spatial gate; None for none. One of the two must be there.
+    order
+        "channel-first", "spatial-first", or "parallel": both gates are made from the same x, y = x · g_c · g_s.
+    residual
+        Whether x is added at the end.
+
+    `params`: "ca." and the channel attention's own keys, "sa." and the spatial attention's; `buffers` likewise.
+    `attention`: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W). Derivation: docs/variants.md
+
+    Raises
+    ------
+    TypeError
+        If one is no layer, or the two differ in array module or dtype.
+    ValueError
+        If order is not among those named, both gates are left out, or an order is asked for with one gate left out.
+    """
+
+    input_axes = "N C H W"
+    card = Card(
+        "variants.cbam",
+        "CBAM of any two gates",
+        asks="what matters, and where?",
+        gives="x · g_c · g_s",
+        source="Woo et al., ECCV 2018, and the codebases that vary it",
+        page="variants",
+        size=(1, 2, 3, 3),
+        seed=930,
+        group=None,
+        forms=(
+            Form("cbam-spatial-first", "CBAM, spatial first", {"order": "spatial-first"}, "order in CBAM"),
+            Form("cbam-parallel", "CBAM, both gates from x", {"order": "parallel"}, "order in CBAM"),
+            Form("cbam-residual", "CBAM, + x", {"residual": True}, "order in CBAM"),
+            Form("cbam-channel-alone", "CBAM without its spatial gate", {"spatial": None}),
+            Form("cbam-spatial-alone", "CBAM without its channel gate", {"channel": None}),
+            Form(
+                "cbam-official",
+                "CBAM as its authors released it: FC with biases, batch norm",
+                {"channel": {"bias": True}, "spatial": {"maps": ("max", "mean"), "norm": True, "momentum": 0.01}},
+            ),
+        ),
+    )
+
+    def __init__(
+        self, channel: Layer | None, spatial: Layer | None, *, order: str = "channel-first", residual: bool = False
+    ) -> None:
+        for name, layer in (("channel", channel), ("spatial", spatial)):
+            if layer is not None and not isinstance(layer, Layer):
+                raise TypeError(f"{name}: expected a layer or None, got {type(layer).__name__}")
+        both = {"ca": channel, "sa": spatial}
+        given = {name: layer for name, layer in both.items() if layer is not None}
+        if not given:
+            raise ValueError("channel, spatial: expected at most one of them None, got both: there would be no gate")
+        self.order = one_of("order", order, ("channel-first", "spatial-first", "parallel"))
+        if order != "channel-first" and len(given) < 2:
+            raise ValueError(f"order: expected two gates to put in order, got {order!r} and one of them None")
+        super().__init__(given)
+        self.residual = bool(residual)
+        self.sizes = {letter: n for layer in given.values() for letter, n in layer.sizes.items() if letter == "C"}
+
+    @classmethod
+    def fitting(
+        cls,
+        place: Place,
+        *,
+        channel: Mapping[str, Any] | None = MappingProxyType({}),
+        spatial: Mapping[str, Any] | None = MappingProxyType({}),
+        order: str = "channel-first",
+        residual: bool = False,
+        **options: Any,
+    ) -> Self:
+        """As `Block.fitting`; `channel` and `spatial` are options of the two gates, or None for no such gate."""
+        options["rng"] = generator(options.get("rng"))  # one stream, so that the gates do not start alike
+        ca = None if channel is None else ChannelAttention.fitting(place, **channel, **options)
+        sa = None if spatial is None else SpatialAttention.fitting(place, **spatial, **options)
+        return cls(ca, sa, order=order, residual=residual)
+
+    def run(self, x: Array) -> tuple[Array, Any]:
+        cache: Any
+        if self.order == "parallel":
+            g_c = self.layers["ca"].forward(x)  # VCB.3
+            g_s = self.layers["sa"].forward(x)  # VCB.4
+            u, cache = forward(x, g_c, g_s)  # VCB.5
         else:
-            spatial.track(layer, attention, layer.momentum, "sa.")
-            layer._gates["spatial"] = attention.g
-    return y, cache
+            u, steps = x, []
+            for layer in self.in_order():
+                g = layer.forward(u)  # VCB.1
+                u, step = gate.forward(u, g)  # VCB.2
+                steps.append(step)
+            cache = steps
+        y = u + x if self.residual else u  # VCB.6
+        self._after_run()
+        self._gates = {name: g for layer in self.layers.values() for name, g in layer._gates.items()}
+        return y, cache
 
+    def undo(self, dy: Array, cache: Any) -> tuple[Array, MutableMapping[str, Array]]:
+        # VCB.6 added x itself where there is a residual: one more way, of slope 1
+        du = dy  # VCB.6
+        if self.order == "parallel":
+            # VCB.5 was a product of three
+            dx_direct, dg_c, dg_s = backward(du, cache)  # VCB.5
+            # VCB.4 and VCB.3 each made a gate from x: no way leads through both
+            dx_s = self.layers["sa"].backward(dg_s)  # VCB.4
+            dx_c = self.layers["ca"].backward(dg_c)  # VCB.3
+            dx = dx_direct + dx_s + dx_c
+        else:
+            for layer, step in zip(reversed(self.in_order()), reversed(cache), strict=True):
+                # VCB.2 was u · g: each factor receives du times the other
+                du_direct, dg = gate.backward(du, step)  # VCB.2
+                # VCB.1 made g from u, the second way on which u went on
+                du_gate = layer.backward(dg)  # VCB.1
+                du = du_direct + du_gate
+            dx = du
+        return dx + dy if self.residual else dx, Joined(self.layers, "grads")
 
-def undo(layer: Any, dy: Array, cache: Cache) -> tuple[Array, MutableMapping[str, Array]]:
-    """`CBAM.undo` with options."""
-    dx, (dca, dsa) = backward(dy, cache)
-    of_channel = {} if dca is None else channel.named(dca, layer.params, FC)
-    return dx, of_channel | ({} if dsa is None else spatial.named(dsa, "sa."))
+    def in_order(self) -> list[Layer]:
+        """The gates' layers, the one that goes first at the beginning."""
+        layers = list(self.layers.values())
+        return layers[::-1] if self.order == "spatial-first" else layers
+
+    def __repr__(self) -> str:
+        chosen = [] if self.order == "channel-first" else [f"order={self.order!r}"]
+        parts = [repr(self.layers.get(name)) for name in ("ca", "sa")] + chosen + ["residual=True"] * self.residual
+        return f"CBAM({', '.join(parts)})"

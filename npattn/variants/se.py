@@ -10,16 +10,17 @@ With the average, two FC without bias and the sigmoid these are SE.1 to SE.6. De
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Unpack
 
-from npattn.attention.options import ChannelForm
 from npattn.backend import Array
+from npattn.block import Block, Card, Form, Weight
 from npattn.checks import floating, same_shape
+from npattn.layer import Options
 from npattn.variants import channel
-from npattn.variants.channel import Params
+from npattn.variants.channel import Params, Settings, checked_settings, left_out, widths
 
-SQUEEZE = ChannelForm(pools=("avg",))
+__all__ = ["Cache", "Params", "SELayer", "backward", "forward"]
 
 
 class Cache(NamedTuple):
@@ -28,9 +29,9 @@ class Cache(NamedTuple):
     gate: channel.Cache
 
 
-def forward(x: Array, params: Params, form: ChannelForm = SQUEEZE) -> tuple[Array, Cache]:
+def forward(x: Array, params: Params, settings: Settings = Settings(("avg",))) -> tuple[Array, Cache]:  # noqa: B008
     """Scale every channel of x by its gate. Parameters and errors as in `npattn.variants.channel.forward`."""
-    g, gate = channel.forward(x, params, form)  # VSE.1
+    g, gate = channel.forward(x, params, settings)  # VSE.1
     y = x * g  # VSE.2
     return y, Cache(x, g, gate)
 
@@ -51,19 +52,68 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     return dx, grads
 
 
-# The layer's side: names and shapes
+class SELayer(Block):
+    """Squeeze-and-excitation with options as a layer: x (N, C, H, W) to x times its channel gate, the same shape.
 
-FC = ("fc.0", "fc.2")
+    Parameters
+    ----------
+    channel
+        C, at least 1.
+    reduction
+        r: the hidden width is C // r, so 1 ≤ r ≤ C.
+    hidden, bias, pools, mix, layers, gate, max_tie
+        As in `npattn.variants.ChannelAttention`; `pools` is ("avg",) here.
+    dtype, rng, xp, fused
+        As in `npattn.Layer`. There is no fused form.
 
+    `params`: "fc.0.weight" (C//r, C) and "fc.2.weight" (C, C//r), with biases "fc.0.bias" and "fc.2.bias".
+    `attention`: "channel" (N, C, 1, 1). Derivation: docs/variants.md
 
-def run(layer: Any, x: Array) -> tuple[Array, Cache]:
-    """`SELayer.run` with options."""
-    y, cache = forward(x, channel.params_of(layer.params, FC), layer.form)
-    layer._gates = {"channel": cache.g}
-    return y, cache
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is no whole number of at least 1, reduction > channel, an option is not among those named, or
+        `hidden` is given with layers=1.
+    """
 
+    input_axes = "N C H W"
+    state = (
+        Weight("fc.0.weight", "w1", "R C"),
+        Weight("fc.0.bias", "b1", "R", fan_in="C"),
+        Weight("fc.2.weight", "w2", "C R"),
+        Weight("fc.2.bias", "b2", "C", fan_in="R"),
+    )
+    gates = {"channel": ("g", "N C 1 1")}
+    arguments = {"channel": "C", "reduction": "r"}
+    card = Card(
+        "variants.se",
+        "squeeze-and-excitation with options",
+        asks="what matters?",
+        gives="x · g",
+        source="Hu et al., CVPR 2018, and the codebases that vary it",
+        page="variants",
+        seed=4,
+        group=None,
+        forms=(
+            Form("se-bias", "squeeze-and-excitation, FC with biases", {"bias": True}),
+            Form("se-effective", "one FC and a hard sigmoid", {"layers": 1, "bias": True, "gate": "hard_sigmoid"}),
+        ),
+    )
 
-def undo(layer: Any, dy: Array, cache: Cache) -> tuple[Array, MutableMapping[str, Array]]:
-    """`SELayer.undo` with options."""
-    dx, grads = backward(dy, cache)
-    return dx, channel.named(grads, layer.params, FC)
+    def __init__(
+        self,
+        channel: int,
+        reduction: int = 16,
+        *,
+        hidden: int | None = None,
+        bias: bool = False,
+        pools: Sequence[str] = ("avg",),
+        mix: str = "after",
+        layers: int = 2,
+        gate: str = "sigmoid",
+        max_tie: str = "first",
+        **options: Unpack[Options],
+    ) -> None:
+        settings = {"settings": checked_settings(pools, mix, gate, max_tie)}
+        sizes = widths(("channel", channel), ("reduction", reduction), hidden, layers)
+        super().__init__(sizes, without=left_out(bias, layers), settings=settings, **options)

@@ -1,4 +1,4 @@
-"""The spatial gate with every option: which maps in which order, laid side by side or averaged, normalised or not.
+"""CBAM's spatial attention with options: which maps in which order, side by side or averaged, normalised or not.
 
     x (N, C, H, W)   n maps   w (1, n, k, k), for "mean" (1, 1, k, k), k odd   b (1) or none   norm: gamma, beta (1)
 
@@ -15,23 +15,37 @@ With the mean, then the maximum, no bias, no norm and the sigmoid these are SA.1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
-from npattn.attention.options import SpatialForm
 from npattn.backend import Array, array_module
-from npattn.checks import floating, odd_kernel, same_shape
-from npattn.ops import batch_norm, conv2d, pooling
-from npattn.variants.gates import GATES, Pair
-from npattn.variants.pooling import channel_even_max_backward, channel_even_max_forward
+from npattn.block import Block, Card, Form, Weight
+from npattn.checks import floating, names_of, odd, odd_kernel, one_of, real_number, same_shape
+from npattn.layer import Options
+from npattn.ops import batch_norm, channel_even_max, channel_max, channel_mean, conv2d
+from npattn.ops.gate_functions import GATES
 
-MAPS = {
-    "mean": Pair(pooling.channel_mean_forward, pooling.channel_mean_backward),
-    "max, first": Pair(pooling.channel_max_forward, pooling.channel_max_backward),
-    "max, even": Pair(channel_even_max_forward, channel_even_max_backward),
-}
+MAPS: dict[str, Any] = {"mean": channel_mean, "max, first": channel_max, "max, even": channel_even_max}
+
+
+class Settings(NamedTuple):
+    """Those options that the parameters do not show."""
+
+    maps: tuple[str, ...] = ("mean", "max")
+    mix: str = "concat"
+    gate: str = "sigmoid"
+    max_tie: str = "first"
+
+    def pairs(self) -> list[Any]:
+        """The pairs that make the maps, in order."""
+        return [MAPS[f"max, {self.max_tie}" if name == "max" else name] for name in self.maps]
+
+    @property
+    def n(self) -> int:
+        """How many maps the kernel reads."""
+        return len(self.maps) if self.mix == "concat" else 1
 
 
 class Params(NamedTuple):
@@ -40,54 +54,44 @@ class Params(NamedTuple):
     norm: batch_norm.Params | None = None
 
 
+class Running(NamedTuple):
+    norm: batch_norm.Running
+
+
 class Cache(NamedTuple):
-    form: SpatialForm
+    settings: Settings
     maps: tuple[Any, ...]  # one cache a map
     conv: conv2d.Cache
     norm: batch_norm.Cache | None
-    by_batch: bool  # whether the norm took the batch's own statistics
     gate: Any
     g: Array  # (N, 1, H, W)
-
-
-def maps_of(form: SpatialForm) -> list[Pair]:
-    """The pairs that make the maps of the form, in its order."""
-    return [MAPS[f"max, {form.max_tie}" if name == "max" else name] for name in form.maps]
 
 
 def forward(
     x: Array,
     params: Params,
-    form: SpatialForm = SpatialForm(),  # noqa: B008
-    running: batch_norm.Running | None = None,
+    settings: Settings = Settings(),  # noqa: B008
+    running: Running | None = None,
 ) -> tuple[Array, Cache]:
     """The spatial gate of x.
 
-    Parameters: x (N, C, H, W); params, w and, if there are, b and norm; form, which maps, mixed and gated how; running,
-    the statistics to normalise by, mean and variance (1), or None for those of the batch.
+    Parameters: x (N, C, H, W); params, w and, if there are, b and norm; settings, which maps, mixed and gated how;
+    running, the statistics to normalise by, mean and variance (1), or None for those of the batch.
     Returns: g (N, 1, H, W), in [0, 1], and the cache.
     Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
     """
-    w, b, norm = params
-    floating(x=x, w=w, b=b, **({} if norm is None else norm._asdict()))
-    n = len(form.maps) if form.mix == "concat" else 1
-    odd_kernel("w", w, "1 n k k", **{"1": 1, "n": n})
+    w, b, of_norm = params
+    floating(x=x, w=w, b=b, **({} if of_norm is None else of_norm._asdict()))
+    odd_kernel("w", w, "1 n k k", **{"1": 1, "n": settings.n})
 
-    m, maps = zip(*(pair.forward(x) for pair in maps_of(form)), strict=True)  # VSA.1
-    mixed = array_module(x).concat(m, axis=1) if form.mix == "concat" else reduce(add, m) / len(m)  # VSA.2
-    c, conv = conv2d.forward(mixed, conv2d.Params(w, b))  # VSA.3
-    a, kept = normalised(c, norm, running)  # VSA.4
-    g, gate = GATES[form.gate].forward(a)  # VSA.5
-    return g, Cache(form, maps, conv, kept, running is None, gate, g + 0)
-
-
-def normalised(
-    c: Array, norm: batch_norm.Params | None, running: batch_norm.Running | None
-) -> tuple[Array, batch_norm.Cache | None]:
-    """c normalised by the batch's statistics, by the running ones, or not at all."""
-    if norm is None:
-        return c, None
-    return batch_norm.train_forward(c, norm) if running is None else batch_norm.eval_forward(c, norm, running)
+    maps, of_maps = zip(*(pair.forward(x) for pair in settings.pairs()), strict=True)  # VSA.1
+    m = reduce(add, maps) / len(maps) if settings.mix == "mean" else array_module(x).concat(maps, axis=1)  # VSA.2
+    c, conv = conv2d.forward(m, conv2d.Params(w, b))  # VSA.3
+    a, norm = c, None
+    if of_norm is not None:
+        a, norm = batch_norm.forward(c, of_norm, None if running is None else running.norm)  # VSA.4
+    g, gate = GATES[settings.gate].forward(a)  # VSA.5
+    return g, Cache(settings, of_maps, conv, norm, gate, g + 0)
 
 
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
@@ -95,73 +99,123 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
 
     Raises TypeError or ValueError if dg (N, 1, H, W) does not match the gate.
     """
-    form, maps, conv, norm, by_batch, gate, g = cache
-    floating(dg=dg)
+    settings, of_maps, conv, norm, gate, g = cache
+    floating(dg=dg, g=g)
     same_shape("dg", dg, tuple(g.shape), "the output gate")
 
     # VSA.5 was g = gate(a)
-    da = GATES[form.gate].backward(dg, gate)  # VSA.5
+    da = GATES[settings.gate].backward(dg, gate)  # VSA.5
 
     # VSA.4 was a normalisation, by statistics that x had a hand in or by constants
     dc, dnorm = da, None
     if norm is not None:
-        dc, dnorm = (batch_norm.train_backward if by_batch else batch_norm.eval_backward)(da, norm)  # VSA.4
+        dc, dnorm = batch_norm.backward(da, norm)  # VSA.4
 
     # VSA.3 was c = w ∗ m + b
-    dmixed, (dw, db) = conv2d.backward(dc, conv)  # VSA.3
+    dm, (dw, db) = conv2d.backward(dc, conv)  # VSA.3
 
     # VSA.2 laid the maps on each other, and each takes its own back; or took their mean, and each has the same share
-    n = len(form.maps)
-    dm = [dmixed[:, i : i + 1, :, :] if form.mix == "concat" else dmixed / n for i in range(n)]  # VSA.2
+    n = len(of_maps)
+    parts = [dm / n if settings.mix == "mean" else dm[:, i : i + 1, :, :] for i in range(n)]  # VSA.2
 
     # VSA.1 made n maps of x: its gradient comes back from all of them
-    dx = [pair.backward(dm_i, kept) for pair, dm_i, kept in zip(maps_of(form), dm, maps, strict=True)]  # VSA.1
+    dx = [
+        pair.backward(dm_i, cache_i) for pair, dm_i, cache_i in zip(settings.pairs(), parts, of_maps, strict=True)
+    ]  # VSA.1
     return reduce(add, dx), Params(dw, db, dnorm)
 
 
-# The layer's side: names, shapes, running statistics
+def updated(running: Running, cache: Cache, momentum: float = 0.1) -> Running:
+    """The running statistics moved towards those of the batch, as `npattn.ops.batch_norm.updated` does."""
+    return Running(batch_norm.updated(running.norm, cache.norm, momentum))  # type: ignore[arg-type]
 
 
-def params_of(params: Mapping[str, Array], prefix: str = "") -> Params:
-    """The pair's parameters, from a layer's by name."""
-    gamma = params.get(f"{prefix}bn.weight")
-    norm = None if gamma is None else batch_norm.Params(gamma, params[f"{prefix}bn.bias"])
-    return Params(params[f"{prefix}conv1.weight"], params.get(f"{prefix}conv1.bias"), norm)
+class SpatialAttention(Block):
+    """Spatial attention with options as a layer: x (N, C, H, W), any C, to its gate (N, 1, H, W).
 
+    Parameters
+    ----------
+    kernel_size
+        k, odd.
+    maps
+        What describes a pixel, in this order: ("mean", "max"), ("max", "mean"), ("mean",) or ("max",).
+    mix
+        "concat": the maps side by side, one after the other in the kernel. "mean": their mean as the only map.
+    bias
+        Whether the convolution has a bias.
+    norm
+        Whether there is a batch norm between convolution and gate. It has running statistics, as `npattn.BatchNorm2d`.
+    momentum
+        The share of the batch in those statistics, in [0, 1]. Only with norm=True.
+    gate
+        "sigmoid", or "hard_sigmoid": a/6 + 1/2 between 0 and 1; "torch_hard_sigmoid" has PyTorch's rounded slope.
+    max_tie
+        Which of several equal maxima gets the gradient: the "first", or all an "even" part.
+    dtype, rng, xp, fused
+        As in `npattn.Layer`. There is no fused form.
 
-def named(grads: Params, prefix: str = "") -> dict[str, Array]:
-    """The gradients by a layer's names."""
-    gamma, beta = grads.norm or (None, None)
-    names = {"conv1.weight": grads.w, "conv1.bias": grads.b, "bn.weight": gamma, "bn.bias": beta}
-    return {prefix + name: grad for name, grad in names.items() if grad is not None}
+    `params`: "conv1.weight" (1, 2, k, k), with one map (1, 1, k, k); "conv1.bias" (1,); "bn.weight" and "bn.bias" (1,).
+    `buffers` with a norm: "bn.running_mean" and "bn.running_var" (1,); `num_batches_tracked` counts their moves.
+    `attention`: "spatial" (N, 1, H, W). Derivation: docs/variants.md
 
+    Raises
+    ------
+    TypeError, ValueError
+        If kernel_size is no odd whole number, an option is not among those named, or `momentum` is given without a
+        norm.
+    """
 
-def running_of(layer: Any, prefix: str = "") -> batch_norm.Running | None:
-    """The running statistics of a layer in eval mode; None in training, where the batch's own count."""
-    mean = layer.buffers.get(f"{prefix}bn.running_mean")
-    return (
-        None if layer.training or mean is None else batch_norm.Running(mean, layer.buffers[f"{prefix}bn.running_var"])
+    input_axes = "N C H W"
+    state = (
+        Weight("conv1.weight", "w", "1 n k k"),
+        Weight("conv1.bias", "b", "1", fan_in="n k k"),
+        *batch_norm.declared("bn", "norm", "1"),
     )
+    gates = {"spatial": ("g", "N 1 H W")}
+    arguments = {"kernel_size": "k"}
+    card = Card(
+        "variants.spatial",
+        "spatial attention with options",
+        asks="where does it matter?",
+        gives="g (N, 1, H, W)",
+        source="Woo et al., ECCV 2018, section 3.2, and the codebases that vary it",
+        page="variants",
+        size=(1, 2, 3, 3),
+        seed=56,
+        gate=True,
+        group=None,
+        forms=(
+            Form("spatial-mean", "spatial attention from the mean only", {"maps": ("mean",)}, "poolings"),
+            Form("spatial-max", "spatial attention from the maximum only", {"maps": ("max",)}, "poolings"),
+            Form("spatial-swapped", "spatial attention, maximum before mean", {"maps": ("max", "mean"), "bias": True}),
+            Form("spatial-mixed", "spatial attention of the mean of both maps", {"mix": "mean"}),
+            Form("spatial-even-ties", "spatial attention, even ties", {"maps": ("max",), "max_tie": "even"}),
+            Form("spatial-norm", "spatial attention, batch norm", {"norm": True}),
+        ),
+    )  # fmt: skip
 
-
-def track(layer: Any, cache: Cache, momentum: float, prefix: str = "") -> None:
-    """Move the layer's running statistics towards the batch's, after a forward in training mode."""
-    mean, var = f"{prefix}bn.running_mean", f"{prefix}bn.running_var"
-    if cache.norm is not None and cache.by_batch:
-        running = batch_norm.Running(layer.buffers[mean], layer.buffers[var])
-        layer.buffers[mean], layer.buffers[var] = batch_norm.updated(running, cache.norm, momentum)
-        layer.num_batches_tracked += 1
-
-
-def run(layer: Any, x: Array) -> tuple[Array, Cache]:
-    """`SpatialAttention.run` with options."""
-    g, cache = forward(x, params_of(layer.params), layer.form, running_of(layer))
-    track(layer, cache, layer.momentum)
-    layer._gates = {"spatial": cache.g}
-    return g, cache
-
-
-def undo(layer: Any, dg: Array, cache: Cache) -> tuple[Array, MutableMapping[str, Array]]:
-    """`SpatialAttention.undo` with options."""
-    dx, grads = backward(dg, cache)
-    return dx, named(grads)
+    def __init__(
+        self,
+        kernel_size: int = 7,
+        *,
+        maps: Sequence[str] = ("mean", "max"),
+        mix: str = "concat",
+        bias: bool = False,
+        norm: bool = False,
+        momentum: float = 0.1,
+        gate: str = "sigmoid",
+        max_tie: str = "first",
+        **options: Unpack[Options],
+    ) -> None:
+        settings = Settings(
+            names_of("maps", maps, ("mean", "max")),
+            one_of("mix", mix, ("concat", "mean")),
+            one_of("gate", gate, tuple(GATES)),
+            one_of("max_tie", max_tie, ("first", "even")),
+        )
+        share = real_number("momentum", momentum, least=0, most=1)
+        if share != 0.1 and not norm:
+            raise ValueError(f"momentum: expected norm=True with it, whose statistics it moves, got {momentum}")
+        sizes = {"k": odd("kernel_size", kernel_size), "n": settings.n}
+        without = (() if bias else ("b",)) + (() if norm else ("norm.gamma", "norm.beta", "norm.mean", "norm.var"))
+        super().__init__(sizes, without=without, settings={"settings": settings}, momentum=share, **options)

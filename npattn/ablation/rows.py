@@ -1,0 +1,90 @@
+"""What an ablation trains, and with which settings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from npattn.blocks import blocks
+from npattn.checks import whole_number
+
+
+class AblationError(Exception):
+    """An ablation cannot start or go on. The message says why."""
+
+
+class Row(NamedTuple):
+    """One network to train: what it is called, what it is compared for, and what is in it."""
+
+    name: str
+    group: str
+    what: str
+    attention: str
+    model: str = "digits"
+
+
+BASELINES = {"digits": "none", "se-resnet": "resnet"}  # what a row is compared with, by its network
+
+
+@functools.cache
+def rows() -> tuple[Row, ...]:
+    """All that is trained, in the order of the table: no attention, every block that is in a group, residual units."""
+    found = [
+        Row("none", "blocks", "no attention", "none"),
+        Row("conv", "wrong structures", "a 3×3 convolution", "conv"),
+    ]
+    found += [Row(entry.name, entry.group, entry.what, entry.name) for entry in blocks().values() if entry.group]
+    found += [
+        Row("resnet", "residual units", "the residual network, no attention", "none", "se-resnet"),
+        Row("se-resnet", "residual units", "SE at the end of each branch", "se", "se-resnet"),
+    ]
+    groups = list(dict.fromkeys(row.group for row in found))
+    return tuple(sorted(found, key=lambda row: groups.index(row.group)))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every training of an ablation has in common.
+
+    Attributes
+    ----------
+    digits
+        How many of the training digits are used, the first ones; at least 2.
+    epochs
+        Passes over them, at least 1.
+    batch_size
+        Digits a step, at least 2.
+    test_digits
+        How many of the test digits are classified at the end, the first ones; 1 to 10,000.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is outside its range.
+    """
+
+    digits: int = 2000
+    epochs: int = 5
+    batch_size: int = 64
+    test_digits: int = 10_000
+
+    def __post_init__(self) -> None:
+        whole_number("digits", self.digits, least=2)
+        whole_number("epochs", self.epochs)
+        whole_number("batch_size", self.batch_size, least=2)
+        whole_number("test_digits", self.test_digits)
+
+
+def chosen(names: Sequence[str] | None) -> tuple[Row, ...]:
+    """The rows of these names or groups, in the table's order; all if there is none. Raises AblationError."""
+    if not names:
+        return rows()
+    known = {row.name.lower() for row in rows()} | {row.group.lower() for row in rows()}
+    unknown = [name for name in names if name.lower() not in known]
+    if unknown:
+        listed = "; ".join(dict.fromkeys([row.group for row in rows()] + [row.name for row in rows()]))
+        raise AblationError(f"only: expected rows or groups of them ({listed}), got {', '.join(unknown)}")
+    wanted = {name.lower() for name in names}
+    return tuple(row for row in rows() if row.name.lower() in wanted or row.group.lower() in wanted)

@@ -1,0 +1,319 @@
+"""What a block says of itself: its parameters, its gates, where it fits, and a card. The rest follows from that.
+
+A block's file has `Params`, `Cache`, `forward` and `backward`, and then a class that declares
+
+    state      each parameter: its key in the state_dict, the field of Params that it is, its axes in the formula's
+               letters; each running statistic: the same, with a field of Running
+    gates      which fields of Cache are gates, by name
+    arguments  which of the constructor's arguments follow from where the layer stands: "C", "r", "k", …
+    card       what others show of it: name, source, page, a worked example
+
+and a constructor, which checks its arguments and says how long the axes are. `Block` makes the layer of these: first
+weights, Params and Running by name, gradients by key, gates, running statistics. No other file names the block.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import re
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Self, Unpack, get_args, get_type_hints
+
+import numpy as np
+
+from npattn.backend import Array, array_module
+from npattn.layer import Layer, Options
+from npattn.state import arguments_text, called_with, uniform
+
+
+class Weight(NamedTuple):
+    """A parameter.
+
+    Its first values are uniform in ±1/√fan_in, PyTorch's default for Linear and Conv2d, or all `start`.
+    """
+
+    key: str  # in the state_dict, as PyTorch names it
+    field: str  # of Params, "w1" or "ca.w1"
+    axes: str  # its shape in the formula: "R C", "1 2 k k"
+    stored: str | None = None  # its shape in the state_dict, where that has more axes of length 1: "R C 1 1"
+    fan_in: str | None = None  # the axes that a sum with it runs over; None takes all of its own but the first
+    start: float | None = None
+
+
+class Statistic(NamedTuple):
+    """A running statistic: no parameter, but moved by each forward in training mode."""
+
+    key: str
+    field: str  # of Running
+    axes: str
+    start: float
+
+
+def within(name: str, block: type[Block]) -> tuple[Weight | Statistic, ...]:
+    """What a block declares, as the part `name` of another: "ca" makes "ca.fc1.weight" and "ca.w1" of key and field."""
+    return tuple(entry._replace(key=f"{name}.{entry.key}", field=f"{name}.{entry.field}") for entry in block.state)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a layer stands: how many channels of which size it sees, and what else is usual there."""
+
+    C: int
+    H: int = 1
+    W: int = 1
+    r: int = 16  # the usual ratio; C, where there are fewer channels
+    k: int = 7  # the usual kernel size
+    B: int | None = None  # channels that come in, where they are others than those that a gate is for
+
+    def __getitem__(self, letter: str) -> int:
+        value = getattr(self, letter)
+        return self.C if value is None else min(self.r, self.C) if letter == "r" else int(value)
+
+
+class Form(NamedTuple):
+    """A block with some arguments chosen, under a name of its own: checked, trained and compared like a block."""
+
+    name: str
+    what: str  # in words
+    arguments: Mapping[str, Any]  # of the constructor
+    group: str | None = None  # of rows that an ablation compares; None leaves it out there
+    place: Mapping[str, int] = {}  # what is not as usual where it stands: {"r": 2}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What others show of a block.
+
+    Attributes
+    ----------
+    name
+        What the commands call it: "se".
+    title
+        In words.
+    asks, gives
+        What its gate decides ("what matters?"), and what the layer returns, as a formula.
+    source
+        The paper, and where in it.
+    page
+        The page of the derivation, under docs/.
+    size, seed
+        Of the worked example: the shape (N, C, H, W) of x, and the seed of its numbers. No path is dead there.
+    gate
+        Whether the layer returns its gate alone, for `Gated` to multiply by.
+    beside
+        Whether it stands beside the layers that it scales, made from what goes into them, and not behind them.
+    most_pixels
+        The largest H·W that it is put on in the demo; None for any.
+    group, what
+        Of an ablation's rows, and how it is described there; the title if `what` is empty.
+    forms
+        The same block with other arguments, by names of their own.
+    """
+
+    name: str
+    title: str
+    asks: str
+    gives: str
+    source: str
+    page: str
+    size: tuple[int, int, int, int] = (1, 2, 2, 2)
+    seed: int = 0
+    gate: bool = False
+    beside: bool = False
+    most_pixels: int | None = None
+    group: str | None = "blocks"
+    what: str = ""
+    forms: tuple[Form, ...] = field(default=())
+
+
+class Block(Layer):
+    """The base of layers that are one pair of functions, made from what the class declares.
+
+    Parameters
+    ----------
+    sizes
+        The lengths of the axes that the constructor fixes, by letter.
+    without
+        Fields of Params that this layer leaves out (a bias); they are None in the formula.
+    settings
+        Further arguments of the pair's forward, by name.
+    momentum
+        The share of a batch in the running statistics, in [0, 1], where there are any.
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+    """
+
+    state: ClassVar[tuple[Weight | Statistic, ...]] = ()
+    gates: ClassVar[Mapping[str, tuple[str, str]]] = {}  # name: the field of Cache, and its axes as a gate
+    arguments: ClassVar[Mapping[str, str]] = {}
+    card: ClassVar[Card | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class in a file with `forward` and `backward` is of that pair; one derived from it elsewhere as well."""
+        super().__init_subclass__(**kwargs)
+        if hasattr(sys.modules[cls.__module__], "backward"):
+            cls.textbook = cls.__module__
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note what the constructor is called with, for `repr`."""
+        layer = super().__new__(cls)
+        layer._called_with = called_with(cls, args, kwargs)
+        return layer
+
+    _called_with: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({arguments_text(type(self), self._called_with)})"
+
+    def __init__(
+        self,
+        sizes: Mapping[str, int] | None = None,
+        *,
+        without: tuple[str, ...] = (),
+        settings: Mapping[str, Any] | None = None,
+        momentum: float = 0.1,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(**options)
+        self.sizes, self.settings, self.momentum = dict(sizes or {}), dict(settings or {}), momentum
+        self.num_batches_tracked = 0
+        declared = [entry for entry in self.state if entry.field not in without]
+        self.weights = [entry for entry in declared if isinstance(entry, Weight)]
+        self.statistics = [entry for entry in declared if isinstance(entry, Statistic)]
+        for weight in self.weights:
+            self.params[weight.key] = self.to_array(self._first_values(weight))
+        for statistic in self.statistics:
+            shape = lengths(statistic.axes, self.sizes)
+            self.buffers[statistic.key] = self.to_array(np.full(shape, statistic.start))
+
+    @classmethod
+    def fitting(cls, place: Place, **options: Any) -> Self:
+        """A layer for that place; `options` are further arguments of the constructor, and win over the place's."""
+        return cls(**{**{name: place[letter] for name, letter in cls.arguments.items()}, **options})
+
+    def _first_values(self, weight: Weight) -> Any:
+        shape = lengths(weight.stored or weight.axes, self.sizes)
+        if weight.start is not None:
+            return np.full(shape, weight.start)
+        fan_in = lengths(weight.fan_in, self.sizes) if weight.fan_in else shape[1:]
+        return uniform(self.rng, shape, math.prod(fan_in))
+
+    # The pair, by name
+
+    def run(self, x: Array) -> tuple[Array, Any]:
+        pair, given = self.pair, dict(self.settings)
+        arguments = []
+        if self.weights:
+            arguments.append(packed(pair.Params, self.by_field(self.params)))
+        if self.statistics:
+            running = packed(pair.Running, {s.field: self.buffers[s.key] for s in self.statistics})
+            given["running"] = None if self.training else running
+        y, cache = pair.forward(x, *arguments, **given)
+        if self.statistics and self.training:
+            moved = dict(fields(pair.updated(running, cache, self.momentum)))
+            self.buffers.update({s.key: moved[s.field] for s in self.statistics})
+            self.num_batches_tracked += 1
+        self._gates = {name: self._as_gate(cache, *where, x) for name, where in self.gates.items()}
+        return y, cache
+
+    def undo(self, dy: Array, cache: Any) -> tuple[Array, MutableMapping[str, Array]]:
+        answer = self.pair.backward(dy, cache)
+        if not self.weights:
+            return answer, {}
+        dx, grads = answer
+        return dx, self._by_key(grads)
+
+    def undo_params(self, dy: Array, cache: Any) -> MutableMapping[str, Array]:
+        without_dx = getattr(self.pair, "backward_params", None)
+        return super().undo_params(dy, cache) if without_dx is None else self._by_key(without_dx(dy, cache))
+
+    def by_field(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return {w.field: arrays[w.key][stored_axes(w)[0]] if w.stored else arrays[w.key] for w in self.weights}
+
+    def _by_key(self, grads: Any) -> dict[str, Array]:
+        """The gradients by the keys of the parameters, and in their shapes."""
+        found = dict(fields(grads))
+        return {w.key: found[w.field][stored_axes(w)[1]] if w.stored else found[w.field] for w in self.weights}
+
+    def _as_gate(self, cache: Any, path: str, axes: str, x: Array) -> Array:
+        gate = operator.attrgetter(path)(cache)
+        if gate.ndim == len(factors(axes)):
+            return gate
+        sizes = dict(zip((self.input_axes or "").split(), x.shape, strict=True)) | dict(self.sizes)
+        return array_module(gate).reshape(gate, lengths(axes, sizes))
+
+
+def lengths(axes: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape that axes stand for: "C 2C 1" with C = 4 is (4, 8, 1)."""
+    return tuple(times * sizes[letter] if letter else times for times, letter in factors(axes))
+
+
+@functools.cache
+def factors(axes: str) -> tuple[tuple[int, str], ...]:
+    """Each axis as a number and a letter: "C 2C 1" is (1, "C"), (2, "C"), (1, "")."""
+    found = [re.fullmatch(r"(\d*)(.*)", axis) for axis in axes.split()]
+    return tuple((int(match[1] or 1), match[2]) for match in found if match)
+
+
+@functools.cache
+def stored_axes(weight: Weight) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """The indices that take the axes of length 1 away that only the state_dict has, and that put them back."""
+    away: list[Any] = []
+    back: list[Any] = []
+    left = weight.axes.split()
+    for axis in (weight.stored or weight.axes).split():
+        shared = bool(left) and axis == left[0]
+        left = left[1:] if shared else left
+        away.append(slice(None) if shared else 0)
+        back.append(slice(None) if shared else None)
+    return tuple(away), tuple(back)
+
+
+def fields(tree: Any, name: str = "") -> Iterator[tuple[str, Array]]:
+    """The arrays of a Params by field, "w1" or "ca.w1"; those that are None are left out."""
+    for key, value in zip(tree._fields, tree, strict=True):
+        path = f"{name}.{key}" if name else key
+        if hasattr(value, "_fields"):
+            yield from fields(value, path)
+        elif value is not None:
+            yield path, value
+
+
+def packed(kind: Any, arrays: Mapping[str, Array]) -> Any:
+    """A Params from arrays by field: the way back. A field that has none keeps its default."""
+    return filled(plan(kind, tuple(arrays)), arrays)
+
+
+def filled(parts: tuple[Any, dict[str, str], dict[str, Any]], arrays: Mapping[str, Array]) -> Any:
+    """A NamedTuple made as `plan` says."""
+    kind, flat, nested = parts
+    made = {name: arrays[path] for name, path in flat.items()}
+    for name, inner in nested.items():
+        made[name] = filled(inner, arrays)
+    return kind(**made)
+
+
+@functools.cache
+def plan(kind: Any, paths: tuple[str, ...], above: str = "") -> tuple[Any, dict[str, str], dict[str, Any]]:
+    """How a NamedTuple is made of arrays by dotted path: itself, the path of each field, and the plans of the others."""
+    flat = {path: above + path for path in paths if "." not in path}
+    inner: dict[str, list[str]] = {}
+    for path in paths:
+        name, dot, rest = path.partition(".")
+        if dot:
+            inner.setdefault(name, []).append(rest)
+    nested = {name: plan(kinds(kind)[name], tuple(rests), f"{above}{name}.") for name, rests in inner.items()}
+    return kind, flat, nested
+
+
+@functools.cache
+def kinds(kind: Any) -> dict[str, Any]:
+    """The NamedTuples among the fields of a NamedTuple, by name; a field that may be None counts as what else it is."""
+    hints = get_type_hints(kind)
+    return {
+        name: option for name, hint in hints.items() for option in (hint, *get_args(hint)) if hasattr(option, "_fields")
+    }

@@ -1,0 +1,98 @@
+"""Every block there is, found in its own file: what commands, tables and checks go through. There is no list to edit.
+
+blocks()    name to Entry: each card of attention/ and variants/, and each of its forms
+pairs()     the modules of ops/, attention/ and variants/ that say what their forward takes: `examples`
+public()    the classes of attention/ by name, which `import npattn` gives
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from npattn.block import Block, Card, Place
+from npattn.checks import one_of
+from npattn.layer import Layer
+
+
+class Entry(NamedTuple):
+    """A block, or a form of one, by the name that the commands take."""
+
+    name: str
+    what: str  # in words
+    group: str | None  # of an ablation's rows
+    kind: Any  # the class: a Block or a Nested
+    arguments: Mapping[str, Any] = {}  # those that the form has chosen
+    place: Mapping[str, int] = {}
+
+    @property
+    def card(self) -> Card:
+        """Of the class."""
+        return self.kind.card  # type: ignore[no-any-return]
+
+    def layer(self, place: Place, **options: Any) -> Layer:
+        """A layer for that place."""
+        where = dataclasses.replace(place, **self.place)
+        return self.kind.fitting(where, **{**self.arguments, **options})  # type: ignore[no-any-return]
+
+
+def modules(room: str) -> Iterator[ModuleType]:
+    """The files of a package of npattn."""
+    package = importlib.import_module(f"npattn.{room}")
+    for found in pkgutil.iter_modules(package.__path__):
+        yield importlib.import_module(f"{package.__name__}.{found.name}")
+
+
+def classes(room: str) -> Iterator[type[Layer]]:
+    """The layers that are defined in a package of npattn, in the order of their files."""
+    for module in modules(room):
+        for kind in vars(module).values():
+            if inspect.isclass(kind) and issubclass(kind, Layer) and kind.__module__ == module.__name__:
+                yield kind
+
+
+@functools.cache
+def blocks() -> dict[str, Entry]:
+    """Every block with a card, and every form of one, by name; those of attention/ first."""
+    found: dict[str, Entry] = {}
+    for room in ("attention", "variants"):
+        for kind in classes(room):
+            card: Card | None = getattr(kind, "card", None)
+            if card is None:
+                continue
+            entries = [Entry(card.name, card.what or card.title, card.group, kind)]
+            entries += [
+                Entry(form.name, form.what, form.group, kind, form.arguments, form.place) for form in card.forms
+            ]
+            for entry in entries:
+                if entry.name in found:
+                    raise ValueError(f"{kind.__name__}: {entry.name} is the name of {found[entry.name].kind.__name__}")
+                found[entry.name] = entry
+    return found
+
+
+def block(name: str, called: str = "block") -> Entry:
+    """The entry of that name. Raises ValueError if there is none; `called` is what the error calls the argument."""
+    return blocks()[one_of(called, name, tuple(blocks()))]
+
+
+def pairs() -> Iterator[ModuleType]:
+    """The modules whose pair is no layer's alone, and that say what it takes: `examples(draw)`."""
+    for room in ("ops", "attention", "variants"):
+        yield from (module for module in modules(room) if hasattr(module, "examples"))
+
+
+def public() -> dict[str, type[Layer]]:
+    """The classes of attention/ by name."""
+    return {kind.__name__: kind for kind in classes("attention")}
+
+
+def pair_of(kind: Any) -> ModuleType | None:
+    """The module of a Block's pair; None for a layer that is made of layers."""
+    return importlib.import_module(kind.textbook) if issubclass(kind, Block) and kind.textbook else None

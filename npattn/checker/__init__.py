@@ -1,0 +1,104 @@
+"""The gradient checker: is this backward the derivative of this forward? For our layers and for anyone's.
+
+    forward y = f(θ), θ all inputs and parameters; backward g = Jᵀ dy. For every direction v:   ⟨g, v⟩ = ⟨dy, J v⟩
+    The left side is the backward's (analytic). The right side comes from the forward alone (numeric).
+
+How it decides, in float64, with a random signed dy, one tensor of θ after the other:
+
+ 1. Numeric. The complex step Im f(θ + ihv) / h with h = 1e-30 has no error to speak of. It is used if f takes complex
+    numbers, gives the same values on them, and agrees with differences along random v. Else differences: central,
+    of sixth order, on a ladder of halved steps that goes on until two estimates agree; what is left is their error.
+ 2. Which v. Every entry of a tensor of at most `entries` numbers. Of a larger one, random directions: an error of
+    the gradient hides from a Gaussian v only if they are nearly orthogonal, and the report says how improbable that is.
+    If a direction fails, entries follow, so that the message can say where.
+ 3. Wrong is |analytic − numeric| > atol + rtol · (largest numeric entry) + noise + 3 · (error of the differences).
+    noise is measured: 100 · 2⁻²⁹ · |backward in float32 − backward in float64|, since float32 rounds 2²⁹ times as
+    coarsely. So a saturated gate, whose gradient is rounding and nothing else, raises no alarm.
+ 4. Kinks. Both methods give the derivative to the right and to the left, for every output. Where they differ, θ lies
+    on a kink: a ReLU at 0, a tie of a maximum. There the analytic value must lie between them, and is counted apart.
+    Beside a kink the ladder goes down until it no longer reaches it; the complex step never does.
+    All entries at kinks are then moved together: a tied maximum moves smoothly, and a gradient that was given to
+    every tied entry is now k times too large.
+    Where several kinks meet, one-sided derivatives bound nothing (a ReLU whose input is a tie). Then the derivatives
+    at twelve points beside this one are the bound, widened once by their range if they are of more than two kinds,
+    and the report counts that apart.
+ 5. Besides: nothing is mutated, nothing shares memory, backward is linear in dy, gives 0 for 0 and the same again,
+    uses this forward's numbers and not an older one's, and its gradients have the shape, the dtype and finite values.
+
+What it cannot see: an error smaller than that tolerance, one that shows at other inputs only (check several, ties
+among them), and a forward that is not the function you meant. A golden vector sees the last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from npattn.checker.report import GradcheckError, GradcheckReport, Row
+
+__all__ = ["GradcheckError", "GradcheckReport", "Row", "gradcheck"]
+
+
+def gradcheck(
+    target: Any,
+    *inputs: Any,
+    seed: int = 0,
+    rtol: float = 1e-9,
+    atol: float = 0.0,
+    raise_exception: bool = True,
+    entries: int = 2000,
+    directions: int = 8,
+    allow_sharing: bool = False,
+) -> GradcheckReport:
+    """Check a backward against its forward, in float64.
+
+    Parameters
+    ----------
+    target
+        An `npattn.Layer`; an object with `forward(*inputs) -> y`, `backward(dy) -> dx`, and dicts `params` and `grads`;
+        or a pair of functions `(forward, backward)`, or a module that has the two: `forward(*inputs) -> (y, cache)`,
+        and `backward(dy, cache)` giving one gradient, or a tuple aligned with the inputs (None where there is none).
+        Layers and objects are copied: the caller's stay as they are.
+    *inputs
+        Arrays, or NamedTuples, dicts and tuples of arrays. Float arrays are converted to float64 and get a gradient;
+        integers, numbers and None are passed on as they are.
+    seed
+        Of the random dy and directions.
+    rtol, atol
+        What an entry may be off by, relative to its tensor's largest numeric entry, and absolutely; above what
+        rounding and the numeric derivative's own error already account for.
+    raise_exception
+        Whether a failure raises.
+    entries
+        Tensors of more numbers than this are checked along random directions.
+    directions
+        How many of them.
+    allow_sharing
+        Accept an output or a gradient that shares memory, as a reshape's does.
+
+    Returns
+    -------
+    GradcheckReport
+        True if everything is right; `print` shows a table.
+
+    Raises
+    ------
+    GradcheckError
+        If something is wrong. It names the tensor, the worst index, both values, and where it can tell the cause.
+    TypeError, ValueError
+        If target or inputs are not of this form.
+    """
+    from npattn.checker.check import report_on  # when it is used: npattn imports about as fast as NumPy
+
+    report = report_on(
+        target,
+        inputs,
+        seed=seed,
+        rtol=rtol,
+        atol=atol,
+        entries=entries,
+        directions=directions,
+        allow_sharing=allow_sharing,
+    )
+    if raise_exception and not report:
+        raise GradcheckError(report)
+    return report

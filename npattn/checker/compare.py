@@ -1,0 +1,216 @@
+"""Analytic against numeric: how each number is measured, and which difference is too large.
+
+The rule is told in the package's docstring; the numbers in brackets are its points.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from npattn.checker.numeric import Slope, complex_step, differences
+from npattn.checker.state import Start, rounding_noise
+
+Direction = np.ndarray | int
+"""A direction in a tensor, of its shape; or the number of one entry, counted in reading order."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of comparing along several directions, or at several entries: arrays with one number for each."""
+
+    analytic: np.ndarray
+    numeric: np.ndarray
+    error: np.ndarray  # of numeric
+    low: np.ndarray  # with its outputs' one-sided derivatives, the least that numeric can be
+    high: np.ndarray
+    kink: np.ndarray  # bool
+    meeting: np.ndarray  # bool: outside of low and high, but within what the points beside allow
+    excess: np.ndarray  # how far outside what is allowed: wrong if positive
+    tolerance: np.ndarray
+    scale: float  # of the numeric derivatives
+
+    @property
+    def wrong(self) -> np.ndarray:
+        return np.asarray(self.excess > 0)
+
+    @property
+    def worst(self) -> float:
+        """The largest error where it is smooth, relative to `scale`, or to the tolerance where that is larger."""
+        errors = np.where(self.kink, 0, np.abs(self.analytic - self.numeric))
+        return float(np.max(errors, initial=0)) / (max(self.scale, float(np.max(self.tolerance, initial=0))) or 1.0)
+
+
+class Comparison:
+    """Everything measured at one point θ = `start.values`, for one dy."""
+
+    def __init__(self, start: Start, rng: np.random.Generator, rtol: float, atol: float) -> None:
+        self.start, self.rng, self.rtol, self.atol = start, rng, rtol, atol
+        self.noise = rounding_noise(start)
+        self.complex = False  # the method in use
+        self.scale = {name: rms(value) for name, value in start.values.items()}
+
+    @property
+    def method(self) -> str:
+        return "complex step" if self.complex else "differences"
+
+    def forward(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        if self.start.mutates:
+            values = {name: value.copy() for name, value in values.items()}
+        with np.errstate(all="ignore"):
+            return np.asarray(self.start.form.forward(values)[0])
+
+    def line(
+        self, name: str, v: Direction, at: Mapping[str, np.ndarray] | None = None
+    ) -> Callable[[complex], np.ndarray]:
+        """f(t): y where the tensor has moved by t along v, and complex if t is."""
+        base = self.start.values if at is None else at
+
+        def f(t: complex) -> np.ndarray:
+            kind = complex if isinstance(t, complex) else float
+            values = {key: value.astype(kind, copy=False) for key, value in base.items()}
+            if isinstance(v, np.ndarray):
+                values[name] = values[name] + t * v
+            else:
+                values[name] = moved = np.array(values[name])
+                moved[np.unravel_index(v, moved.shape)] += t
+            return self.forward(values)
+
+        return f
+
+    def slope(
+        self, name: str, v: Direction, dy: np.ndarray | None = None, at: Mapping[str, np.ndarray] | None = None
+    ) -> Slope:
+        """The numeric derivative along v, by the method in use [1]."""
+        dy = self.start.dy if dy is None else dy
+        if self.complex:
+            return complex_step(self.line(name, v, at), dy)
+        return self.differences(name, v, dy, at)
+
+    def differences(self, name: str, v: Direction, dy: np.ndarray, at: Mapping[str, np.ndarray] | None = None) -> Slope:
+        f = self.line(name, v, at)
+        y = self.start.y if at is None else f(0.0)
+        if isinstance(v, np.ndarray):
+            h = self.scale[name] / float(np.max(np.abs(v)))
+        else:
+            h = max(self.scale[name], abs(float(self.start.values[name].reshape(-1)[v])))
+        size = float(np.linalg.norm(self.start.gradients[name]))
+        return differences(f, dy, y, h / 32, goal=self.rtol / 30 * size)
+
+    def choose_method(self) -> list[str]:
+        """Use the complex step if it can be trusted: off kinks, where both can speak, differences agree with it [1]."""
+        form, values = self.start.form, self.start.values
+        path = form.path
+        if "complex128" not in form.dtypes:
+            return ["differences: the target holds real parameters"]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", np.exceptions.ComplexWarning)
+                y = self.forward({name: value.astype(complex) for name, value in values.items()})
+            other_path = form.path
+            if y.dtype.kind != "c":
+                return ["differences: the forward makes real numbers of complex ones"]
+            if not np.allclose(y.real, self.start.y, rtol=1e-9, atol=1e-12 * float(np.max(np.abs(y.real), initial=0))):
+                return ["differences: the forward gives other values on complex numbers"]
+            beside = {name: self.off_ties(name) for name in values}
+            for name in self.start.gradients:
+                for v in self.gaussian(values[name].shape, 2 if values[name].size else 0):
+                    one = complex_step(self.line(name, v, beside), self.start.dy)
+                    other = self.differences(name, v, self.start.dy, beside)
+                    if other.kink:
+                        continue  # so close to one that differences cannot step between
+                    size = float(np.sum(np.abs(other.right) + np.abs(other.left)))
+                    allowed = 10 * other.error + 1e-7 * size + self.noise[name] * values[name].size
+                    if abs(one.middle - other.middle) > allowed:
+                        return [
+                            f"differences: the complex step disagrees with them along {name}, so the forward is not "
+                            "analytic in complex numbers (abs, real and conj are not)"
+                        ]
+        except Exception as error:  # whatever a forward says to complex numbers, it does not take them
+            return [f"differences: the forward takes no complex numbers ({type(error).__name__})"]
+        self.complex = True
+        if other_path != path:
+            return [f"the complex step took the {other_path} forward; its y and its slopes are those of the {path} one"]
+        return []
+
+    def gaussian(self, shape: tuple[int, ...], count: int) -> list[np.ndarray]:
+        return [self.rng.standard_normal(shape) for _ in range(count)]
+
+    def off_ties(self, name: str) -> np.ndarray:
+        """The tensor moved by up to a tenth, each entry by another share, so that nothing is tied."""
+        value = self.start.values[name]
+        shift = np.where(value == 0, 0.1 * self.scale[name], 0.1 * value)
+        return np.asarray(value + shift * self.rng.uniform(-1, 1, value.shape))
+
+    def compare(self, name: str, along: Sequence[Direction]) -> Verdict:
+        """Judge the gradient of one tensor along each. Nothing is rejected on the complex step's word alone [1]."""
+        verdict = self.judge(name, along)
+        if self.complex and verdict.wrong.any():
+            worst = [along[int(i)] for i in np.argsort(-verdict.excess)[:3]]
+            self.complex = False
+            if self.judge(name, worst).wrong.any():
+                self.complex = True
+            else:
+                verdict = self.judge(name, along)
+        return verdict
+
+    def judge(self, name: str, along: Sequence[Direction]) -> Verdict:
+        """Analytic against numeric, with the tolerance of [3] and the kinks of [4]."""
+        g = self.start.gradients[name]
+        a = np.array([np.sum(g * v) if isinstance(v, np.ndarray) else g.reshape(-1)[v] for v in along])
+        slopes = [self.slope(name, v) for v in along]
+        numeric, error = np.array([q.middle for q in slopes]), np.array([q.error for q in slopes])
+        low, high = np.array([q.low for q in slopes]), np.array([q.high for q in slopes])
+        kink = np.array([q.kink for q in slopes], dtype=bool)
+
+        noise = self.noise[name]
+        if len(along) and isinstance(along[0], np.ndarray):  # a direction adds up what all entries are off by
+            noise *= 3 * np.sqrt(g.size)
+            scale = float(np.sqrt(np.mean(np.square(numeric))))
+        else:
+            scale = float(np.max(np.abs(numeric[~kink]), initial=0) or np.max(np.abs(numeric), initial=0))
+        measured = np.isfinite(error)
+        tolerance = self.atol + self.rtol * scale + noise + 3 * np.where(measured, error, 0)
+        outside = np.where(kink, np.maximum(low - a, a - high), np.abs(a - numeric))
+        excess = np.where(measured, outside - tolerance, np.inf)
+        meeting = np.zeros(len(along), dtype=bool)
+        for i in np.flatnonzero((excess > 0) & kink)[:500]:
+            least, most = self.beside(name, along[i])
+            slack = 1e-4 * (abs(least) + abs(most)) + float(tolerance[i])
+            meeting[i] = least - slack <= a[i] <= most + slack
+        excess = np.where(meeting, 0, excess)
+        return Verdict(a, numeric, error, low, high, kink, meeting, excess, tolerance, scale)
+
+    def beside(self, name: str, v: Direction) -> tuple[float, float]:
+        """A bound where several kinks meet, from the derivatives at points beside [4].
+
+        Beside one kink there are two derivatives, and they are the bound. Beside several there are more, not all are
+        seen, and the bound is widened once by the range of those that are.
+        """
+        seen = []
+        for k in range(12):
+            size = 1e-7 if self.complex else 1e-3
+            at = {}
+            for key, value in self.start.values.items():
+                nudge = self.rng.standard_normal(value.shape)
+                if k < 2:  # first or last of a tie wins
+                    nudge = np.linspace(2, 1, value.size).reshape(value.shape) * (1, -1)[k]
+                at[key] = value + size * self.scale[key] * nudge
+            slope = self.slope(name, v, at=at)
+            seen += [slope.right, slope.left]
+        low, high = np.min(seen, axis=0), np.max(seen, axis=0)
+        alike = 1e-2 * float(np.sum(high - low))
+        kinds: list[np.ndarray] = []
+        for side in seen:
+            if all(float(np.sum(np.abs(side - kind))) > alike for kind in kinds):
+                kinds.append(side)
+        widened = high - low if len(kinds) > 2 else 0.0 * low
+        return float(np.sum(low - widened)), float(np.sum(high + widened))
+
+
+def rms(value: np.ndarray) -> float:
+    """The size of a typical entry; 1 if all are 0, or there is none."""
+    return float(np.sqrt(np.mean(np.square(value)))) or 1.0 if value.size else 1.0

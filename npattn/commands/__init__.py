@@ -1,0 +1,1 @@
+"""The sub-commands of `npattn`, a file each: what argparse takes, and what is printed. The work is done elsewhere."""

@@ -1,0 +1,106 @@
+"""`npattn bench`: what is asked for, measured and printed."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from npattn.backend import as_module, placed
+from npattn.bench import BenchError, device
+from npattn.bench.growth import growth
+from npattn.bench.measure import threads_set
+from npattn.bench.report import machine, report
+from npattn.bench.runs import BESIDE, bench_block, bench_train_step
+from npattn.bench.sides import GPU_TABLE, TABLE
+from npattn.blocks import blocks
+from npattn.fused.threads import get_num_threads
+
+
+def add_parser(commands: Any) -> None:
+    """Add the sub-command to the parser of `npattn`."""
+    sub = commands.add_parser(
+        "bench",
+        help="time the fused pairs against PyTorch and the memory floor",
+        description="Time fused, textbook and, where torch is installed, PyTorch, in turns: for the article's blocks "
+        "modules of its own, eager and compiled; for the others its autograd on our textbook. On a GPU: the textbook, "
+        "by CuPy, and PyTorch's.",
+    )
+    what = sub.add_mutually_exclusive_group()
+    what.add_argument(
+        "--block", choices=list(blocks()), default="cbam", metavar="NAME", help="a block of --list (cbam)"
+    )
+    what.add_argument("--list", action="store_true", help="say which blocks there are, and time nothing")
+    what.add_argument("--table", action="store_true", help="all blocks and shapes of the documentation's table")
+    what.add_argument("--train-step", action="store_true", help="one training step of the demo's network, batch 128")
+    what.add_argument("--growth", metavar="FILE", help="draw the fused CBAM's time against N, H·W and C")
+    sub.add_argument("--shape", type=shape_of, default=(8, 32, 300, 300), metavar="N,C,H,W", help="of x (8,32,300,300)")
+    sub.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of x (float32)")
+    sub.add_argument(
+        "--data", choices=["dense", "relu", "zero"], default="dense", help="normal numbers, half of them 0, or all 0"
+    )
+    sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where; cuda needs CuPy (cpu)")
+    sub.add_argument("--threads", type=count, metavar="N", help="of every side (as many as the process may use)")
+    sub.add_argument(
+        "--no-textbook", action="store_true", help="leave the textbook out beside a fused form: it is slow"
+    )
+    sub.add_argument("--runs", type=count, default=7, metavar="N", help="timed runs a side (7)")
+    sub.add_argument("--json", metavar="FILE", help="write everything that was measured, every run included")
+    sub.set_defaults(run=run)
+
+
+def shape_of(text: str) -> tuple[int, ...]:
+    """ "8,32,300,300" as numbers."""
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) != 4 or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"expected four whole numbers N,C,H,W of at least 1, got {text!r}")
+    return shape
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure what was asked for, and print it. Returns 0."""
+    if arguments.list:
+        for name, entry in blocks().items():
+            print(f"{name:<22}{entry.what}")
+        return 0
+    threads, on = arguments.threads or get_num_threads(), arguments.device
+    about = machine(threads)
+    if on != "cpu":
+        if arguments.growth:
+            raise BenchError("--growth draws the fused path, which is the CPU's; leave out --device")
+        about["gpu"] = device.name(placed(on, as_module(None))[0])
+        print(about["gpu"])
+    print(
+        f"npattn {about['npattn']}, NumPy {about['numpy']}, PyTorch {about['torch'] or 'not installed'}, "
+        f"Python {about['python']}, {about['processor']}, {threads} of {about['available_threads']} threads, "
+        f"tiles of {about['tile_bytes'] // 1024} KiB, medians of {arguments.runs} runs in turns"
+    )
+    results = []
+    with threads_set(threads):
+        if arguments.growth:
+            growth(arguments.growth, arguments.runs, tell=functools.partial(print, flush=True))
+        elif arguments.train_step:
+            results.append(bench_train_step(runs=arguments.runs, on=on))
+            print(report(results[-1]), flush=True)
+        else:
+            beside = BESIDE - {"textbook"} if arguments.no_textbook else BESIDE
+            table = TABLE if on == "cpu" else GPU_TABLE + TABLE
+            for name, shape in table if arguments.table else [(arguments.block, arguments.shape)]:
+                settings = {"runs": arguments.runs, "dtype": arguments.dtype, "data": arguments.data}
+                results.append(bench_block(name, shape, beside=beside, on=on, **settings))
+                print(report(results[-1]), flush=True)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")
+    return 0

@@ -1,0 +1,23 @@
+"""What makes a gate of a number, by the name that the blocks' option `gate` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from npattn.backend import Array
+from npattn.ops import hard_sigmoid, sigmoid
+
+
+class Pair(NamedTuple):
+    """A forward and its backward."""
+
+    forward: Callable[..., tuple[Array, Any]]
+    backward: Callable[..., Array]
+
+
+GATES = {
+    "sigmoid": Pair(sigmoid.forward, sigmoid.backward),
+    "hard_sigmoid": Pair(hard_sigmoid.forward, hard_sigmoid.backward),
+    "torch_hard_sigmoid": Pair(hard_sigmoid.forward, hard_sigmoid.torch_backward),
+}

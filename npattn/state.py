@@ -1,0 +1,227 @@
+"""What a layer holds: parameters, gradients and running statistics by name; saving, loading and moving them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Mapping, MutableMapping
+from types import ModuleType
+from typing import Any, Self
+
+import numpy as np
+
+from npattn.backend import Array, as_module, copied, from_numpy, library_name, placed, to_numpy
+from npattn.checks import floating, same_shape
+
+
+class State:
+    """The base of `npattn.Layer`: everything about a layer but its forward and backward."""
+
+    def __init__(
+        self,
+        *,
+        dtype: Any = "float32",
+        rng: np.random.Generator | int | None = None,
+        xp: ModuleType | None = None,
+    ) -> None:
+        self.xp = as_module(xp)
+        self.device: Any = None
+        self.dtype = dtype_name(dtype)
+        self.rng = generator(rng)
+        self.training = True
+        self.params: MutableMapping[str, Array] = {}
+        self.grads: MutableMapping[str, Array] = {}
+        self.buffers: MutableMapping[str, Array] = {}
+
+    def to_array(self, values: Any) -> Array:
+        """`values` as an array of the layer's library, device and dtype."""
+        return from_numpy(np.asarray(values, dtype=self.dtype), self.xp, self.device)
+
+    def placement(self) -> str:
+        """Library, device and dtype in words: "torch on cuda and float32"."""
+        return library_name(self.xp) + ("" if self.device is None else f" on {self.device}") + f" and {self.dtype}"
+
+    def by_field(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Parameters or gradients, given by key, by the names that the formulas have for them ("w1")."""
+        return dict(arrays)
+
+    def _forget(self, reason: str) -> None:
+        """Drop what belongs to the last forward; `reason` is what a backward then says."""
+
+    # Saving and loading
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters and buffers, by PyTorch's keys, in PyTorch's shapes."""
+        return {key: copied(value) for key, value in {**self.params, **self.buffers}.items()}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> Self:
+        """Take over parameters and buffers: all of them, or none if anything does not fit. Returns the layer.
+
+        Parameters
+        ----------
+        state
+            Key to float array (NumPy's, or the layer's library); exactly the keys and shapes of `state_dict`.
+
+        Raises
+        ------
+        KeyError
+            If a key is missing or unknown; the message lists each.
+        TypeError
+            If a value is no float array.
+        ValueError
+            If a shape differs, or a number is too large for the layer's dtype.
+        """
+        self._assign(self._checked(state))
+        return self
+
+    def _checked(self, state: Mapping[str, Array]) -> dict[str, Array]:
+        """New arrays for every key, after checking all of `state`."""
+        here = {**self.params, **self.buffers}
+        missing = [key for key in here if key not in state]
+        unknown = [key for key in state if key not in here]
+        if missing or unknown:
+            raise KeyError(
+                f"state: expected the keys {list(here)}; missing: {missing or 'none'}; unknown: {unknown or 'none'}"
+            )
+        loaded = {}
+        for key, old in here.items():
+            try:
+                value = to_numpy(state[key]) if floating(**{key: state[key]}) else None
+            except TypeError as error:
+                raise TypeError(f"state[{key!r}]: {str(error).removeprefix(key + ': ')}") from None
+            same_shape(f"state[{key!r}]", value, tuple(old.shape), "the layer's own")
+            loaded[key] = self._converted(key, np.array(value))
+        return loaded
+
+    def _converted(self, key: str, value: np.ndarray) -> Array:
+        """A value of a state_dict as an array of the layer's own, after checking that its numbers fit."""
+        if np.iscomplexobj(value):
+            raise TypeError(f"state[{key!r}]: expected dtype float32 or float64, got {value.dtype}")
+        with np.errstate(over="ignore"):
+            converted = self.to_array(value)
+            if np.isinf(value).sum() != np.isinf(to_numpy(converted)).sum():
+                raise ValueError(
+                    f"state[{key!r}]: expected numbers that {self.dtype} can hold, got {np.abs(value).max()}"
+                )
+        return converted
+
+    def _assign(self, loaded: Mapping[str, Array]) -> None:
+        for mine in (self.params, self.buffers):
+            for key in list(mine):
+                mine[key] = loaded[key]
+
+    # Moving
+
+    def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
+        """Move parameters and buffers to another device, dtype or array module; caches are dropped. Returns the layer.
+
+        Parameters
+        ----------
+        device
+            "cuda": to the GPU. A layer of NumPy's becomes one of CuPy's, and takes CuPy's arrays from then on; one of
+            torch's stays torch's. "cpu": the way back.
+        dtype
+            float32 or float64.
+        xp
+            The array module. On its default device, unless `device` says otherwise.
+
+        Raises
+        ------
+        TypeError
+            If dtype is not float32 or float64, or xp no array module.
+        ValueError
+            If device is not "cpu" or "cuda".
+        npattn.backend.DeviceError
+            If a GPU is asked for and there is none. The layer stays as it was.
+        """
+        state = {key: to_numpy(value) for key, value in {**self.params, **self.buffers}.items()}
+        to_dtype = self.dtype if dtype is None else dtype_name(dtype)
+        to_xp, to_device = (self.xp, self.device) if xp is None else (as_module(xp), None)
+        if device is not None:
+            to_xp, to_device = placed(device, to_xp)
+        self.dtype, self.xp, self.device = to_dtype, to_xp, to_device
+        self._assign({key: self.to_array(value) for key, value in state.items()})
+        self.grads = {}
+        self._forget("backward after to(), which drops the cache: call the layer on an input first")
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode, which only batch normalisation asks for. Returns the layer."""
+        self.training = bool(mode)
+        return self
+
+    def eval(self) -> Self:
+        """Set evaluation mode. Gradients still work. Returns the layer."""
+        return self.train(False)
+
+    def count(self) -> int:
+        """The number of learnable parameters."""
+        return sum(math.prod(value.shape) for value in self.params.values())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle takes along. A module goes by its name."""
+        return {**self.__dict__, "xp": self.xp.__name__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = {**state, "xp": importlib.import_module(state["xp"])}
+
+
+def dtype_name(dtype: Any) -> str:
+    """ "float32" or "float64", for a name or a dtype of any library. Raises TypeError for everything else."""
+    try:
+        name = str(np.dtype(dtype).name)
+    except TypeError:
+        name = str(dtype).rpartition(".")[2]
+    if name not in ("float32", "float64"):
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
+    return name
+
+
+def generator(rng: np.random.Generator | int | None) -> np.random.Generator:
+    """The generator itself, or one of that seed: layers that are handed the same one do not start alike.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no generator, no seed and not None.
+    """
+    try:
+        return np.random.default_rng(rng)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"rng: expected a numpy.random.Generator, a seed or None, got {rng!r}") from None
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
+    """First weights, uniform in ±1/√fan_in: PyTorch's default for Linear and Conv2d.
+
+    PyTorch calls it kaiming_uniform with a = √5: a bound of √(6 / ((1 + a²) · fan_in)), which is 1/√fan_in.
+    """
+    bound = 1 / math.sqrt(fan_in)
+    return rng.uniform(-bound, bound, shape)
+
+
+def called_with(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A constructor's arguments by name, the defaults too; nothing if they do not fit (the call itself will say so)."""
+    try:
+        bound = inspect.signature(kind.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
+    except TypeError:
+        return {}
+    bound.apply_defaults()
+    options = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    named = [name for name, p in bound.signature.parameters.items() if p.kind not in options]
+    return {name: bound.arguments[name] for name in named[1:]}  # without self
+
+
+def arguments_text(kind: type, given: Mapping[str, Any]) -> str:
+    """The arguments as one would write them: "8, ratio=4, bias=True". Keyword-only ones only where they were chosen."""
+    parts = []
+    for name, p in inspect.signature(kind.__init__).parameters.items():  # type: ignore[misc]
+        if name not in given or (p.kind is p.KEYWORD_ONLY and given[name] == p.default) or given[name] is None:
+            continue
+        value = tuple(given[name]) if isinstance(given[name], list) else given[name]
+        parts.append(repr(value) if p.default is p.empty else f"{name}={value!r}")
+    return ", ".join(parts)

@@ -1,0 +1,298 @@
+"""The zoo's wrong backwards of ops: sums, factors, axes, maxima, memory. Those of a block stand with its proofs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from npattn.ops import avg_pool_2x2, batch_norm, conv2d, global_avg_pool, linear, loss, lp_pool, lse_pool, relu, sigmoid
+from tests.support.mistakes import image, mistake, only_x, tied_x
+
+
+def for_conv(rng):
+    return image(rng), conv2d.Params(rng.standard_normal((3, 4, 3, 3)), rng.standard_normal(3))
+
+
+def for_linear(rng):
+    return rng.standard_normal((5, 4)), linear.Params(rng.standard_normal((4, 4)), rng.standard_normal(4))
+
+
+def for_batch_norm(rng):
+    return image(rng), batch_norm.Params(rng.standard_normal(4), rng.standard_normal(4))
+
+
+def for_loss(rng):
+    return 2 * rng.standard_normal((6, 5)), rng.integers(0, 5, 6)
+
+
+# Factors
+
+
+@mistake(global_avg_pool.forward, only_x, "x", "which is H·W")
+def average_not_divided_by_the_pixels(dy, cache):
+    return global_avg_pool.backward(dy, cache) * 30
+
+
+@mistake(avg_pool_2x2.forward, only_x, "x", "constant factor of 2")
+def window_average_divided_by_its_side(dy, cache):
+    return 2 * avg_pool_2x2.backward(dy, cache)
+
+
+@mistake(loss.forward, for_loss, "z", "axis 0 of z")
+def loss_not_averaged_over_the_batch(dy, cache):
+    return loss.backward(dy, cache) * cache.p.shape[0]
+
+
+@mistake(loss.forward, for_loss, "z", "wrong sign")
+def loss_sign(dy, cache):
+    return -loss.backward(dy, cache)
+
+
+@mistake(loss.forward, for_loss, "z")
+def loss_without_the_one_hot(dy, cache):
+    return dy * cache.p / cache.p.shape[0]
+
+
+@mistake(loss.forward, for_loss, "gradient of z", "not linear in dy")
+def loss_ignores_its_cotangent(dy, cache):
+    return loss.backward(np.ones_like(dy), cache)
+
+
+# Sums, shapes, axes
+
+
+@mistake(linear.forward, for_linear, "params.b", "sum over the batch")
+def bias_not_summed_over_the_batch(dy, cache):
+    dx, (dw, _) = linear.backward(dy, cache)
+    return dx, linear.Params(dw, dy.copy())
+
+
+@mistake(linear.forward, for_linear, "params.b", "constant factor of 0.2")
+def bias_averaged_over_the_batch(dy, cache):
+    dx, (dw, db) = linear.backward(dy, cache)
+    return dx, linear.Params(dw, db / len(dy))
+
+
+@mistake(conv2d.forward, for_conv, "params.w", "image 1 alone")
+def kernel_gradient_of_the_last_image(dy, cache):
+    dx, (_, db) = conv2d.backward(dy, cache)
+    N, M = dy.shape[:2]
+    for n in range(N):  # assigned where it should be added
+        dw = (dy[n].reshape(M, -1) @ cache.u[n].T).reshape(cache.params.w.shape)
+    return dx, conv2d.Params(dw, db)
+
+
+@mistake(linear.forward, for_linear, "x")
+def linear_w_not_transposed_back(dy, cache):
+    _, grads = linear.backward(dy, cache)
+    return dy @ cache.params.w.T, grads
+
+
+@mistake(linear.forward, for_linear, "params.w", "transposed")
+def linear_w_gradient_transposed(dy, cache):
+    dx, (dw, db) = linear.backward(dy, cache)
+    return dx, linear.Params(dw.T.copy(), db)
+
+
+# Convolution
+
+
+@mistake(conv2d.forward, for_conv, "x")
+def convolution_kernel_not_flipped(dy, cache):
+    _, grads = conv2d.backward(dy, cache)
+    turned = conv2d.Params(
+        cache.params.w.swapaxes(0, 1)
+    )  # dx is a convolution of dy with the kernel flipped: it is not
+    return conv2d.forward(dy, turned)[0], grads
+
+
+@mistake(conv2d.forward, for_conv, "params.w", "flipped")
+def convolution_kernel_gradient_flipped(dy, cache):
+    dx, (dw, db) = conv2d.backward(dy, cache)
+    return dx, conv2d.Params(dw[:, :, ::-1, ::-1].copy(), db)
+
+
+@mistake(conv2d.forward, for_conv, "x", "off by one")
+def convolution_padding_off_by_one(dy, cache):
+    dx, grads = conv2d.backward(dy, cache)
+    return np.roll(dx, 1, axis=3), grads
+
+
+@mistake(conv2d.forward, for_conv, "x", "border")
+def convolution_border_forgotten(dy, cache):
+    dx, grads = conv2d.backward(dy, cache)
+    dx[:, :, 0], dx[:, :, -1], dx[:, :, :, 0], dx[:, :, :, -1] = 0, 0, 0, 0
+    return dx, grads
+
+
+# Activations: the right slope at the wrong place
+
+
+def sigmoid_of_x(x):
+    return sigmoid.forward(x)[0], x
+
+
+@mistake(sigmoid_of_x, only_x, "x")
+def sigmoid_slope_of_the_input(dy, x):
+    return dy * x * (1 - x)
+
+
+@mistake(sigmoid_of_x, only_x, "x")
+def sigmoid_slope_forgotten(dy, x):
+    return dy.copy()
+
+
+def relu_of_x(x):
+    return np.where(x > 0, x, 0 * x), x
+
+
+@mistake(relu_of_x, only_x, "x", "a mask")
+def relu_mask_from_dy(dy, x):
+    return np.where(dy > 0, dy, 0)
+
+
+@mistake(relu_of_x, only_x, "x", "a mask")
+def relu_lets_everything_back(dy, x):
+    return dy.copy()
+
+
+@mistake(relu_of_x, lambda rng: (np.where(image(rng) > 0, image(rng), 0),), "x")
+def relu_at_zero_invents_a_slope(dy, x):
+    return np.where(x > 0, dy, np.where(x == 0, 2 * dy, 0))
+
+
+# Maxima and ties
+
+
+def max_of_pixels(x):
+    y = x.reshape(*x.shape[:2], -1).max(axis=2)
+    return y, (x, y)
+
+
+@mistake(max_of_pixels, tied_x, "x", "all ties")
+def maximum_to_all_ties(dy, cache):
+    x, y = cache
+    return np.where(x == y[:, :, None, None], dy[:, :, None, None], 0)
+
+
+def max_of_channels(x):
+    y = x.max(axis=1, keepdims=True)
+    return y, (x, y)
+
+
+@mistake(max_of_channels, tied_x, "x", "all ties")
+def channel_maximum_to_all_ties(dy, cache):
+    x, y = cache
+    return np.where(x == y, dy, 0)
+
+
+@mistake(max_of_pixels, only_x, "x")
+def maximum_to_the_first_pixel(dy, cache):
+    dx = np.zeros_like(cache[0])
+    dx[:, :, 0, 0] = dy
+    return dx
+
+
+@mistake(max_of_pixels, only_x, "x")
+def maximum_shared_like_a_mean(dy, cache):
+    x, _ = cache
+    return np.broadcast_to(dy[:, :, None, None] / (x.shape[2] * x.shape[3]), x.shape).copy()
+
+
+@mistake(lse_pool.forward, only_x, "x")
+def lse_without_its_sum(dy, cache):
+    return dy[:, :, None, None] * cache.e
+
+
+@mistake(lp_pool.forward, only_x, "x")
+def lp_without_its_root(dy, cache):
+    return 2 * cache.x * dy[:, :, None, None]
+
+
+# Batch normalisation
+
+
+@mistake(batch_norm.train_forward, for_batch_norm, "x")
+def batch_norm_statistics_taken_for_constants(dy, cache):
+    _, grads = batch_norm.train_backward(dy, cache)
+    return batch_norm.eval_backward(dy, cache)[0], grads
+
+
+@mistake(batch_norm.train_forward, for_batch_norm, "x")
+def batch_norm_without_the_path_of_the_variance(dy, cache):
+    _, grads = batch_norm.train_backward(dy, cache)
+    dx_hat = dy * cache.gamma[:, None, None]
+    return (dx_hat - dx_hat.mean(axis=(0, 2, 3), keepdims=True)) * cache.rho[:, None, None], grads
+
+
+@mistake(batch_norm.train_forward, for_batch_norm, "params.gamma")
+def batch_norm_gamma_from_x_not_normalised(dy, cache):
+    dx, (_, dbeta) = batch_norm.train_backward(dy, cache)
+    x = cache.x_hat / cache.rho[:, None, None] + cache.mean[:, None, None]
+    return dx, batch_norm.Params(np.sum(dy * x, axis=(0, 2, 3)), dbeta)
+
+
+# What is not about numbers: memory, state, dtype
+
+
+_kept: dict[Any, Any] = {}  # what the next three keep where nothing should be kept
+
+
+def forward_with_an_accumulator(x):
+    y, cache = sigmoid.forward(x)
+    return y, (cache, np.zeros_like(x))
+
+
+@mistake(forward_with_an_accumulator, only_x, "gradient of x: another one the second time")
+def gradients_add_up_from_call_to_call(dy, cache):
+    cache, total = cache
+    total += sigmoid.backward(dy, cache)
+    return total.copy()
+
+
+def stale_forward(x):
+    """Keeps the first x it sees of a shape, and never another."""
+    y, cache = sigmoid.forward(x)
+    return y, _kept.setdefault(("stale", x.shape, x.dtype), cache)
+
+
+@mistake(stale_forward, only_x, "x", "stale cache")
+def cache_of_the_first_forward(dy, cache):
+    return sigmoid.backward(dy, cache)
+
+
+def global_forward(x):
+    y, _kept["last"] = sigmoid.forward(x)
+    return y, None
+
+
+@mistake(global_forward, only_x, "gradient of x: changed by a later forward")
+def cache_outside_of_the_cache(dy, cache):
+    return sigmoid.backward(dy, _kept["last"])
+
+
+@mistake(relu.forward, only_x, "x: expected a gradient of dtype float64, got float32")
+def gradient_in_float32(dy, cache):
+    return relu.backward(dy, cache).astype(np.float32)
+
+
+@mistake(sigmoid.forward, lambda rng: (1e3 * image(rng),), "x", "NaN or infinite")
+def sigmoid_slope_by_a_quotient_that_overflows(dy, cache):
+    x = np.log(cache.y / (1 - cache.y))
+    return dy * np.exp(x) / (1 + np.exp(x)) ** 2
+
+
+@mistake(lambda x: (x + 0.0, None), only_x, "gradient of x: shares memory with dy")
+def identity_hands_dy_on(dy, cache):
+    return dy
+
+
+@mistake(sigmoid.forward, only_x, "gradient of x: not linear in dy")
+def gradient_clipped(dy, cache):
+    return np.clip(sigmoid.backward(dy, cache), -0.1, 0.1)
+
+
+@mistake(sigmoid.forward, only_x, "gradient of x: not 0 for dy = 0")
+def gradient_with_weight_decay_in_it(dy, cache):
+    return sigmoid.backward(dy, cache) + 1e-4

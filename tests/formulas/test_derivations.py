@@ -1,0 +1,171 @@
+"""The formulas of docs/ops/, written out index by index once more, against what the ops compute.
+
+The loops are the sums of the pages, letter by letter. Those of the blocks are in their proofs, tests/blocks/.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+
+from npattn.ops import (
+    batch_norm,
+    channel_max,
+    channel_mean,
+    conv2d,
+    global_avg_pool,
+    global_max_pool,
+    linear,
+    loss,
+    lp_pool,
+    lse_pool,
+)
+from npattn.ops.sigmoid import forward as sigmoid_forward
+from tests.support.by_index import at, filled, same
+
+
+@pytest.fixture
+def sympy():
+    return pytest.importorskip("sympy", reason="sympy is not installed")
+
+
+def test_slope_of_the_sigmoid(sympy):
+    a = sympy.symbols("a", real=True)
+    g = 1 / (1 + sympy.exp(-a))
+    assert sympy.simplify(sympy.diff(g, a) - g * (1 - g)) == 0
+    e = sympy.exp(-sympy.Abs(a))
+    for x in (-3.5, 0.0, 2.25):  # SIG.2 in its two forms
+        form = e / (1 + e) if x < 0 else 1 / (1 + e)
+        assert abs(float(form.subs(a, x)) - sigmoid_forward(np.array([x]))[0][0]) < 1e-15
+
+
+def test_batch_norm_by_sympy(sympy):
+    """The three ways through batch normalisation, added, are the derivative: exactly, for three numbers."""
+    n = 3
+    x, d = sympy.symbols(f"x:{n}", real=True), sympy.symbols(f"d:{n}", real=True)
+    eps = sympy.Rational(1, 7)
+    mean = sum(x) / n
+    rho = 1 / sympy.sqrt(sum((v - mean) ** 2 for v in x) / n + eps)
+    x_hat = [(v - mean) * rho for v in x]
+    at = dict(zip((*x, *d), map(sympy.Rational, ("3/2", "-1/3", "2", "1", "-5/4", "1/2")), strict=True))
+    along = sum(dk * xk for dk, xk in zip(d, x_hat, strict=True)) / n
+    level = sum(d) / n
+    for j in range(n):
+        wanted = sum(d[k] * sympy.diff(x_hat[k], x[j]) for k in range(n))
+        page = rho * (d[j] - x_hat[j] * along - level)
+        assert sympy.simplify((wanted - page).subs(at)) == 0
+    # "that way will turn out to be closed": ρ does not move with μ
+    mu = sympy.symbols("mu", real=True)
+    rho_of_mu = 1 / sympy.sqrt(sum((v - mu) ** 2 for v in x) / n + eps)
+    assert sympy.simplify(sympy.diff(rho_of_mu, mu).subs(mu, mean)) == 0
+
+
+def test_batch_norm_is_a_projection():
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((3, 2, 2, 3))
+    _, cache = batch_norm.train_forward(x, batch_norm.Params(np.ones(2), np.zeros(2)), eps=1e-14)
+    dx, _ = batch_norm.train_backward(rng.standard_normal(x.shape), cache)
+    assert np.max(np.abs(dx.sum(axis=(0, 2, 3)))) < 1e-12
+    assert np.max(np.abs((dx * cache.x_hat).sum(axis=(0, 2, 3)))) < 1e-10
+
+
+def test_cross_entropy_by_sympy(sympy):
+    z = sympy.symbols("z:3", real=True)
+    p = [sympy.exp(v) / sum(map(sympy.exp, z)) for v in z]
+    for k in range(3):
+        slope = sympy.diff(-sympy.log(p[1]), z[k])
+        assert sympy.simplify(slope - (p[k] - (1 if k == 1 else 0))) == 0
+    values = np.array([[0.3, -1.0, 2.0]])
+    _, cache = loss.forward(values, np.array([1]))
+    exact = [float(v.subs(dict(zip(z, values[0], strict=True)))) for v in p]
+    same(loss.backward(np.array(1.0), cache)[0], np.array(exact) - [0, 1, 0], "(p − onehot) / N")
+
+
+def test_fc_index_by_index():
+    rng = np.random.default_rng(8)
+    x, w, b, dy = (rng.standard_normal(shape) for shape in ((4, 3), (2, 3), (2,), (4, 2)))
+    y, cache = linear.forward(x, linear.Params(w, b))
+    same(y, filled((4, 2), lambda p, m: sum(x[p, k] * w[m, k] for k in range(3)) + b[m]), "FC.1, FC.2")
+    dx, grads = linear.backward(dy, cache)
+    same(dx, filled((4, 3), lambda p, k: sum(dy[p, m] * w[m, k] for m in range(2))), "FC.1, x")
+    same(grads.w, filled((2, 3), lambda m, k: sum(dy[p, m] * x[p, k] for p in range(4))), "FC.1, w")
+    same(grads.b, filled((2,), lambda m: sum(dy[p, m] for p in range(4))), "FC.2")
+
+
+def test_convolution_in_one_line_and_flipped():
+    rng = np.random.default_rng(9)
+    N, C, M, H, W, k = 2, 2, 3, 3, 4, 3
+    q = k // 2
+    x, w, b = rng.standard_normal((N, C, H, W)), rng.standard_normal((M, C, k, k)), rng.standard_normal(M)
+    padded = np.pad(x, ((0, 0), (0, 0), (q, q), (q, q)))
+    y, cache = conv2d.forward(x, conv2d.Params(w, b))
+    same(
+        y,
+        filled((N, M, H, W), lambda n, m, h, v: b[m] + np.sum(w[m] * padded[n, :, h : h + k, v : v + k])),
+        "the whole in one line",
+    )
+    dy = rng.standard_normal(y.shape)
+    dx, grads = conv2d.backward(dy, cache)
+
+    same(
+        dx,
+        filled(
+            (N, C, H, W),
+            lambda n, c, h, v: sum(
+                w[m, c, k - 1 - i, k - 1 - j] * at(dy[n, m], h + i - q, v + j - q)
+                for m, i, j in product(range(M), range(k), range(k))
+            ),
+        ),
+        "the flip",
+    )
+    same(
+        grads.w,
+        filled((M, C, k, k), lambda m, c, i, j: np.sum(dy[:, m] * padded[:, c, i : i + H, j : j + W])),
+        "the kernel's gradient",
+    )
+
+
+def test_sums_of_pooled_gradients():
+    """docs/ops/pooling.md, exercise 1: for a mean and for a maximum all of dx adds up to dy."""
+    rng = np.random.default_rng(10)
+    x = rng.integers(0, 2, (2, 3, 4, 4)).astype(float)  # many ties
+    for forward, backward, axes in (
+        (global_avg_pool.forward, global_avg_pool.backward, (2, 3)),
+        (global_max_pool.forward, global_max_pool.backward, (2, 3)),
+        (channel_mean.forward, channel_mean.backward, (1,)),
+        (channel_max.forward, channel_max.backward, (1,)),
+    ):
+        y, cache = forward(x)
+        dy = rng.standard_normal(y.shape)
+        same(backward(dy, cache).sum(axis=axes).ravel(), dy.ravel(), forward.__name__)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_a_value_used_n_times(sympy, n: int):
+    """L = v·v·…·v: n factors, each with the gradient v^(n−1), and their sum is the derivative."""
+    v = sympy.symbols("v")
+    factors = sympy.symbols(f"f:{n}")
+    each = [sympy.diff(sympy.prod(factors), f).subs(dict.fromkeys(factors, v)) for f in factors]
+    assert sympy.simplify(sum(each) - sympy.diff(v**n, v)) == 0
+
+
+def test_lp_and_lse():
+    rng = np.random.default_rng(6)
+    N, C, H, W = 2, 3, 2, 4
+    P = H * W
+    x = rng.standard_normal((N, C, H, W))
+    xp = x.reshape(N, C, P)
+    length = filled((N, C), lambda n, c: math.sqrt(sum(xp[n, c, p] ** 2 for p in range(P))))
+    total = filled((N, C), lambda n, c: sum(math.exp(xp[n, c, p]) for p in range(P)))
+    for name, pair, pooled, share in (
+        ("lp", lp_pool, length, lambda n, c, p: xp[n, c, p] / length[n, c]),
+        ("lse", lse_pool, np.log(total), lambda n, c, p: math.exp(xp[n, c, p]) / total[n, c]),
+    ):
+        y, cache = pair.forward(x)
+        same(y, pooled, name)
+        dy = rng.standard_normal((N, C))
+        dx = filled((N, C, P), lambda n, c, p: dy[n, c] * share(n, c, p))  # noqa: B023
+        same(pair.backward(dy, cache).reshape(N, C, P), dx, name)

@@ -1,0 +1,193 @@
+"""The way there and back under PyTorch: a module's state_dict in, a step of training in both, and still equal.
+
+timm's own classes where timm is installed. The others are no packages: what is compared there are small modules written
+here, with the keys of those codebases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from npattn import dialects
+from tests.support.numerical import distance
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+nn = torch.nn
+WITHIN = 1e-12
+
+
+def branch(**children: Any) -> Any:
+    """A module that only holds others, under these names."""
+    module = nn.Module()
+    for name, child in children.items():
+        module.add_module(name, child)
+    return module
+
+
+class Theirs(nn.Module):
+    """Modules under the names of a codebase, and its forward."""
+
+    def __init__(self, forward: Callable[[Any, Any], Any], **children: Any) -> None:
+        super().__init__()
+        self.forward = lambda x: forward(self, x)
+        for name, child in children.items():
+            self.add_module(name, child)
+
+
+def mean_of(x: Any) -> Any:
+    return x.mean((2, 3), keepdim=True)
+
+
+def max_of(x: Any) -> Any:
+    return nn.functional.adaptive_max_pool2d(x, 1)
+
+
+def maps(x: Any, *order: str) -> Any:
+    made = {"mean": x.mean(1, keepdim=True), "max": x.max(1, keepdim=True).values}
+    return torch.cat([made[name] for name in order], 1)
+
+
+def official() -> Theirs:
+    """FCs with biases and four pools; [max, mean], batch norm of momentum 0.01."""
+
+    def forward(self: Any, x: Any) -> Any:
+        flat = x.flatten(2)
+        pools = mean_of(x).flatten(1), max_of(x).flatten(1), flat.square().sum(2).sqrt(), flat.logsumexp(2)
+        u = x * torch.sigmoid(sum(self.ChannelGate.mlp(s) for s in pools))[:, :, None, None]
+        spatial = self.SpatialGate.spatial
+        return u * torch.sigmoid(spatial.bn(spatial.conv(maps(u, "max", "mean"))))
+
+    mlp = nn.Sequential(nn.Identity(), nn.Linear(32, 4), nn.ReLU(), nn.Linear(4, 32))
+    spatial = branch(conv=nn.Conv2d(2, 1, 7, padding=3, bias=False), bn=nn.BatchNorm2d(1, momentum=0.01))
+    return Theirs(forward, ChannelGate=branch(mlp=mlp), SpatialGate=branch(spatial=spatial))
+
+
+def xmu() -> Theirs:
+    """[max, mean], a bias in the convolution, and x added at the end."""
+
+    def forward(self: Any, x: Any) -> Any:
+        u = x * torch.sigmoid(self.ca.se(max_of(x)) + self.ca.se(mean_of(x)))
+        return u * torch.sigmoid(self.sa.conv(maps(u, "max", "mean"))) + x
+
+    se = nn.Sequential(nn.Conv2d(32, 4, 1, bias=False), nn.ReLU(), nn.Conv2d(4, 32, 1, bias=False))
+    return Theirs(forward, ca=branch(se=se), sa=branch(conv=nn.Conv2d(2, 1, 5, padding=2)))
+
+
+def ultralytics() -> Theirs:
+    """One FC of the means."""
+
+    def forward(self: Any, x: Any) -> Any:
+        u = x * torch.sigmoid(self.channel_attention.fc(mean_of(x)))
+        return u * torch.sigmoid(self.spatial_attention.cv1(maps(u, "mean", "max")))
+
+    cv1 = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+    return Theirs(forward, channel_attention=branch(fc=nn.Conv2d(32, 32, 1)), spatial_attention=branch(cv1=cv1))
+
+
+def timm_cbam() -> Theirs:
+    """amax, which shares among ties; [mean, max], batch norm of momentum 0.1."""
+
+    def forward(self: Any, x: Any) -> Any:
+        channel, conv = self.channel, self.spatial.conv
+        a = [channel.fc2(channel.fc1(s).relu()) for s in (mean_of(x), x.amax((2, 3), keepdim=True))]
+        u = x * torch.sigmoid(a[0] + a[1])
+        m = torch.cat([u.mean(1, keepdim=True), u.amax(1, keepdim=True)], 1)
+        return u * torch.sigmoid(conv.bn(conv.conv(m)))
+
+    channel = branch(fc1=nn.Conv2d(32, 2, 1, bias=False), fc2=nn.Conv2d(2, 32, 1, bias=False))
+    conv = branch(conv=nn.Conv2d(2, 1, 7, padding=3, bias=False), bn=nn.BatchNorm2d(1))
+    return Theirs(forward, channel=channel, spatial=branch(conv=conv))
+
+
+def timm(name: str, **args: Any) -> Any:
+    module = {"SEModule": "squeeze_excite", "EffectiveSEModule": "squeeze_excite", "EcaModule": "eca"}.get(name, "cbam")
+    layers = pytest.importorskip(f"timm.layers.{module}", reason="timm is not installed", exc_type=ImportError)
+    return getattr(layers, name)(32, **args)
+
+
+ALL_POOLS = {"gate_channels": 32, "reduction_ratio": 8, "pool_types": ["avg", "max", "lp", "lse"]}
+CASES = [
+    ("official", "CBAM", official, ALL_POOLS),
+    ("xmu", "CBAMBlock", xmu, {"channel": 32, "reduction": 8, "kernel_size": 5}),
+    ("timm", "CbamModule", timm_cbam, {"channels": 32}),
+    ("ultralytics", "CBAM", ultralytics, {"c1": 32, "kernel_size": 3}),
+] + [
+    ("timm", name, lambda name=name, args=args: timm(name, **args), {"channels": 32} | args)
+    for name, args in [
+        ("SEModule", {}),
+        ("SEModule", {"rd_ratio": 0.7, "rd_divisor": 6, "add_maxpool": True, "gate_layer": "hard_sigmoid"}),
+        ("EffectiveSEModule", {"add_maxpool": True}),
+        ("EffectiveSEModule", {"gate_layer": "sigmoid"}),
+        ("EcaModule", {"gamma": 0.5, "gate_layer": "hard_sigmoid"}),
+        ("CbamModule", {"rd_channels": 3, "spatial_kernel_size": 5, "mlp_bias": True}),
+        ("CbamModule", {"gate_layer": "hard_sigmoid"}),
+        ("LightCbamModule", {"rd_ratio": 0.2, "gate_layer": "hard_sigmoid", "mlp_bias": True}),
+    ]
+]
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["", "ties"])
+@pytest.mark.parametrize(
+    ("dialect", "name", "make", "args"), CASES, ids=lambda part: "" if callable(part) else str(part)
+)
+def test_train_a_step_in_both(dialect: str, name: str, make: Callable[[], Any], args: dict[str, Any], ties: bool):
+    torch.manual_seed(5)
+    theirs = make().double()
+    ours = dialects.load(dialect, name, theirs.state_dict(), **args)
+    rng = np.random.default_rng(6)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05)  # small, so that no weight is cut to nearly 0
+    for _ in range(2):  # the second step starts from where the first one went
+        x = rng.standard_normal((3, 32, 6, 5))
+        if ties:
+            x = np.maximum(rng.integers(-2, 3, x.shape), 0).astype(np.float64)
+            x[:, :, 2, 3] = 0  # a pixel where all channels tie
+        dy = rng.standard_normal(x.shape)
+        leaf = torch.tensor(x, requires_grad=True)
+        optimizer.zero_grad()
+        y = theirs(leaf)
+        y.backward(torch.tensor(dy))
+        optimizer.step()
+
+        assert distance(ours(x), y.detach().numpy()) < WITHIN
+        assert distance(ours.backward(dy), leaf.grad.numpy()) < WITHIN
+        wanted = {key: weight.grad.numpy() for key, weight in theirs.named_parameters()}
+        assert list(ours.grads) == list(wanted)
+        for key, gradient in ours.grads.items():
+            assert distance(gradient, wanted[key]) < WITHIN, key
+            ours.params[key] = ours.params[key] - 0.05 * gradient
+        state, wanted = dialects.dump(ours), theirs.state_dict()
+        assert list(state) == list(wanted)
+        for key, value in wanted.items():
+            assert state[key].dtype == value.numpy().dtype
+            assert distance(state[key], value.numpy()) < WITHIN, key
+    # and back: PyTorch takes what we dump
+    theirs.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
+    theirs.eval(), ours.eval()
+    assert distance(ours(x), theirs(torch.tensor(x)).detach().numpy()) < WITHIN
+
+
+def test_timms_widths():
+    """The rounding of the hidden width, for every number of channels."""
+    helpers = pytest.importorskip("timm.layers.helpers", reason="timm is not installed", exc_type=ImportError)
+    eca = pytest.importorskip("timm.layers.eca", reason="timm is not installed", exc_type=ImportError)
+    from npattn.dialects.timm import divisible, eca_kernel
+
+    for ratio in (1 / 16, 0.25, 0.3, 1 / 24):
+        for divisor in (1, 2, 7, 8):
+            for C in range(1, 520):
+                wanted = helpers.make_divisible(C * ratio, divisor, round_limit=0.0)
+                assert divisible(C * ratio, divisor) == wanted, (C, ratio, divisor)
+    for C in (1, 2, 3, 16, 31, 32, 63, 64, 100, 512, 2048):
+        for gamma, beta in ((2, 1), (1, 0), (0.7, 3), (2, -8)):
+            assert (eca_kernel(C, gamma, beta),) == eca.EcaModule(C, gamma=gamma, beta=beta).conv.kernel_size
+
+
+def test_a_tensor_that_needs_gradients_can_be_loaded():
+    module = ultralytics().double()
+    weights = dict(module.named_parameters())
+    layer = dialects.load("ultralytics", "CBAM", weights, c1=32, kernel_size=3)
+    assert isinstance(dialects.dump(layer)["channel_attention.fc.bias"], np.ndarray)

@@ -1,0 +1,215 @@
+"""The pages' sources, and the built site: complete, and nothing fetched from elsewhere.
+
+The site is looked at where it has been built: `sphinx-build -W docs docs/_build/html`, or any folder that the
+environment variable NPATTN_SITE names. In a browser it needs selenium, chromium and chromedriver.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+SITE = Path(os.environ.get("NPATTN_SITE", DOCS / "_build" / "html"))
+SOURCES = {
+    path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted(DOCS.rglob("*.md"))
+    if "_build" not in path.parts
+}
+BLOCK_PAGES = ["blocks/se.md", "blocks/channel.md", "blocks/spatial.md", "blocks/cbam.md"]
+
+
+@pytest.mark.parametrize("page", BLOCK_PAGES)
+def test_a_block_page_has_all_its_parts(page: str):
+    text = SOURCES[page]
+    for part in (
+        ":::{drawing}", "## Forward", "## Backward", "## The code", ":pyobject: forward", ":pyobject: backward",
+        ":part: given", ":part: forward", ":part: backward", ":part: check", "## Exercises", ":::{answer}",
+    ):  # fmt: skip
+        assert part in text, part
+    exercises = text.split("## Exercises")[1]
+    assert len(re.findall(r"^\*\*\d+\.\*\*", exercises, re.MULTILINE)) == exercises.count(":::{answer}")
+
+
+OP_PAGES = [page for page in SOURCES if page.startswith("ops/")]
+
+
+@pytest.mark.parametrize("page", OP_PAGES)
+def test_an_op_page_has_all_its_parts(page: str):
+    text = SOURCES[page]
+    for part in (":::{forward}", ":::{backward}", "{literalinclude}", ":::{worked}", "## Exercises", ":::{answer}"):
+        assert part in text, part
+    assert re.search(r"^##+ .*code", text, re.MULTILINE | re.IGNORECASE), "no heading for the code"
+    headings = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
+    assert len(headings) == len(set(headings)), "two headings alike"
+
+
+def test_the_place_of_a_maximum_has_a_letter_of_its_own():
+    """i is a row of a kernel. (docs/notation.md)"""
+    for page, text in SOURCES.items():
+        assert not re.search(r"\bi_\{n|= i\]|\bi_p\b", text), page
+
+
+def test_source_is_included_and_never_pasted():
+    """No line of a pair stands in a page as text; pages show it by literalinclude."""
+    lines = {
+        line.strip()
+        for package in ("ops", "attention", "variants")
+        for path in (ROOT / "npattn" / package).glob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"  # [A-Z]+\d?\.\d", line)
+    }
+    for page, text in SOURCES.items():
+        assert not [line for line in lines if line in text], page
+
+
+def test_every_question_is_answered_and_met_elsewhere():
+    questions = re.findall(r"^\((q-[a-z-]+)\)=$", SOURCES["questions.md"], re.MULTILINE)
+    assert len(questions) == len(set(questions)) >= 19
+    for question in questions:
+        where = [page for page, text in SOURCES.items() if f"(#{question})" in text and page != "questions.md"]
+        assert where, f"{question}: no page leads to it"
+
+
+@pytest.mark.parametrize("name", ["se_by_hand", "check_by_hand"])
+def test_notebooks_run(name: str, capsys):
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"))
+    assert capsys.readouterr().out
+
+
+def test_the_notebook_that_trains_runs(monkeypatch):
+    pytest.importorskip("matplotlib").use("agg")
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+    found = runpy.run_path(str(ROOT / "examples" / "train_and_look.py"))
+    assert found["losses"][-1] < found["losses"][0]
+
+
+# The built site
+
+
+@pytest.fixture(scope="module")
+def pages() -> list[Path]:
+    if not (SITE / "index.html").exists():
+        pytest.skip(f"no site at {SITE}: build it first")
+    found = [path for path in sorted(SITE.rglob("*.html")) if "_static" not in path.parts]
+    assert len(found) > 20
+    return found
+
+
+LOADED = re.compile(
+    r"<(?:link|script|img|iframe|source|video|audio|object|embed)\b[^>]*?(?:href|src|data)=\"([^\"]+)\""
+)
+
+
+def test_nothing_is_loaded_from_elsewhere(pages: list[Path]):
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = LOADED.findall(text)
+        assert loaded, page
+        for address in loaded:
+            assert not re.match(r"(?:[a-z]+:)?//", address), f"{page.name} loads {address}"
+        assert "katex-error" not in text, page
+    for sheet in SITE.rglob("*.css"):
+        for address in re.findall(r"url\(([^)]+)\)|@import\s+([^;]+)", sheet.read_text(encoding="utf-8")):
+            assert "//" not in "".join(address).split("data:")[0], f"{sheet.name} loads {address}"
+
+
+def test_every_equation_is_a_target(pages: list[Path]):
+    equation = re.compile(r"^:::\{(forward|backward)\} (.+)$", re.MULTILINE)
+    for name, text in SOURCES.items():
+        found = [(way, tag) for way, tags in equation.findall(text) for tag in tags.split(", ")]
+        if found:
+            built = (SITE / name).with_suffix(".html").read_text(encoding="utf-8")
+            for way, tag in found:
+                assert f'id="{tag}{"" if way == "forward" else "-back"}"' in built, (name, way, tag)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium or chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    opened.get("about:blank")
+    opened.get_log("performance")  # the browser's own start page
+    yield opened
+    opened.quit()
+
+
+# Pages whose formulas were broken so that they fit a phone; on the others a long one scrolls in itself
+FITTING = {"se", "channel", "spatial", "gate", "cbam", "tools", "notation", "fused"} | {
+    Path(page).stem for page in OP_PAGES
+}
+TOO_WIDE = """
+const wide = [], stuck = [];
+for (const box of document.querySelectorAll("div.math")) {
+  if (box.closest("details:not([open])")) continue;
+  const right = Math.max(0, ...[...box.querySelectorAll(".base")].map(part => part.getBoundingClientRect().right));
+  if (right <= box.getBoundingClientRect().right + 2) continue;
+  const source = box.querySelector("annotation").textContent;
+  if (getComputedStyle(box).overflowX !== "auto") stuck.push(source);
+  if (!box.closest(".worked")) wide.push(source);
+}
+return [wide, stuck];
+"""
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_in_a_browser(browser: Any, pages: list[Path], width: int, scheme: str):
+    """No request leaves the machine, all that is asked for is there, and no page scrolls sideways."""
+    command = browser.execute_cdp_cmd
+    metrics = {"width": width, "height": 850, "deviceScaleFactor": 1, "mobile": width < 600}
+    command("Emulation.setDeviceMetricsOverride", metrics)
+    command("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    with_mathematics = 0
+    for page in pages:
+        browser.get(page.as_uri())
+        wide = browser.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width, f"{page.name}: {wide} pixels wide on a screen of {width}"
+        if browser.execute_script("return document.querySelector('.katex') !== null"):
+            ready = browser.execute_async_script("document.fonts.ready.then(() => arguments[0](true))")
+            assert ready
+            assert browser.execute_script("return document.fonts.check('16px KaTeX_Main')"), f"{page.name}: no font"
+            with_mathematics += 1
+            wide_ones, stuck = browser.execute_script(TOO_WIDE)
+            assert not stuck, f"{page.name}: wider than a screen of {width} and does not scroll: {stuck}"
+            assert page.stem not in FITTING or not wide_ones, f"{page.name}: wider than {width}: {wide_ones}"
+    assert with_mathematics > 10
+    requests = 0
+    for entry in browser.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            address = message["params"]["request"]["url"]
+            assert address.startswith(("file:", "data:")), f"a request to {address}"
+            requests += 1
+        assert message["method"] != "Network.loadingFailed", message["params"]
+    assert requests > len(pages)
+
+
+def test_the_search_works_without_a_server(browser: Any, pages: list[Path]):
+    browser.get((SITE / "search.html").as_uri() + "?q=sigmoid")
+    for _ in range(50):
+        found = browser.execute_script("return [...document.querySelectorAll('#search-results a')].map(a => a.href)")
+        if any("activation" in address for address in found):
+            break
+        time.sleep(0.1)
+    assert any("ops/activation.html" in address for address in found), found
