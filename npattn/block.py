@@ -14,19 +14,18 @@ weights, Params and Running by name, gradients by key, gates, running statistics
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
-import re
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self, Unpack, get_args, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Self, Unpack
 
 import numpy as np
 
 from npattn.backend import Array, array_module
 from npattn.layer import Layer, Options
+from npattn.packing import factors, fields, lengths, packed, stored_axes
 from npattn.state import arguments_text, called_with, uniform
 
 
@@ -42,6 +41,16 @@ class Weight(NamedTuple):
     stored: str | None = None  # its shape in the state_dict, where that has more axes of length 1: "R C 1 1"
     fan_in: str | None = None  # the axes that a sum with it runs over; None takes all of its own but the first
     start: float | None = None
+
+    @property
+    def taken_off(self) -> tuple[Any, ...]:
+        """The index that takes off the axes that only the state_dict has."""
+        return stored_axes(self.axes, self.stored or self.axes)[0]
+
+    @property
+    def put_on(self) -> tuple[Any, ...]:
+        """The index that puts them on."""
+        return stored_axes(self.axes, self.stored or self.axes)[1]
 
 
 class Statistic(NamedTuple):
@@ -232,12 +241,18 @@ class Block(Layer):
         return super().undo_params(dy, cache) if without_dx is None else self._by_key(without_dx(dy, cache))
 
     def by_field(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        return {w.field: arrays[w.key][stored_axes(w)[0]] if w.stored else arrays[w.key] for w in self.weights}
+        return {
+            w.field: arrays[w.key][stored_axes(w.axes, w.stored)[0]] if w.stored else arrays[w.key]
+            for w in self.weights
+        }
 
     def _by_key(self, grads: Any) -> dict[str, Array]:
         """The gradients by the keys of the parameters, and in their shapes."""
         found = dict(fields(grads))
-        return {w.key: found[w.field][stored_axes(w)[1]] if w.stored else found[w.field] for w in self.weights}
+        return {
+            w.key: found[w.field][stored_axes(w.axes, w.stored)[1]] if w.stored else found[w.field]
+            for w in self.weights
+        }
 
     def _as_gate(self, cache: Any, path: str, axes: str, x: Array) -> Array:
         gate = operator.attrgetter(path)(cache)
@@ -245,75 +260,3 @@ class Block(Layer):
             return gate
         sizes = dict(zip((self.input_axes or "").split(), x.shape, strict=True)) | dict(self.sizes)
         return array_module(gate).reshape(gate, lengths(axes, sizes))
-
-
-def lengths(axes: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape that axes stand for: "C 2C 1" with C = 4 is (4, 8, 1)."""
-    return tuple(times * sizes[letter] if letter else times for times, letter in factors(axes))
-
-
-@functools.cache
-def factors(axes: str) -> tuple[tuple[int, str], ...]:
-    """Each axis as a number and a letter: "C 2C 1" is (1, "C"), (2, "C"), (1, "")."""
-    found = [re.fullmatch(r"(\d*)(.*)", axis) for axis in axes.split()]
-    return tuple((int(match[1] or 1), match[2]) for match in found if match)
-
-
-@functools.cache
-def stored_axes(weight: Weight) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The indices that take the axes of length 1 away that only the state_dict has, and that put them back."""
-    away: list[Any] = []
-    back: list[Any] = []
-    left = weight.axes.split()
-    for axis in (weight.stored or weight.axes).split():
-        shared = bool(left) and axis == left[0]
-        left = left[1:] if shared else left
-        away.append(slice(None) if shared else 0)
-        back.append(slice(None) if shared else None)
-    return tuple(away), tuple(back)
-
-
-def fields(tree: Any, name: str = "") -> Iterator[tuple[str, Array]]:
-    """The arrays of a Params by field, "w1" or "ca.w1"; those that are None are left out."""
-    for key, value in zip(tree._fields, tree, strict=True):
-        path = f"{name}.{key}" if name else key
-        if hasattr(value, "_fields"):
-            yield from fields(value, path)
-        elif value is not None:
-            yield path, value
-
-
-def packed(kind: Any, arrays: Mapping[str, Array]) -> Any:
-    """A Params from arrays by field: the way back. A field that has none keeps its default."""
-    return filled(plan(kind, tuple(arrays)), arrays)
-
-
-def filled(parts: tuple[Any, dict[str, str], dict[str, Any]], arrays: Mapping[str, Array]) -> Any:
-    """A NamedTuple made as `plan` says."""
-    kind, flat, nested = parts
-    made = {name: arrays[path] for name, path in flat.items()}
-    for name, inner in nested.items():
-        made[name] = filled(inner, arrays)
-    return kind(**made)
-
-
-@functools.cache
-def plan(kind: Any, paths: tuple[str, ...], above: str = "") -> tuple[Any, dict[str, str], dict[str, Any]]:
-    """How a NamedTuple is made of arrays by dotted path: itself, the path of each field, and the plans of the others."""
-    flat = {path: above + path for path in paths if "." not in path}
-    inner: dict[str, list[str]] = {}
-    for path in paths:
-        name, dot, rest = path.partition(".")
-        if dot:
-            inner.setdefault(name, []).append(rest)
-    nested = {name: plan(kinds(kind)[name], tuple(rests), f"{above}{name}.") for name, rests in inner.items()}
-    return kind, flat, nested
-
-
-@functools.cache
-def kinds(kind: Any) -> dict[str, Any]:
-    """The NamedTuples among the fields of a NamedTuple, by name; a field that may be None counts as what else it is."""
-    hints = get_type_hints(kind)
-    return {
-        name: option for name, hint in hints.items() for option in (hint, *get_args(hint)) if hasattr(option, "_fields")
-    }

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from npattn.block import lengths
+from npattn.packing import lengths
 
 
 class Draw(Protocol):

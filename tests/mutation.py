@@ -34,7 +34,7 @@ from tests.support.in_backward import in_backward
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("npattn/ops", "npattn/attention", "npattn/variants", "npattn/fused")
-BLOCK = "npattn/block.py"  # where a layer's gradients get their names
+NAMES = ("npattn/block.py", "npattn/packing.py")  # where a layer's gradients get their names
 SURVIVED = {0, 5, 33}  # exit codes that mutmut keeps: the tests passed, or none of them runs the mutant's function
 
 
@@ -66,7 +66,7 @@ def parts_of_backwards() -> dict[str, set[str]]:
 
 def all_files() -> list[str]:
     """The files whose functions are changed."""
-    return [BLOCK, *sorted(str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).glob("*.py"))]
+    return [*NAMES, *sorted(str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).glob("*.py"))]
 
 
 def function_of(mutant: str) -> str:
@@ -94,7 +94,11 @@ def differs_in(pattern: str, diff: str) -> bool:
 def changed_since(base: str) -> set[str]:
     """The files that git says differ from `base`."""
     done = subprocess.run(
-        ["git", "diff", "--name-only", base, "--", BLOCK, *ROOMS], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "diff", "--name-only", base, "--", *NAMES, *ROOMS],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return set(done.stdout.split())
 

@@ -4,8 +4,9 @@
 :::{backward} SE.1         the equation that undoes it
 {tag}`SE.1`                a link to the equation; {tag}`←SE.1` to its backward
 :::{worked} se             a worked example of a block or an op, computed now by npattn.explain.trace
-:::{drawing} se            a picture of docs/_figures.py, with a caption
+:::{drawing} se            a picture of docs/_figures.py, or of any block from its own file, with a caption
 :::{answer}                an exercise's answer, folded away
+:::{extremes} sizes        a table of what the extremes' tests run, made now
 :::{blocks}                a table of all blocks, from their cards
 :::{api}                   the public names, from their docstrings
 """
@@ -201,17 +202,20 @@ class Worked(SphinxDirective):
 
 
 class Drawing(SphinxDirective):
-    """An SVG of docs/_figures.py in the page itself, so that it takes the page's colours."""
+    """An SVG in the page itself, so that it takes the page's colours: of docs/_figures.py, or of a block's own file."""
 
     required_arguments = 1
     has_content = True
 
     def run(self) -> list[nodes.Node]:
+        import _dataflow
         import _figures
 
         self.env.note_dependency(_figures.__file__)
+        self.env.note_dependency(_dataflow.__file__)
+        name = self.arguments[0]
         figure = nodes.container(classes=["drawing"])
-        figure += raw(_figures.FIGURES[self.arguments[0]]())
+        figure += raw(_figures.FIGURES[name]() if name in _figures.FIGURES else _dataflow.of_block(name))
         if self.content:
             caption = nodes.container(classes=["caption"])
             self.state.nested_parse(self.content, self.content_offset, caption)
@@ -250,14 +254,33 @@ class Blocks(SphinxDirective):
         rows = [head]
         for entry in sorted(cards.values(), key=place):
             card = entry.card
-            title = f"[{card.title}](/{card.page}.md)"
-            rows.append([f"{title} `{card.name}`", card.asks, card.gives, parameters(entry.kind), card.source])
+            title = f"[{plain(card.title)}](/{card.page}.md) `{card.name}`"
+            rest = (card.asks, card.gives, parameters(entry.kind), card.source)
+            rows.append([title, *(plain(text) for text in rest)])
         lines = [":::{list-table}", ":header-rows: 1", ":widths: 24 16 18 20 22", ":class: blocks", ""]
         for row in rows:
             lines += [f"{'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
         box = nodes.container()
         self.state.nested_parse(StringList([*lines, ":::"], "blocks"), 0, box)
         return [box]
+
+
+class Extremes(SphinxDirective):
+    """A table of tests/support/extremes.py, which its tests run as well: forms, sizes, special values."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        from tests.support.extremes import TABLES
+
+        box = nodes.container()
+        self.state.nested_parse(StringList(TABLES[self.arguments[0]]().splitlines(), "extremes"), 0, box)
+        return [box]
+
+
+def plain(text: str) -> str:
+    """Text in which Markdown finds nothing to set otherwise."""
+    return re.sub(r"([\\`*_\[\]<>${}])", r"\\\1", text)
 
 
 def parameters(kind: Any) -> str:
@@ -267,7 +290,9 @@ def parameters(kind: Any) -> str:
     if not issubclass(kind, Block):
         return "those of its layers"
     weights = [weight for weight in kind.state if isinstance(weight, Weight)]
-    return ", ".join(f"{weight.field} ({', '.join(weight.axes.split())})" for weight in weights) or "none"
+    shapes = (f"{weight.field} ({', '.join(weight.axes.split())})" for weight in weights)
+    unbroken = (shape.replace(" ", "\N{NO-BREAK SPACE}") for shape in shapes)
+    return ", ".join(unbroken) or "none"
 
 
 class Api(SphinxDirective):
@@ -353,6 +378,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("drawing", Drawing)
     app.add_directive("answer", Answer)
     app.add_directive("blocks", Blocks)
+    app.add_directive("extremes", Extremes)
     app.add_directive("api", Api)
     app.connect("autodoc-process-docstring", keys_first, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", plain_bars, priority=600)

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.block import Block, Place, lengths, packed
+from npattn.block import Block, Place
 from npattn.blocks import Entry, blocks, classes, pairs
 from npattn.fused import twin
 from npattn.layer import Layer
+from npattn.packing import lengths, packed
 from npattn.samples import Random
 
 

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.block import Place, fields
+from npattn.block import Place
 from npattn.blocks import block, modules
 from npattn.checks import one_of, whole_number
 from npattn.explain.watch import Step, walked, watched
 from npattn.layer import Layer
 from npattn.nested import leaves
+from npattn.packing import fields
 from npattn.samples import Round
 
 LARGEST = 4096  # numbers in x: every one of them is moved twice to check its gradient

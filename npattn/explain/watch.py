@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npattn.block import fields
 from npattn.ops.pooling import MaxCache
+from npattn.packing import fields
 
 TAG = re.compile(r"\b[A-Z]+\d?\.\d+\b")
 WATCHED = ("attention", "variants")  # the packages whose functions are entered; what they call in ops/ is one line

@@ -10,7 +10,7 @@ from tests.support.imports import FILES, GRAPH, PACKAGE, by_name, cycle, module_
 
 FLOORS = (
     ("backend", "files", "grad_mode", "progress", "version"),
-    ("checks", "checkpoint", "data", "optimizer"),
+    ("checks", "checkpoint", "data", "optimizer", "packing"),
     ("state",),
     ("layer",),
     ("block",),

@@ -6,6 +6,7 @@ environment variable NPATTN_SITE names. In a browser it needs selenium, chromium
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -13,10 +14,14 @@ import runpy
 import shutil
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import npattn
+from npattn.blocks import blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -39,6 +44,15 @@ def test_a_block_page_has_all_its_parts(page: str):
         assert part in text, part
     exercises = text.split("## Exercises")[1]
     assert len(re.findall(r"^\*\*\d+\.\*\*", exercises, re.MULTILINE)) == exercises.count(":::{answer}")
+
+
+def test_every_block_has_a_page_that_the_index_leads_to():
+    """The index has its table from the cards, and its list of pages names each or takes all that are in blocks/."""
+    assert ":::{blocks}" in SOURCES["index.md"]
+    listed = re.findall(r"^[\w/*]+$", SOURCES["index.md"], re.MULTILINE)
+    for entry in blocks().values():
+        assert f"{entry.card.page}.md" in SOURCES, entry.name
+        assert any(fnmatch(entry.card.page, page) for page in listed), entry.card.page
 
 
 OP_PAGES = [page for page in SOURCES if page.startswith("ops/")]
@@ -132,6 +146,26 @@ def test_every_equation_is_a_target(pages: list[Path]):
             built = (SITE / name).with_suffix(".html").read_text(encoding="utf-8")
             for way, tag in found:
                 assert f'id="{tag}{"" if way == "forward" else "-back"}"' in built, (name, way, tag)
+
+
+def test_the_index_shows_every_card(pages: list[Path]):
+    """Title, with a link to its page, name, what it asks and gives, source."""
+    table = (SITE / "index.html").read_text(encoding="utf-8").split("<tbody>")[1].split("</tbody>")[0]
+    rows = [html.unescape(row).replace("’", "'") for row in table.split("<tr")[1:]]
+    cards = {entry.card.name: entry.card for entry in blocks().values()}
+    assert len(rows) == len(cards)
+    for card in cards.values():
+        (row,) = [row for row in rows if f">{card.name}<" in row]
+        assert f'href="{card.page}.html"' in row, card.name
+        for text in (card.title, card.asks, card.gives, card.source):
+            assert text in row, (card.name, text)
+
+
+def test_the_reference_has_every_public_name(pages: list[Path]):
+    text = (SITE / "reference.html").read_text(encoding="utf-8")
+    for package in (npattn, npattn.variants):
+        for name in package.__all__:
+            assert f'id="{package.__name__}.{name}"' in text, name
 
 
 @pytest.fixture(scope="module")

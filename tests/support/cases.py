@@ -21,6 +21,7 @@ from npattn.attention.se_parallel import ParallelSE, SEGate
 from npattn.block import Place
 from npattn.blocks import Entry, blocks
 from npattn.checker import cases as library
+from npattn.checker.cases import Maker
 from npattn.layer import Layer
 from npattn.nested import Sequential
 from npattn.ops.conv2d import Conv2d
@@ -78,7 +79,7 @@ def entry_of(name: str) -> Entry | None:
     return blocks().get(name.partition(",")[0])
 
 
-def of_its_own(row: library.Case | library.Maker) -> bool:
+def of_its_own(row: library.Case | Maker) -> bool:
     """Whether it is more than a block at another place: a form that has arguments of its own, if it is a form."""
     entry = entry_of(row.name)
     return entry is None or bool(entry.arguments) or not entry.place
@@ -90,7 +91,7 @@ def as_case(case: library.Case) -> Case:
     return Case(case.name, case.forward, case.backward, case.draw, case.module, case.norm, smallest)
 
 
-def ident(case: Case | library.Maker) -> str:
+def ident(case: Case | Maker) -> str:
     """A test's name in ASCII: not every tool gets others right."""
     return case.name.replace("×", "x")
 
@@ -129,15 +130,15 @@ def narrower_parallel(place: Place, **options: Any) -> Layer:
 
 
 COMPOSED = [
-    library.Maker("gated-spatial-norm", normed_gate),
-    library.Maker("gated-spatial-norm, eval", normed_gate, evaluated=True),
-    library.Maker("cbam-spatial-first-norm", normed_cbam),
-    library.Maker("cbam-parallel-residual", parallel_residual),
-    library.Maker("residual-narrower", narrower_unit),
-    library.Maker("se-parallel-narrower", narrower_parallel),
-    library.Maker("Conv2d, narrower", lambda place, **options: Conv2d(place.C, 3, **options)),
-    library.Maker("Conv2d without bias", lambda place, **options: Conv2d(place.C, 3, bias=False, **options)),
-    library.Maker("Linear without bias", lambda place, **options: Linear(place.W, 2, bias=False, **options)),
+    Maker("gated-spatial-norm", normed_gate),
+    Maker("gated-spatial-norm, eval", normed_gate, evaluated=True),
+    Maker("cbam-spatial-first-norm", normed_cbam),
+    Maker("cbam-parallel-residual", parallel_residual),
+    Maker("residual-narrower", narrower_unit),
+    Maker("se-parallel-narrower", narrower_parallel),
+    Maker("Conv2d, narrower", lambda place, **options: Conv2d(place.C, 3, **options)),
+    Maker("Conv2d without bias", lambda place, **options: Conv2d(place.C, 3, bias=False, **options)),
+    Maker("Linear without bias", lambda place, **options: Linear(place.W, 2, bias=False, **options)),
 ]
 """Layers of the library's put together in ways that no card shows."""
 

@@ -1,7 +1,6 @@
 """The extremes that every pair and every layer must take, as tables: how numbers are given, how many, and how large.
 
-tests/robustness/test_extremes.py runs them, and docs/extremes.md prints them: `python -m tests.support.extremes`
-writes its tables.
+tests/robustness/test_extremes.py runs them, and docs/extremes.md shows them: the build of the docs asks `TABLES`.
 """
 
 from __future__ import annotations
@@ -411,19 +410,3 @@ def specials_table() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {"forms": forms_table, "sizes": sizes_table, "specials": specials_table}
-
-
-def filled(page: str) -> str:
-    """The page with each table between its marks, `% table NAME` and `% end`, made anew."""
-    for name, make in TABLES.items():
-        marks = re.compile(rf"(% table {name}\n).*?(% end)", re.DOTALL)
-        text = make()
-        page = marks.sub(lambda found, text=text: f"{found[1]}\n{text}\n\n{found[2]}", page)  # type: ignore[misc]
-    return page
-
-
-if __name__ == "__main__":
-    from pathlib import Path
-
-    page = Path(__file__).parents[2] / "docs" / "extremes.md"
-    page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

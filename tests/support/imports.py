@@ -24,7 +24,7 @@ FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 def room_of(module: str) -> str:
     """The package or file, right under npattn, that a module is in."""
-    return (module.split(".") + ["__init__"])[1]
+    return module.split(".")[1] if "." in module else "__init__"
 
 
 def parsed(path: Path) -> ast.Module:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from npattn.block import fields, stored_axes
 from npattn.blocks import Entry, blocks
+from npattn.packing import fields
 from tests.support.proofs import reference
 from tests.support.trees import leaves, mapped
 
@@ -24,7 +24,7 @@ def of_block(entry: Entry) -> Callable[..., Any]:
 
     def twin(x: Any, params: Any) -> Any:
         found = dict(fields(params))
-        weights = {w.key: found[w.field][stored_axes(w)[1]] for w in entry.kind.state if w.field in found}
+        weights = {w.key: found[w.field][w.put_on] for w in entry.kind.state if w.field in found}
         return reference(entry, x, weights)
 
     return twin
