@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from npattn.backend import to_numpy
+from npattn.explain.gate_maps import channel_bars, gate_maps
 from npattn.files import atomic
 from npattn.grad_mode import no_grad
 from npattn.nested import Sequential
@@ -126,7 +127,7 @@ def attention(
     path: Path,
     count: int = 6,
 ) -> bool:
-    """For some digits: the input, each spatial gate laid over it, and each channel gate as bars.
+    """For some digits: the input, each map of gates (gate_maps.py) laid over it, and each channel gate as bars.
 
     Weights of other shapes, a number for every pixel of every channel or for every two pixels, are not drawn.
 
@@ -152,9 +153,7 @@ def attention(
     shown = images[chosen]
     with no_grad():
         scores = to_numpy(model.eval()(model.to_array(prepared(shown))))
-    gates = {name: to_numpy(gate) for name, gate in model.attention.items() if gate.ndim == 4}
-    spatial = {name: gate[:, 0] for name, gate in gates.items() if gate.shape[1] == 1}
-    channel = {name: gate[:, :, 0, 0] for name, gate in gates.items() if gate.shape[1] > 1 and gate.shape[2:] == (1, 1)}
+    spatial, channel = gate_maps(model.attention), channel_bars(model.attention)
     if not spatial and not channel:
         return False
 

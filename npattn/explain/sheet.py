@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn.explain.cam import class_activation_map
+from npattn.explain.gate_maps import gate_maps
 from npattn.explain.overlay import overlay
 from npattn.grad_mode import no_grad
 from npattn.nested import Sequential
@@ -41,7 +42,7 @@ def look(model: Sequential, x: np.ndarray, method: str = "cam", layer: str | Non
     """
     with no_grad():
         y = np.asarray(model.eval()(x), np.float64)
-    gates = {name: np.asarray(gate) for name, gate in model.attention.items() if name.endswith("spatial")}
+    gates = gate_maps(model.attention)
     p = np.exp(y - y.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)
     classes = np.argsort(-y, axis=1, kind="stable")[:, :2]
@@ -55,7 +56,7 @@ def look(model: Sequential, x: np.ndarray, method: str = "cam", layer: str | Non
     largest = np.max(np.abs(maps), axis=(1, 2, 3), keepdims=True)
     maps = maps / np.where(largest > 0, largest, 1)
     name, gate = list(gates.items())[-1] if gates else ("", None)
-    return Seen(classes, np.take_along_axis(p, classes, 1), maps, None if gate is None else gate[:, 0], name)
+    return Seen(classes, np.take_along_axis(p, classes, 1), maps, gate, name)
 
 
 def draw(pictures: list[Picture], seen: Seen, path: Path) -> None:

@@ -140,12 +140,12 @@ def read(line: Line, variables: dict[str, Any], inside: list[Step]) -> Step:
             values[name] = np.array(value)
         elif isinstance(value, MaxCache):
             notes.append(places(value))
+        elif hasattr(value, "_fields"):  # gradients of weights; a cache is not shown
+            values |= {f"{name}.{f}": array.copy() for f, array in fields(value) if type(value).__name__ == "Params"}
         elif isinstance(value, list | tuple):
             parts = [part[0] if type(part) is tuple else part for part in value]  # a call's answer: y of (y, cache)
             if all(isinstance(part, np.ndarray) for part in parts):
                 values |= {f"{name}[{i}]": np.array(part) for i, part in enumerate(parts)}
-        elif type(value).__name__ == "Params":
-            values |= {f"{name}.{field}": array.copy() for field, array in fields(value)}
     return Step(line, values, notes, inside)
 
 

@@ -367,6 +367,16 @@ def test_a_convolution_layer_without_dx(bias: bool):
             np.testing.assert_array_equal(layer.grads[key], value)
 
 
+def test_a_layer_leaves_dx_out_where_its_pair_can(monkeypatch):
+    """The fused convolution has a backward for the parameters alone, and the layer takes that one."""
+    layer = conv2d.Conv2d(2, 3, 3, rng=0, dtype="float64")
+    dy = np.cos(layer(np.random.default_rng(1).standard_normal((2, 2, 5, 4))))
+    with monkeypatch.context() as patch:
+        patch.setattr(fused_conv2d, "backward", lambda *_: pytest.fail("dx was asked for"))
+        layer.backward_params(dy)
+    assert list(layer.grads) == ["weight", "bias"]
+
+
 @pytest.mark.parametrize("P", [7, 1023, 1024, 1537, 5000])
 @pytest.mark.parametrize(("n", "C"), [(1, 3), (2, 300), (4, 1)])
 def test_fused_long_sums_in_pieces(n: int, C: int, P: int):

@@ -244,3 +244,16 @@ def test_on_the_terminal(capsys):
 def test_the_same_seed_gives_the_same_example():
     np.testing.assert_array_equal(trace("se", seed=4).x, trace("se", seed=4).x)
     assert not np.array_equal(trace("se", seed=4).x, trace("se", seed=5).x)
+
+
+@pytest.mark.parametrize("block", NAMES)
+def test_what_is_shown_are_variables_and_no_caches(block: str):
+    """Every number belongs to a name that the line assigns, a gradient of weights by its field."""
+    for step in walked([*trace(block).forward, *trace(block).backward]):
+        caches = {"squeeze", "fc1", "fc2", "hidden", "gate", "conv", "avg_pool", "max_pool", "mlp", "norm", "cache"}
+        assert not {name.partition("[")[0].partition(".")[0] for name in step.values} & caches, step.line.code
+
+
+def test_gradients_of_weights_inside_a_block_have_their_fields():
+    shown = {name for step in walked(trace("coordinate").backward) for name in step.values}
+    assert {"dnorm.gamma", "dnorm.beta", "dw1"} <= shown
