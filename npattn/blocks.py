@@ -42,16 +42,16 @@ class Entry(NamedTuple):
         return self.kind.fitting(where, **{**self.arguments, **options})  # type: ignore[no-any-return]
 
 
-def modules(room: str) -> Iterator[ModuleType]:
-    """The files of a package of npattn."""
-    package = importlib.import_module(f"npattn.{room}")
-    for found in pkgutil.iter_modules(package.__path__):
-        yield importlib.import_module(f"{package.__name__}.{found.name}")
+def modules(package: str) -> Iterator[ModuleType]:
+    """The files of a package of npattn, "attention" say."""
+    folder = importlib.import_module(f"npattn.{package}")
+    for found in pkgutil.iter_modules(folder.__path__):
+        yield importlib.import_module(f"{folder.__name__}.{found.name}")
 
 
-def classes(room: str) -> Iterator[type[Layer]]:
+def classes(package: str) -> Iterator[type[Layer]]:
     """The layers that are defined in a package of npattn, in the order of their files."""
-    for module in modules(room):
+    for module in modules(package):
         for kind in vars(module).values():
             if inspect.isclass(kind) and issubclass(kind, Layer) and kind.__module__ == module.__name__:
                 yield kind
@@ -61,8 +61,8 @@ def classes(room: str) -> Iterator[type[Layer]]:
 def blocks() -> dict[str, Entry]:
     """Every block with a card, and every form of one, by name; those of attention/ first."""
     found: dict[str, Entry] = {}
-    for room in ("attention", "variants"):
-        for kind in classes(room):
+    for package in ("attention", "variants"):
+        for kind in classes(package):
             card: Card | None = getattr(kind, "card", None)
             if card is None:
                 continue
@@ -84,8 +84,8 @@ def block(name: str, called: str = "block") -> Entry:
 
 def pairs() -> Iterator[ModuleType]:
     """The modules whose pair is no layer's alone, and that say what it takes: `examples(draw)`."""
-    for room in ("ops", "attention", "variants"):
-        yield from (module for module in modules(room) if hasattr(module, "examples"))
+    for package in ("ops", "attention", "variants"):
+        yield from (module for module in modules(package) if hasattr(module, "examples"))
 
 
 def public() -> dict[str, type[Layer]]:
