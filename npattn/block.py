@@ -162,9 +162,10 @@ class Block(Layer):
     card: ClassVar[Card | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A class in a file with `forward` and `backward` is of that pair; one derived from it elsewhere as well."""
+        """A class in a file with `forward` and `backward` is of that pair. One derived from it keeps that pair."""
         super().__init_subclass__(**kwargs)
-        if hasattr(sys.modules[cls.__module__], "backward"):
+        module = sys.modules[cls.__module__]
+        if cls.textbook is None and hasattr(module, "forward") and hasattr(module, "backward"):
             cls.textbook = cls.__module__
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -241,18 +242,12 @@ class Block(Layer):
         return super().undo_params(dy, cache) if without_dx is None else self._by_key(without_dx(dy, cache))
 
     def by_field(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        return {
-            w.field: arrays[w.key][stored_axes(w.axes, w.stored)[0]] if w.stored else arrays[w.key]
-            for w in self.weights
-        }
+        return {w.field: arrays[w.key][w.taken_off] if w.stored else arrays[w.key] for w in self.weights}
 
     def _by_key(self, grads: Any) -> dict[str, Array]:
         """The gradients by the keys of the parameters, and in their shapes."""
         found = dict(fields(grads))
-        return {
-            w.key: found[w.field][stored_axes(w.axes, w.stored)[1]] if w.stored else found[w.field]
-            for w in self.weights
-        }
+        return {w.key: found[w.field][w.put_on] if w.stored else found[w.field] for w in self.weights}
 
     def _as_gate(self, cache: Any, path: str, axes: str, x: Array) -> Array:
         gate = operator.attrgetter(path)(cache)

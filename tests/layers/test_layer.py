@@ -6,6 +6,7 @@ import contextlib
 import copy
 import pickle
 import re
+import sys
 import threading
 
 import numpy as np
@@ -429,3 +430,19 @@ def test_a_bad_state_dict_loads_nothing(name: str, damage: str):
         layer.load_state_dict(state)
     for key, value in layer.state_dict().items():
         np.testing.assert_array_equal(value, before[key])
+
+
+def test_a_class_derived_elsewhere_keeps_the_pair(monkeypatch):
+    """Even in a file that has functions of these names."""
+    for name in ("forward", "backward"):
+        monkeypatch.setattr(sys.modules[__name__], name, None, raising=False)
+
+    class Mine(npattn.SELayer):
+        """SE under another name."""
+
+    x = np.ones((2, 8, 3, 3), np.float32)
+    for kind in (npattn.SELayer, Mine):
+        layer = kind(8, 2, rng=0)
+        assert layer(x).shape == x.shape
+        assert layer.textbook == "npattn.attention.se"
+    assert repr(Mine(8, 2)) == "Mine(8, reduction=2)"
