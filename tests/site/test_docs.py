@@ -31,7 +31,20 @@ SOURCES = {
     for path in sorted(DOCS.rglob("*.md"))
     if "_build" not in path.parts
 }
+# The article's four: their example is told line by line between the equations
 BLOCK_PAGES = ["blocks/se.md", "blocks/channel.md", "blocks/spatial.md", "blocks/cbam.md"]
+PAGES_OF_CARDS = sorted(
+    {f"{entry.card.page}.md" for entry in blocks().values() if entry.card.page.startswith("blocks/")}
+)
+
+
+@pytest.mark.parametrize("page", PAGES_OF_CARDS)
+def test_the_page_of_a_card_has_what_a_reader_looks_for(page: str):
+    text = SOURCES[page]
+    for part in (":::{drawing}", ":::{forward}", ":::{backward}", "{literalinclude}", ":::{worked}", "## Exercises"):
+        assert part in text, part
+    exercises = text.split("## Exercises")[1]
+    assert len(re.findall(r"^\*\*\d+\.\*\*", exercises, re.MULTILINE)) == exercises.count(":::{answer}") > 0
 
 
 @pytest.mark.parametrize("page", BLOCK_PAGES)
