@@ -140,7 +140,10 @@ class ECA(Block):
         source="Wang et al., CVPR 2020, equations 9 and 12",
         page="variants",
         what="efficient channel attention",
-        forms=(Form("eca-hard-sigmoid", "efficient channel attention, hard sigmoid", {"gate": "hard_sigmoid"}),),
+        forms=(
+            Form("eca-hard-sigmoid", "efficient channel attention, hard sigmoid", {"gate": "hard_sigmoid"}),
+            Form("eca-k5", "efficient channel attention of five neighbours", {"kernel_size": 5}),
+        ),
     )
 
     def __init__(

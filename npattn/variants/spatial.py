@@ -190,6 +190,7 @@ class SpatialAttention(Block):
             Form("spatial-swapped", "spatial attention, maximum before mean", {"maps": ("max", "mean"), "bias": True}),
             Form("spatial-mixed", "spatial attention of the mean of both maps", {"mix": "mean"}),
             Form("spatial-even-ties", "spatial attention, even ties", {"maps": ("max",), "max_tie": "even"}),
+            Form("spatial-hard-sigmoid", "spatial attention, hard sigmoid", {"gate": "hard_sigmoid"}),
             Form("spatial-norm", "spatial attention, batch norm", {"norm": True}),
         ),
     )  # fmt: skip

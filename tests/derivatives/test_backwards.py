@@ -367,6 +367,18 @@ def test_a_convolution_layer_without_dx(bias: bool):
             np.testing.assert_array_equal(layer.grads[key], value)
 
 
+@pytest.mark.parametrize("order", ["channel-first", "spatial-first"])
+def test_the_gate_that_is_asked_for_goes_first(order: str):
+    """A gradient check holds for any order that forward and backward agree on; this is the one that was asked for."""
+    options = {"rng": 0, "dtype": "float64"}
+    gates = variants.ChannelAttention(4, 2, **options), variants.SpatialAttention(3, **options)
+    x = np.random.default_rng(2).standard_normal((2, 4, 5, 3))
+    wanted = x
+    for gate in gates if order == "channel-first" else gates[::-1]:
+        wanted = wanted * gate(wanted)
+    np.testing.assert_allclose(variants.CBAM(*gates, order=order)(x), wanted, rtol=1e-14)
+
+
 def test_a_layer_leaves_dx_out_where_its_pair_can(monkeypatch):
     """The fused convolution has a backward for the parameters alone, and the layer takes that one."""
     layer = conv2d.Conv2d(2, 3, 3, rng=0, dtype="float64")
