@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from npattn.block import Block, Card, Place
+from npattn.block import Card, Place
 from npattn.checks import one_of
 from npattn.layer import Layer
 
@@ -91,8 +91,3 @@ def pairs() -> Iterator[ModuleType]:
 def public() -> dict[str, type[Layer]]:
     """The classes of attention/ by name."""
     return {kind.__name__: kind for kind in classes("attention")}
-
-
-def pair_of(kind: Any) -> ModuleType | None:
-    """The module of a Block's pair; None for a layer that is made of layers."""
-    return importlib.import_module(kind.textbook) if issubclass(kind, Block) and kind.textbook else None

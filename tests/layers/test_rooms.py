@@ -35,7 +35,6 @@ AT_RUN_TIME = {
     ("npattn", "f'npattn.{name}'"): "explain, dialects and variants, when they are asked for: most programs need none",
     ("npattn.blocks", "f'npattn.{package}'"): "`modules` finds the blocks in their files, so that no list names them",
     ("npattn.blocks", "f'{folder.__name__}.{found.name}'"): "the same, a file of that package",
-    ("npattn.blocks", "kind.textbook"): "the file that a block's class is of, which is loaded by then",
     ("npattn.fused", "f'{__name__}.{name}'"): "`twin`: a file of the package itself, when a layer first needs it",
     ("npattn.explain.watch", "f'npattn.{path.parent.name}.{path.stem}'"): "a file of WATCHED that runs: floors below",
     ("npattn.commands.gradcheck", "module"): "a module of the user's, named on the command line",
