@@ -17,10 +17,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from npattn.files import atomic
+from npattn.files import archive, atomic, opened
 
 VERSION = 1
 LARGEST = 2**30  # bytes of all arrays of a checkpoint together
+LARGEST_FILE = LARGEST + 2**24  # with what a zip needs beside them
 KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
 DTYPES = {dtype.str.encode(): dtype for kind in KINDS for dtype in (np.dtype("<" + kind), np.dtype(">" + kind))}
 HEADER = re.compile(
@@ -46,7 +47,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises CheckpointError if the file is missing, broken, larger than a checkpoint can be, or of another version.
     """
     try:
-        with path.open("rb") as file:
+        with opened(path, LARGEST_FILE) as file:
             return read(file, str(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -56,13 +57,13 @@ def read(file: BinaryIO, name: str) -> tuple[dict[str, np.ndarray], dict[str, An
     """The same from an open file, which errors call `name`. Raises CheckpointError, OSError."""
     size = file.seek(0, io.SEEK_END)
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
+        with archive(file) as entries:
+            members = entries.infolist()
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
                 raise CheckpointError(f"{name}: no checkpoint of npattn: it has compressed entries")
             if sum(member.file_size for member in members) > min(size, LARGEST):
                 raise CheckpointError(f"{name}: claims more bytes than it has, or more than {LARGEST:,}")
-            arrays = {member.filename.removesuffix(".npy"): read_member(archive, member) for member in members}
+            arrays = {member.filename.removesuffix(".npy"): read_member(entries, member) for member in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise CheckpointError(f"{name}: no checkpoint, or a broken one: {error}") from None
     try:
@@ -75,12 +76,12 @@ def read(file: BinaryIO, name: str) -> tuple[dict[str, np.ndarray], dict[str, An
     return arrays, meta
 
 
-def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+def read_member(entries: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """One array of the archive. Raises ValueError if its header is not as NumPy writes it or does not fit its size.
 
     NumPy's own reader evaluates the header as Python, which it limits; nothing here is evaluated.
     """
-    with archive.open(member) as stream:
+    with entries.open(member) as stream:
         start = stream.read(10)
         header = stream.read(int.from_bytes(start[8:], "little"))
         match = HEADER.fullmatch(header)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from npattn.files import atomic, sweep
+from npattn.files import atomic, opened, sweep
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EMBEDDED = Path(__file__).parent / "mnist"
 MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
 LARGEST_DOWNLOAD = 16 * 2**20  # bytes; the largest of the four has 9.9 million
+LARGEST_FILE = 2**26  # bytes; the largest of the four has 47 million unpacked
 LONGEST_DOWNLOAD = 3600  # seconds for one of them
 
 
@@ -125,7 +126,7 @@ def read(folder: Path, file: File) -> np.ndarray:
     if path is None:
         raise DataError(f"{folder / file.name}: no such file (nor with .gz at the end)")
     try:
-        with path.open("rb") as stream:
+        with opened(path, LARGEST_FILE) as stream:
             raw = decompressed(stream, file)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -233,7 +234,7 @@ def fetch(folder: Path, file: File) -> Path:
         path = folder / f"{file.name}.gz"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder, older=LONGEST_DOWNLOAD)
+            sweep(folder, [path.name], older=LONGEST_DOWNLOAD)
             with atomic(path) as out:
                 out.write(packed)
         except OSError as error:

@@ -1,15 +1,166 @@
-"""Writing files so that a reader never meets half of one."""
+"""One door to the disk: what is written is there whole or not at all, and what is read is a file, and not too large.
+
+Every file that the package reads comes through `opened` or `read_bytes`, and every zip through `archive`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import re
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+DIRECTORY = 2**21  # bytes that the list of a zip's entries may have: some 20,000 of them
+AT_ONCE = 2**20  # bytes that are asked for at a time, so that a file's claim costs nothing
+
+
+# Reading
+
+
+class FileRefused(OSError):
+    """What was to be read is no regular file, or too large a one.
+
+    As with every OSError, `filename` is the file and `strerror` says what is wrong, without its name.
+    """
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+def kind(mode: int) -> str:
+    """What a file is that is none, in words, by its mode."""
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    return kinds.get(stat.S_IFMT(mode), "something else")
+
+
+class Steady(io.FileIO):
+    """A file that was opened not to wait. Some of /proc have nothing to read yet: an error, where FileIO gives None."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = super().readinto(buffer)
+        if count is None:
+            why = "expected a regular file, got one that keeps its reader waiting"
+            raise FileRefused(errno.EAGAIN, why, self.name)
+        return count
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], most: int) -> Iterator[BinaryIO]:
+    """Open a file to read its bytes: a regular one, of at most so many.
+
+    A directory, a FIFO, a device or a socket is refused at once, and never waited for; a link is followed. Read it in
+    parts: it may have grown since its size was looked at.
+
+    Parameters
+    ----------
+    path
+        The file.
+    most
+        How many bytes it may have.
+
+    Raises
+    ------
+    FileRefused
+        If it is no regular file, or larger.
+    OSError
+        If it is missing or may not be read.
+    """
+    path = os.fspath(path)
+    if "\0" in path:
+        raise FileRefused(errno.EINVAL, "expected a path, got one with a null character in it", path)
+    look(os.stat(path), path, most)  # before it is opened: to open a device may do something
+    flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))  # not all are on all systems
+    descriptor = os.open(path, os.O_RDONLY | sum(flags))
+    try:
+        look(os.fstat(descriptor), path, most)  # it may have become another since
+        steady = Steady(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    steady.name = path
+    with io.BufferedReader(steady) as file:
+        yield file
+
+
+def look(found: os.stat_result, path: str, most: int) -> None:
+    """Raise FileRefused if it is no regular file, or larger than `most` bytes."""
+    if not stat.S_ISREG(found.st_mode):
+        number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
+        raise FileRefused(number, f"expected a regular file, got {kind(found.st_mode)}", path)
+    if found.st_size > most:
+        raise FileRefused(errno.EFBIG, f"expected at most {most:,} bytes, got {found.st_size:,}", path)
+
+
+def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
+    """The bytes of a regular file that has at most so many, also while it grows. Raises as `opened`."""
+    with opened(path, most) as file:
+        whole = bytearray()
+        while part := file.read(min(AT_ONCE, most + 1 - len(whole))):
+            whole += part
+            if len(whole) > most:
+                raise FileRefused(errno.EFBIG, f"expected at most {most:,} bytes, got more", os.fspath(path))
+    return bytes(whole)
+
+
+def read_text(path: str | os.PathLike[str], most: int) -> str:
+    """The same as text, UTF-8. Raises UnicodeDecodeError, which is a ValueError, if it is none."""
+    return read_bytes(path, most).decode()
+
+
+class Sparing:
+    """An open file that gives at most `most` bytes at a time, and refuses to if it is asked for more by number."""
+
+    def __init__(self, file: BinaryIO, most: int | None) -> None:
+        self.file, self.most = file, most
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_SET and offset < 0:
+            raise zipfile.BadZipFile("an entry that begins before the file does")
+        return self.file.seek(offset, whence)
+
+    def read(self, size: int = -1) -> bytes:
+        if self.most is not None and size > self.most:
+            raise zipfile.BadZipFile(f"a directory of {size:,} bytes; expected at most {self.most:,}")
+        return self.file.read(self.most if self.most is not None and size < 0 else size)
+
+
+def archive(file: BinaryIO) -> zipfile.ZipFile:
+    """The zip in an open file. Its directory is read here, which zipfile would do whatever size it claims.
+
+    What its entries claim is not checked: compare their `file_size` with the file's size before you read one.
+
+    Raises
+    ------
+    zipfile.BadZipFile, NotImplementedError, ValueError
+        If it is no zip, or a broken one, or its directory is larger than two megabytes.
+    """
+    sparing = Sparing(file, DIRECTORY)
+    found = zipfile.ZipFile(sparing)
+    sparing.most = None  # entries may be larger
+    return found
+
+
+# Writing
+
+ENDING = ".npattn.part"
+LEFT = r"\.(?:{})\.[a-z0-9_]{{8}}" + re.escape(ENDING)  # what `atomic` calls a file that is not yet whole
 
 
 @contextlib.contextmanager
@@ -25,7 +176,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         If it cannot be written: a full disk, a missing folder, no permission. Its `filename` is `path`.
     """
     try:
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=ENDING, dir=path.parent)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     try:
@@ -51,23 +202,24 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             os.close(folder)
 
 
-LEFT = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # what `atomic` calls a file that is not yet whole
-
-
-def sweep(folder: Path, older: float = 0.0) -> None:
+def sweep(folder: Path, names: Iterable[str], older: float = 0.0) -> None:
     """Remove what processes that were killed while they wrote left in `folder`: `atomic`'s temporary files.
 
     Parameters
     ----------
     folder
         Where to look; not in folders within it.
+    names
+        What was being written. Leftovers of other files are not ours to judge.
     older
         Spare those changed in the last so many seconds: another process may be at work on them.
     """
+    left = re.compile(LEFT.format("|".join(re.escape(name) for name in names)))
     with contextlib.suppress(OSError):  # what cannot be looked at or removed does no harm
         for entry in list(os.scandir(folder)):
             with contextlib.suppress(OSError):
-                if LEFT.fullmatch(entry.name) and time.time() - entry.stat().st_mtime >= older:
+                ours = left.fullmatch(entry.name) and entry.is_file(follow_symlinks=False)
+                if ours and time.time() - entry.stat().st_mtime >= older:
                     os.unlink(entry.path)
 
 

@@ -21,13 +21,14 @@ from npattn import data
 from npattn.ablation.report import write
 from npattn.ablation.rows import AblationError, Row, Settings, chosen
 from npattn.checks import whole_number
-from npattn.files import atomic
+from npattn.files import atomic, read_text
 from npattn.fused.threads import set_num_threads
 from npattn.optimizer import AdamW
 from npattn.progress import Silent
 from npattn.training import Run, State, TrainConfig, interruptible, network, versions
 
 TRAININGS = "trainings"  # the folder in the folder
+LARGEST = 2**20  # bytes of a finished training's file; it takes some hundred
 Finished = Callable[[Row, int, dict[str, Any]], None]
 
 
@@ -101,7 +102,7 @@ def stored(out: Path, row: Row, seed: int, settings: Settings) -> dict[str, Any]
     """
     path = file_of(out, row, seed)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(read_text(path, LARGEST))
         same = found["settings"] == asdict(settings)
         whole = isinstance(found["accuracy"], float) and (found["row"], found["seed"]) == (row.name, seed)
     except FileNotFoundError:

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from npattn.files import FileRefused, read_bytes
+
 LARGEST_FILE = 2**25  # bytes
 LARGEST_PICTURE = 2**24  # pixels, 4096×4096
 FORMATS = ("PNG", "JPEG", "BMP")
@@ -47,7 +49,7 @@ def read_digit(path: str | os.PathLike[str]) -> tuple[np.ndarray, list[str]]:
     Raises
     ------
     ImageError
-        If it is too large, no such image, broken, or of one grey all over.
+        If it is no regular file, too large, no such image, broken, or of one grey all over.
     OSError
         If the file cannot be read.
     """
@@ -77,10 +79,10 @@ def decoded(path: Path) -> tuple[np.ndarray, list[str]]:
     """The picture as greys (H, W), float64, 0 to 255, and what it was. Raises as `read_digit`."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
-    size = path.stat().st_size
-    if size > LARGEST_FILE:
-        raise ImageError(f"{path}: expected at most {LARGEST_FILE:,} bytes, got {size:,}")
-    data = path.read_bytes()[: LARGEST_FILE + 1]
+    try:
+        data = read_bytes(path, LARGEST_FILE)
+    except FileRefused as error:
+        raise ImageError(str(error)) from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are checked here, and of odd metadata

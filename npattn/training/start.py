@@ -15,9 +15,11 @@ from npattn.nested import Sequential
 from npattn.optimizer import AdamW
 from npattn.progress import Progress, Silent, for_terminal
 from npattn.training.batches import evaluate, prepared
-from npattn.training.folder import CHECKPOINT, State, check_position, new_folder, restored
+from npattn.training.folder import CHECKPOINT, METRICS, State, check_position, new_folder, restored
 from npattn.training.run import Run
 from npattn.training.settings import TrainConfig, TrainingError, network
+
+FILES = (CHECKPOINT, METRICS, "curves.png", "confusion.png", "attention.png", "gates.png")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def train(
     run = Run(config, state, model, optimizer, digits, out, shown)
     try:
         with alone(out):
-            sweep(out)
+            sweep(out, FILES)
             finished = run.go()
             _, accuracy, confusion = run.tested or evaluate(model, digits.test_images, digits.test_labels)
             write_figures(run, confusion)

@@ -155,7 +155,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path):
         read_digit(path)
     with pytest.raises(FileNotFoundError):
         read_digit(tmp_path / "none.png")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(ImageError, match="expected a regular file, got a directory"):
         read_digit(tmp_path)
 
 

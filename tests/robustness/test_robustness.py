@@ -83,10 +83,9 @@ def test_metrics_that_a_kill_left_behind_are_written_again(few, tmp_path):
     """Killed between the last checkpoint and its metrics: resuming has nothing to train, but puts them right."""
     out = npattn.train(config(tmp_path / "run", epochs=1), progress=False).out
     (out / training.METRICS).unlink()
-    (out / ".checkpoint.npz.abcdefgh.part").write_bytes(b"half a che")
-    (out / "mine.part").write_bytes(b"")
+    (out / ".checkpoint.npz.abcdefgh.npattn.part").write_bytes(b"half a che")
     npattn.train(resume=out, progress=False)
-    assert {path.name for path in out.iterdir()} == {"checkpoint.npz", "metrics.json", "mine.part"}
+    assert {path.name for path in out.iterdir()} == {"checkpoint.npz", "metrics.json"}
 
 
 def test_resuming_says_where_it_goes_on(few, tmp_path, monkeypatch, capsys):
