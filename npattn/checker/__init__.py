@@ -33,9 +33,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from npattn.checker.report import GradcheckError, GradcheckReport, Row
+from npattn.checker.report import GradcheckError, GradcheckReport, Row, UntestedWarning
 
-__all__ = ["GradcheckError", "GradcheckReport", "Row", "gradcheck"]
+__all__ = ["GradcheckError", "GradcheckReport", "Row", "UntestedWarning", "gradcheck"]
 
 
 def gradcheck(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 
 class GradcheckError(AssertionError):
-    """A gradient is wrong. The text says which, where, by how much and, where it can tell, why."""
+    """A gradient is wrong, or nothing could be said of any. The text says which, where, by how much and why."""
 
     def __init__(self, report: GradcheckReport) -> None:
         super().__init__(report.message())
         self.report = report
+
+
+class UntestedWarning(UserWarning):
+    """Nothing is wrong as far as was seen, and not everything was seen."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class Row:
     checked
         Which entries or directions, in words.
     error
-        The worst |analytic − numeric|, relative to the largest numeric entry (None if nothing was compared).
+        The worst |analytic − numeric|, relative to the largest entry of the gradient (None if nothing was compared).
     kinks
         How many entries lie on a kink and within its one-sided derivatives.
     meeting
@@ -35,6 +41,10 @@ class Row:
         What is wrong, in words; empty if nothing is.
     cause
         The likely cause; empty if there is no guess.
+    untested
+        Which of its entries were never different from 0, on neither side, in words; empty if all were.
+    at
+        Where it is wrong only at a point that the check drew: that point, name to array. Else None.
     """
 
     name: str
@@ -46,18 +56,22 @@ class Row:
     meeting: int = 0
     wrong: str = ""
     cause: str = ""
+    untested: str = ""
+    at: dict[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
 
     @property
     def verdict(self) -> str:
-        """ "ok", "WRONG", or "-" where the backward gives no gradient and so there is nothing to check."""
+        """ "ok", "untested", "WRONG", or "-" where the backward gives no gradient and so there is nothing to check."""
         if self.wrong:
             return "WRONG"
+        if self.untested:
+            return "untested"
         return "-" if self.error is None else "ok"
 
 
 @dataclass(frozen=True)
 class GradcheckReport:
-    """What `npattn.gradcheck` found: true if everything is right, and a table when printed.
+    """What `npattn.gradcheck` found: true if nothing is wrong, and a table when printed.
 
     Attributes
     ----------
@@ -66,31 +80,87 @@ class GradcheckReport:
     rows
         A `Row` for every input and parameter.
     problems
-        What is wrong beside the numbers: something mutated, shared memory, NaN, …
+        What is wrong beside the numbers: not linear in dy, another gradient the second time, …
     notes
         How it was checked, where that needs saying: kinks, directions and how sure they make it.
+    remarks
+        What the house would not do, and what does not make it wrong: an input mutated, shared memory, another dtype,
+        a parameter without any influence. With `strict=True` the house's rules are problems instead.
+    no_verdict
+        Why nothing could be judged, in words; empty if it could.
+    points
+        At how many points the check was made, the given one among them.
+    seconds
+        How long it took.
+    strict
+        Whether what is untested counts as a failure.
     """
 
     target: str
     rows: tuple[Row, ...]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    no_verdict: str = ""
+    points: int = 1
+    seconds: float = 0.0
+    strict: bool = False
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a row is wrong or there is a problem."""
+        return bool(self.problems) or any(row.wrong for row in self.rows)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """What the check has not seen, a line for each tensor: entries that were never different from 0."""
+        if self.no_verdict:
+            return (self.no_verdict,)
+        return tuple(f"{row.name}: untested: {row.untested}" for row in self.rows if row.verdict == "untested")
 
     @property
     def passed(self) -> bool:
-        """Whether no row is wrong and there is no problem."""
-        return not self.problems and not any(row.wrong for row in self.rows)
+        """Whether nothing is wrong. That something is untested does not count against it, unless it is strict."""
+        return not self.wrong and not self.no_verdict and not (self.strict and self.untested)
+
+    @property
+    def status(self) -> int:
+        """The exit status of a command: 0 right, remarks included; 1 wrong; 3 if something was left untested."""
+        return 1 if self.wrong else 3 if self.untested else 0
 
     def __bool__(self) -> bool:
         return self.passed
 
+    @property
+    def summary(self) -> str:
+        """The outcome in a line: passed, passed but …, untested in part, or FAILED."""
+        if self.wrong:
+            return "FAILED"
+        if self.no_verdict:
+            return f"no verdict: {self.no_verdict}"
+        names = [row.name for row in self.rows if row.verdict == "untested"]
+        told = [f"untested in {', '.join(names)}"] if names else []
+        if self.remarks:
+            told.append(f"{len(self.remarks)} remark" + "s" * (len(self.remarks) > 1))
+        if names and self.strict:
+            return "FAILED, " + ", ".join(told)
+        return ", ".join([("nothing wrong, but " + told.pop(0)) if names else "passed", *told])
+
     def message(self) -> str:
-        """What is wrong, in words: the text of `GradcheckError`. Empty if nothing is."""
+        """What is wrong or was not seen, in words: the text of `GradcheckError`. Empty if it passed."""
+        if self.passed:
+            return ""
+        if self.no_verdict and not self.wrong:
+            return f"{self.target}: {self.summary}"
         found = [f"{row.name}: {row.wrong}" + (f"\n  likely cause: {row.cause}" if row.cause else "")
                  for row in self.rows if row.wrong]  # fmt: skip
-        return "" if self.passed else "\n".join([f"{self.target}: the gradient check failed", *found, *self.problems])
+        unseen = self.untested if self.strict else ()
+        return "\n".join([f"{self.target}: the gradient check failed", *found, *self.problems, *unseen])
 
     def __str__(self) -> str:
+        lines = [f"{self.target}: {self.summary}"]
+        if self.no_verdict and not self.wrong:
+            return lines[0]
         head = ("name", "shape", "method", "checked", "worst error", "verdict")
         body = [
             (row.name, str(row.shape), row.method, row.checked,
@@ -98,7 +168,9 @@ class GradcheckReport:
             for row in self.rows
         ]  # fmt: skip
         widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-                 for line in [head, *body]]  # fmt: skip
-        verdict = "passed" if self.passed else "FAILED"
-        return "\n".join([f"{self.target}: {verdict}", *table, *self.notes, *self.message().split("\n")[1:]])
+        lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+                  for line in [head, *body]]  # fmt: skip
+        wrong = self.message().split("\n")[1:]
+        unseen = [line for line in self.untested if line not in wrong]
+        remarks = [f"remark: {remark}" for remark in self.remarks]
+        return "\n".join([*lines, *self.notes, *remarks, *unseen, *wrong])
