@@ -1,4 +1,4 @@
-"""What makes a gate of a number, by the name that the blocks' option `gate` takes."""
+"""Functions of one number, by the names that the blocks' options take: `gate` makes a gate, `act` is between two FC."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from npattn.backend import Array
-from npattn.ops import hard_sigmoid, sigmoid
+from npattn.ops import hard_sigmoid, relu, sigmoid, silu
 
 
 class Pair(NamedTuple):
@@ -20,4 +20,9 @@ GATES = {
     "sigmoid": Pair(sigmoid.forward, sigmoid.backward),
     "hard_sigmoid": Pair(hard_sigmoid.forward, hard_sigmoid.backward),
     "torch_hard_sigmoid": Pair(hard_sigmoid.forward, hard_sigmoid.torch_backward),
+}
+
+HIDDEN = {
+    "relu": Pair(relu.forward, relu.backward),
+    "silu": Pair(silu.forward, silu.backward),
 }

@@ -3,7 +3,7 @@
 Each class has its options in its own file, beside the pair that computes them. There is no fused form of these pairs.
 
     SELayer            npattn.variants.se        squeeze-and-excitation of any channel gate
-    ChannelAttention   npattn.variants.channel   which poolings, mixed where, how many FC, biases, which gate
+    ChannelAttention   npattn.variants.channel   which poolings, mixed where, how many FC, biases, act, gate
     SpatialAttention   npattn.variants.spatial   which maps, side by side or averaged, bias, batch norm, which gate
     CBAM               npattn.variants.cbam      of two gates: order, parallel, residual, one gate alone
 

@@ -1,4 +1,4 @@
-"""CBAM's channel attention with options: which poolings, mixed where, how many FC, with biases or not, which gate.
+"""CBAM's channel attention with options: which poolings, mixed where, which FC and gate.
 
     x (N, C, H, W)   n poolings   R hidden units   w1 (R, C)   b1 (R) or none   w2 (C, R)   b2 (C) or none
     one FC only: w1 (C, C), b1 (C) or none
@@ -13,7 +13,7 @@
 
     the MLP, for a descriptor t
     VMLP.1  z = t w1ᵀ + b1                         (N, R)   with one FC this is a already
-    VMLP.2  h = relu(z)                            (N, R)
+    VMLP.2  h = act(z)                             (N, R)   relu unless told
     VMLP.3  a = h w2ᵀ + b2                         (N, C)
 
 With average and maximum, "after", two FC, no bias and the sigmoid these are CA.1 to CA.6. The descriptors side by side
@@ -31,8 +31,8 @@ from npattn.backend import Array
 from npattn.block import Block, Card, Form, Weight
 from npattn.checks import floating, hidden_width, names_of, one_of, same_shape, shaped, whole_number
 from npattn.layer import Options
-from npattn.ops import global_avg_pool, global_even_max, global_max_pool, linear, lp_pool, lse_pool, relu
-from npattn.ops.gate_functions import GATES
+from npattn.ops import global_avg_pool, global_even_max, global_max_pool, linear, lp_pool, lse_pool
+from npattn.ops.gate_functions import GATES, HIDDEN
 
 NAMES = ("avg", "max", "lp", "lse")
 POOLS: dict[str, Any] = {
@@ -51,6 +51,7 @@ class Settings(NamedTuple):
     mix: str = "after"
     gate: str = "sigmoid"
     max_tie: str = "first"
+    act: str = "relu"
 
     def pairs(self) -> list[Any]:
         """The pooling pairs, in order."""
@@ -66,7 +67,7 @@ class Params(NamedTuple):
 
 class MlpCache(NamedTuple):
     fc1: linear.Cache
-    hidden: relu.Cache | None = None
+    hidden: Any = None
     fc2: linear.Cache | None = None
 
 
@@ -78,25 +79,25 @@ class Cache(NamedTuple):
     g: Array  # (N, C)
 
 
-def mlp_forward(t: Array, params: Params) -> tuple[Array, MlpCache]:
-    """Two FC with a ReLU between, or one FC: t (N, C) to a (N, C)."""
+def mlp_forward(t: Array, params: Params, act: str = "relu") -> tuple[Array, MlpCache]:
+    """Two FC with `act` between, or one FC: t (N, C) to a (N, C)."""
     w1, b1, w2, b2 = params
     z, fc1 = linear.forward(t, linear.Params(w1, b1))  # VMLP.1
     if w2 is None:
         return z, MlpCache(fc1)
-    h, hidden = relu.forward(z)  # VMLP.2
+    h, hidden = HIDDEN[act].forward(z)  # VMLP.2
     a, fc2 = linear.forward(h, linear.Params(w2, b2))  # VMLP.3
     return a, MlpCache(fc1, hidden, fc2)
 
 
-def mlp_backward(da: Array, cache: MlpCache) -> tuple[Array, Params]:
+def mlp_backward(da: Array, cache: MlpCache, act: str = "relu") -> tuple[Array, Params]:
     """Return dt (N, C) and the gradients of this one use of the weights."""
     dz, dw2, db2 = da, None, None
-    if cache.fc2 is not None and cache.hidden is not None:
+    if cache.fc2 is not None:
         # VMLP.3 was a = h w2ᵀ + b2
         dh, (dw2, db2) = linear.backward(da, cache.fc2)  # VMLP.3
-        # VMLP.2 let through what was positive
-        dz = relu.backward(dh, cache.hidden)  # VMLP.2
+        # VMLP.2 was h = act(z), number by number
+        dz = HIDDEN[act].backward(dh, cache.hidden)  # VMLP.2
     # VMLP.1 was z = t w1ᵀ + b1
     dt, (dw1, db1) = linear.backward(dz, cache.fc1)  # VMLP.1
     return dt, Params(dw1, db1, dw2, db2)
@@ -118,7 +119,7 @@ def forward(x: Array, params: Params, settings: Settings = Settings()) -> tuple[
 
     s, pools = zip(*(pool.forward(x) for pool in settings.pairs()), strict=True)  # VCA.1
     t = [reduce(add, s) / len(s)] if settings.mix == "before" else s  # VCA.2
-    runs = [mlp_forward(t_j, params) for t_j in t]  # VCA.3
+    runs = [mlp_forward(t_j, params, settings.act) for t_j in t]  # VCA.3
     a = reduce(add, [a_j for a_j, _ in runs])  # VCA.4
     g, gate = GATES[settings.gate].forward(a)  # VCA.5
     return g[:, :, None, None], Cache(settings, pools, tuple(mlp for _, mlp in runs), gate, g + 0)
@@ -140,7 +141,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     da_runs = [da for _ in runs]  # VCA.4
 
     # VCA.3 used the same weights in every run: a gradient from each use, and their sum
-    undone = [mlp_backward(da_j, run) for da_j, run in zip(da_runs, runs, strict=True)]  # VCA.3
+    undone = [mlp_backward(da_j, run, settings.act) for da_j, run in zip(da_runs, runs, strict=True)]  # VCA.3
     grads = reduce(added, [from_run for _, from_run in undone])
 
     # VCA.2 gave the descriptors as they are, or their mean, of which each has the same share
@@ -159,13 +160,14 @@ def added(one: Params, other: Params) -> Params:
     return Params(*(None if p is None else p + q for p, q in zip(one, other, strict=True)))
 
 
-def checked_settings(pools: Sequence[str], mix: str, gate: str, max_tie: str) -> Settings:
+def checked_settings(pools: Sequence[str], mix: str, gate: str, max_tie: str, act: str) -> Settings:
     """The settings of these options, after checking each. Raises TypeError or ValueError for one that is unknown."""
     return Settings(
         names_of("pools", pools, NAMES),
         one_of("mix", mix, ("after", "before")),
         one_of("gate", gate, tuple(GATES)),
         one_of("max_tie", max_tie, ("first", "even")),
+        one_of("act", act, tuple(HIDDEN)),
     )
 
 
@@ -217,6 +219,8 @@ class ChannelAttention(Block):
         "sigmoid", or "hard_sigmoid": a/6 + 1/2 between 0 and 1; "torch_hard_sigmoid" has PyTorch's rounded slope.
     max_tie
         Which of several equal maxima gets the gradient: the "first", or all an "even" part.
+    act
+        What stands between the two FC: "relu" or "silu". With layers=1 there is nothing between.
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
@@ -259,6 +263,7 @@ class ChannelAttention(Block):
             Form("channel-before", "channel attention, poolings averaged", {"pools": NAMES, "mix": "before"}),
             Form("channel-one-fc", "channel attention by one FC", {"layers": 1, "bias": True}),
             Form("channel-hard-sigmoid", "channel attention, hard sigmoid", {"gate": "hard_sigmoid"}),
+            Form("channel-silu", "channel attention, SiLU", {"act": "silu"}),
             Form("channel-even-ties", "channel attention, even ties", {"max_tie": "even"}),
         ),
     )  # fmt: skip
@@ -275,8 +280,9 @@ class ChannelAttention(Block):
         layers: int = 2,
         gate: str = "sigmoid",
         max_tie: str = "first",
+        act: str = "relu",
         **options: Unpack[Options],
     ) -> None:
-        settings = {"settings": checked_settings(pools, mix, gate, max_tie)}
+        settings = {"settings": checked_settings(pools, mix, gate, max_tie, act)}
         sizes = widths(("in_planes", in_planes), ("ratio", ratio), hidden, layers)
         super().__init__(sizes, without=left_out(bias, layers), settings=settings, **options)

@@ -61,7 +61,7 @@ class SELayer(Block):
         C, at least 1.
     reduction
         r: the hidden width is C // r, so 1 ≤ r ≤ C.
-    hidden, bias, pools, mix, layers, gate, max_tie
+    hidden, bias, pools, mix, layers, gate, max_tie, act
         As in `npattn.variants.ChannelAttention`; `pools` is ("avg",) here.
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
@@ -96,6 +96,7 @@ class SELayer(Block):
         group=None,
         forms=(
             Form("se-bias", "squeeze-and-excitation, FC with biases", {"bias": True}),
+            Form("se-silu", "squeeze-and-excitation, SiLU and biases", {"bias": True, "act": "silu"}),
             Form("se-effective", "one FC and a hard sigmoid", {"layers": 1, "bias": True, "gate": "hard_sigmoid"}),
         ),
     )
@@ -112,8 +113,9 @@ class SELayer(Block):
         layers: int = 2,
         gate: str = "sigmoid",
         max_tie: str = "first",
+        act: str = "relu",
         **options: Unpack[Options],
     ) -> None:
-        settings = {"settings": checked_settings(pools, mix, gate, max_tie)}
+        settings = {"settings": checked_settings(pools, mix, gate, max_tie, act)}
         sizes = widths(("channel", channel), ("reduction", reduction), hidden, layers)
         super().__init__(sizes, without=left_out(bias, layers), settings=settings, **options)

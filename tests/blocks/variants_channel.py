@@ -7,10 +7,10 @@ from itertools import product
 
 import numpy as np
 
-from npattn.ops import global_avg_pool, linear
+from npattn.ops import global_avg_pool, linear, relu
 from npattn.variants import channel
 from npattn.variants.channel import Settings
-from tests.support.by_index import GATE, filled, first_pixel, random, same
+from tests.support.by_index import ACT, ACT_SLOPE, GATE, filled, first_pixel, random, same
 from tests.support.mistakes import image, mistake
 from tests.support.torch_gates import gate_function, pool
 
@@ -18,16 +18,17 @@ MORE = (
     {"gate": "torch_hard_sigmoid"},
     {"hidden": 5, "bias": True, "pools": ("lse", "max", "avg"), "max_tie": "even"},
     {"layers": 1, "mix": "before", "pools": ("max", "lp")},
+    {"act": "silu", "bias": True, "gate": "hard_sigmoid"},
 )
 
 
 def reference(x, w, hidden=None, bias=False, pools=("avg", "max"), mix="after", layers=2, gate="sigmoid",
-              max_tie="first"):  # fmt: skip
+              max_tie="first", act="relu"):  # fmt: skip
     import torch.nn.functional as F
 
     def mlp(s):
         z = F.conv2d(s[..., None, None], w["fc1.weight"], w.get("fc1.bias"))
-        return F.conv2d(F.relu(z), w["fc2.weight"], w.get("fc2.bias")) if layers == 2 else z
+        return F.conv2d(getattr(F, act)(z), w["fc2.weight"], w.get("fc2.bias")) if layers == 2 else z
 
     assert {"fc1.bias": bias, "fc2.weight": layers == 2}.items() <= {key: key in w for key in ALL}.items()
     s = [pool(name, max_tie, x) for name in pools]
@@ -63,7 +64,7 @@ def by_index(x, params, settings, dg=None):
     t = [filled((N, C), lambda n, c: sum(one[n, c] for one in s) / count)] if settings.mix == "before" else s
     b1, b2 = no_bias if b1 is None else b1, no_bias if b2 is None else b2
     z = [filled((N, M), lambda n, r, t_j=t_j: sum(t_j[n, m] * w1[r, m] for m in range(C)) + b1[r]) for t_j in t]
-    h = [filled((N, M), lambda n, r, z_j=z_j: max(z_j[n, r], 0)) for z_j in z]
+    h = [filled((N, M), lambda n, r, z_j=z_j: ACT[settings.act](z_j[n, r])) for z_j in z]
     runs = z
     if w2 is not None:
         runs = [filled((N, C), lambda n, c, h_j=h_j: sum(h_j[n, r] * w2[c, r] for r in range(M)) + b2[c]) for h_j in h]
@@ -81,7 +82,7 @@ def by_index(x, params, settings, dg=None):
             dw2 += filled((C, M), lambda c, r, h_j=h_j: sum(da[n, c] * h_j[n, r] for n in range(N)))
             db2 += filled((C,), lambda c: sum(da[n, c] for n in range(N)))
             dh = filled((N, M), lambda n, r: sum(da[n, c] * w2[c, r] for c in range(C)))
-            dz = filled((N, M), lambda n, r, z_j=z_j, dh=dh: dh[n, r] if z_j[n, r] > 0 else 0)
+            dz = filled((N, M), lambda n, r, z_j=z_j, dh=dh: dh[n, r] * ACT_SLOPE[settings.act](z_j[n, r]))
         dw1 += filled((M, C), lambda r, c, t_j=t_j, dz=dz: sum(dz[n, r] * t_j[n, c] for n in range(N)))
         db1 += filled((M,), lambda r, dz=dz: sum(dz[n, r] for n in range(N)))
         dt.append(filled((N, C), lambda n, c, dz=dz: sum(dz[n, r] * w1[r, c] for r in range(M))))
@@ -104,11 +105,12 @@ def derivation():
     R = 2
     pools = [("lse", "avg"), ("max", "lp", "avg")]
     for number, (names, mix, layers, gate) in enumerate(product(pools, ("after", "before"), (1, 2), GATE)):
+        act = ("relu", "silu")[number // 2 % 2]
         rng = np.random.default_rng(number)
         M = R if layers == 2 else C
         w1, b1 = rng.standard_normal((M, C)), rng.standard_normal(M)
         w2, b2 = (rng.standard_normal((C, R)), rng.standard_normal(C)) if layers == 2 else (None, None)
-        params, settings = channel.Params(w1, b1, w2, b2), Settings(names, mix, gate)
+        params, settings = channel.Params(w1, b1, w2, b2), Settings(names, mix, gate, act=act)
         g, cache = channel.forward(x, params, settings)
         same(g[:, :, 0, 0], by_index(x, params, settings), f"VCA.5, {settings}")
         dg = rng.standard_normal(g.shape)
@@ -150,6 +152,19 @@ def pools_taken_back_in_the_other_order(dy, cache):
     settings = cache.settings._replace(pools=cache.settings.pools[::-1])
     dx, _ = channel.backward(dy, cache._replace(settings=settings, pools=cache.pools[::-1]))
     return dx, channel.backward(dy, cache)[1]
+
+
+@mistake(formed(act="silu"), inputs, "params.w1")
+def silu_taken_for_a_gate_that_is_given(dy, cache):
+    runs = tuple(run._replace(hidden=run.hidden._replace(x=0 * run.hidden.x)) for run in cache.runs)
+    return channel.backward(dy, cache)[0], channel.backward(dy, cache._replace(runs=runs))[1]
+
+
+@mistake(formed(act="silu"), inputs, "x")
+def silu_undone_as_a_relu(dy, cache):
+    blocked = tuple(run._replace(hidden=relu.forward(run.hidden.x)[1]) for run in cache.runs)
+    as_relu = cache._replace(settings=cache.settings._replace(act="relu"), runs=blocked)
+    return channel.backward(dy, as_relu)[0], channel.backward(dy, cache)[1]
 
 
 @mistake(formed(gate="hard_sigmoid"), lambda rng: (4 * image(rng), inputs(rng)[1]), "params.b2")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import npattn
 from npattn import variants
 from npattn.attention import cbam, channel, eca, se, spatial
-from npattn.ops import batch_norm, channel_even_max, global_even_max, hard_sigmoid, lp_pool, lse_pool
+from npattn.ops import batch_norm, channel_even_max, global_even_max, hard_sigmoid, lp_pool, lse_pool, silu
 from npattn.variants import channel as any_channel
 from npattn.variants import se as any_se
 from npattn.variants import spatial as any_spatial
@@ -26,6 +26,7 @@ channel_forms = st.builds(
     st.sampled_from(["after", "before"]),
     st.sampled_from(["sigmoid", "hard_sigmoid"]),
     st.sampled_from(["first", "even"]),
+    st.sampled_from(["relu", "silu"]),
 )
 spatial_forms = st.builds(
     any_spatial.Settings,
@@ -317,6 +318,16 @@ def test_hard_sigmoid_and_its_ends():
     np.testing.assert_allclose(y, [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, np.nan], rtol=1e-15)
     slopes = hard_sigmoid.backward(np.full(10, 6.0), cache)
     np.testing.assert_array_equal(slopes, [0, 0, 0, 1, 1, 1, 0, 0, 0, 1])
+
+
+def test_silu_far_out_and_where_it_turns():
+    """Far out it is x or 0 and its slope 1 or 0, without a warning; it turns at −1.2785, where its slope is 0."""
+    x = np.array([-1e300, -800.0, -1.278464542761074, 0.0, 800.0, 1e300, np.nan])
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        y, cache = silu.forward(x)
+        slope = silu.backward(np.ones(7), cache)
+    np.testing.assert_allclose(y, [0, 0, -0.2784645427610738, 0, 800, 1e300, np.nan], rtol=1e-15, atol=1e-300)
+    np.testing.assert_allclose(slope, [0, 0, 0, 0.5, 1, 1, np.nan], rtol=1e-15, atol=1e-15)
 
 
 def test_torchs_hard_sigmoid_has_the_slope_of_float32():

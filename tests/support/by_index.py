@@ -29,6 +29,11 @@ def sigmoid(a: Any) -> Any:
     return 1 / (1 + np.exp(-a))
 
 
+ACT = {"relu": lambda z: max(z, 0), "silu": lambda z: z * sigmoid(z)}
+ACT_SLOPE = {
+    "relu": lambda z: 1 if z > 0 else 0,
+    "silu": lambda z: sigmoid(z) + z * sigmoid(z) * (1 - sigmoid(z)),
+}
 GATE = {"sigmoid": sigmoid, "hard_sigmoid": lambda a: min(max(a / 6 + 0.5, 0), 1)}
 
 

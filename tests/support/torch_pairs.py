@@ -34,6 +34,7 @@ BLOCKS = ("se", "channel", "spatial", "cbam")  # and the forms of these: where N
 TWINS: dict[str, Callable[..., Any]] = {
     "relu": lambda x: functional().relu(x),
     "sigmoid": lambda x: x.sigmoid(),
+    "silu": lambda x: functional().silu(x),
     "linear": lambda x, p: functional().linear(x, p.w, p.b),
     "conv2d": lambda x, p: functional().conv2d(x, p.w, p.b, padding=p.w.shape[-1] // 2),
     "global average pool": lambda x: functional().adaptive_avg_pool2d(x, 1)[:, :, 0, 0],
