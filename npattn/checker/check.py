@@ -8,9 +8,9 @@ import numpy as np
 
 from npattn.checker.causes import Facts, likely_cause
 from npattn.checker.compare import Comparison, Verdict
+from npattn.checker.recognise import as_target
 from npattn.checker.report import GradcheckReport, Row
 from npattn.checker.state import begin
-from npattn.checker.target import as_target
 
 
 def report_on(

@@ -1,0 +1,54 @@
+"""How to run somebody's object, where its names do not tell: what `npattn.gradcheck.wrap` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from npattn.checker.calls import CallError
+from npattn.checker.named_places import Grads, Params
+
+FORWARDS = ("forward", "__call__", "fprop", "forward_pass", "forward_propagation", "feedforward", "call")
+BACKWARDS = ("backward", "bprop", "backward_pass", "backprop", "backward_propagation", "backpropagate", "grad")
+"""What people call the two methods."""
+
+Method = str | Callable[..., Any]
+"""A method by its name; or a function whose first argument is the object."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A target, and what is not to be guessed about it. None stands for what is looked for."""
+
+    target: Any = None
+    forward: Method | None = None
+    backward: Method | None = None
+    params: Params | None = None
+    grads: Grads | None = None
+    name: str | None = None
+    tensor: Callable[..., Any] | None = None
+    copy: Callable[[Any], Any] | None = None
+    before_backward: Any = None
+
+    @property
+    def says_how(self) -> bool:
+        """Whether it says more than what the target is."""
+        return any(one is not None for one in (self.forward, self.backward, self.params, self.tensor))
+
+
+def method(target: Any, given: Method | None, names: tuple[str, ...], what: str) -> Method:
+    """The name of a method of the target, or the function that was given for it.
+
+    Raises
+    ------
+    CallError
+        If there is none.
+    """
+    if callable(given):
+        return given
+    for name in (given,) if given else names:
+        found = getattr(type(target), name, None) if name == "__call__" else getattr(target, name, None)
+        if callable(found):
+            return name
+    raise CallError(f"{what}: expected a method of {type(target).__name__}, got {given or 'none of ' + str(names)}")

@@ -1,0 +1,165 @@
+"""Which form a target has, by what it looks like."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from types import MethodType, ModuleType
+from typing import Any
+
+from npattn.checker.contexts import with_context
+from npattn.checker.functions import LossWithGradients, Pair
+from npattn.checker.inputs import Choice
+from npattn.checker.objects import Stateful
+from npattn.checker.ours import OurLayer
+from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe
+from npattn.checker.refusal import pairs_in, refused
+from npattn.checker.repeat import Repeat
+from npattn.checker.tapes import tape_of
+from npattn.checker.target import Target
+from npattn.layer import Layer
+
+
+def as_target(
+    target: Any,
+    inputs: tuple[Any, ...],
+    choice: Choice | None = None,
+    before_backward: Any = None,
+    seed_forward: int | Callable[[], Any] | None = None,
+) -> Target:
+    """Bring `target` into the one form.
+
+    Parameters
+    ----------
+    target, inputs
+        As `npattn.gradcheck` takes them.
+    choice
+        Of the tensors to take derivatives by; all float arrays if None.
+    before_backward, seed_forward
+        As `npattn.gradcheck` takes them.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is of no known form, or the inputs do not fit.
+    """
+    found = recognised(target, inputs, choice or Choice(), before_backward, seed_forward)
+    if not found.values:
+        raise TypeError("inputs: expected at least one float array to take a derivative by, got none")
+    return found
+
+
+def recognised(target: Any, inputs: tuple[Any, ...], choice: Choice, before_backward: Any, seed_forward: Any) -> Target:
+    """The target in the one form.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it has no form that is known, or the inputs do not fit.
+    """
+    recipe = target if isinstance(target, Recipe) else Recipe(target)
+    if before_backward is not None:
+        recipe = dataclasses.replace(recipe, before_backward=before_backward)
+    what, hook = recipe.target, recipe.before_backward
+    repeat = Repeat(seed_forward, hook if callable(hook) else None)
+    tape: Target | None = tape_of(recipe, inputs, choice, repeat)
+    if tape is not None:
+        return tape
+    if isinstance(what, Layer) and not recipe.says_how:
+        return OurLayer(what, inputs, choice)
+    functions = functions_of(what, recipe)
+    if functions is not None:
+        forward, backward = functions
+        name = recipe.name or (name_of(what) if isinstance(what, ModuleType | type) else name_of(forward))
+        return Pair(name, *with_context(forward, backward), inputs, choice, repeat)
+    if isinstance(what, ModuleType | type | tuple):
+        raise refused(what, inputs)
+    if has_method(what, FORWARDS, recipe.forward) and has_method(what, BACKWARDS, recipe.backward):
+        return of_object(what, recipe, inputs, choice, Repeat(seed_forward))
+    if isinstance(what, MethodType):
+        return of_method(what, recipe, inputs, choice, Repeat(seed_forward))
+    if callable(what) and not recipe.says_how:
+        return LossWithGradients(recipe.name or name_of(what), what, inputs, choice, repeat)
+    raise refused(what, inputs)
+
+
+def functions_of(what: Any, recipe: Recipe) -> tuple[Callable[..., Any], Callable[..., Any]] | None:
+    """Forward and backward, where they are functions: a pair, a module's, or static ones of a class."""
+    if what is None and callable(recipe.forward) and callable(recipe.backward):
+        return recipe.forward, recipe.backward
+    if isinstance(what, tuple) and len(what) == 2 and all(map(callable, what)):
+        return what
+    if isinstance(what, ModuleType):
+        names = [(recipe.forward, recipe.backward)] if recipe.says_how else [("forward", "backward"), *pairs_in(what)]
+        found = [pair for pair in names if all(callable(getattr(what, str(one), None)) for one in pair)]
+        own = [pair for pair in found if pair == ("forward", "backward")] or found
+        return (getattr(what, str(own[0][0])), getattr(what, str(own[0][1]))) if len(own) == 1 else None
+    if isinstance(what, type) or hasattr(what, "__func__"):
+        kind = what if isinstance(what, type) else type(what)
+        if all(isinstance(inspect.getattr_static(kind, one, None), staticmethod | classmethod)
+               for one in ("forward", "backward")):  # fmt: skip
+            return what.forward, what.backward
+    return None
+
+
+def of_object(what: Any, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> Target:
+    """An object that keeps what forward saw; or one that keeps nothing, and whose methods are a pair with a cache."""
+    forward, backward = getattr(what, "forward", None), getattr(what, "backward", None)
+    if not recipe.says_how and callable(forward) and callable(backward):
+        wants = [p.name for p in inspect.signature(backward).parameters.values() if p.default is p.empty]
+        if not hasattr(what, "params") and len(wants) == 2 and "cache" in wants:
+            return Pair(getattr(what, "__name__", type(what).__name__), forward, backward, inputs, choice, repeat)
+        if wants[:1] == ["ctx"]:
+            return Pair(type(what).__name__, *with_context(forward, backward), inputs, choice, repeat)
+    return Stateful(what, recipe, inputs, choice, repeat)
+
+
+class _Loss:
+    """An object and a method of it that gives (loss, gradients): the object's parameters are params, as in CS231n."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner, self._name = owner, name
+        self.grads: Any = {}
+        self._dx: Any = None
+
+    @property
+    def params(self) -> Any:
+        return self.owner.params
+
+    def forward(self, *inputs: Any) -> Any:
+        loss, gradients, *more = getattr(self.owner, self._name)(*inputs)
+        self.grads, self._dx = (gradients, None) if isinstance(gradients, dict | list) else (more[0], gradients)
+        return loss
+
+    def backward(self) -> Any:
+        return self._dx
+
+
+def of_method(method: MethodType, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> Target:
+    """`net.loss`, a method that gives (loss, gradients): by the object's `params`, if it has them."""
+    owner, name = method.__self__, method.__name__
+    if not hasattr(owner, "params"):
+        return LossWithGradients(recipe.name or f"{type(owner).__name__}.{name}", method, inputs, choice, repeat)
+    made = _Loss(owner, name)
+    made.forward.__func__.__signature__ = None  # type: ignore[attr-defined]
+    return Stateful(made, dataclasses.replace(recipe, name=f"{type(owner).__name__}.{name}"), inputs, choice, repeat)
+
+
+def has_method(what: Any, names: tuple[str, ...], given: Any) -> bool:
+    """Whether an object has a method of such a name, or a function was given for it."""
+    if callable(given):
+        return True
+    if given is not None:
+        return callable(getattr(what, given, None))
+    return any(callable(getattr(type(what) if one == "__call__" else what, one, None)) for one in names)
+
+
+def name_of(function: Any) -> str:
+    """What to call a function, class or module in a report."""
+    if isinstance(function, ModuleType):
+        return function.__name__
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if name is None:
+        return getattr(function, "__name__", repr(function))
+    return name if module in (None, "__main__") else f"{module}.{name}"
