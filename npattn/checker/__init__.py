@@ -31,13 +31,16 @@ among them), and a forward that is not the function you meant. A golden vector s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from npattn.checker.helpers import with_helpers
 from npattn.checker.report import GradcheckError, GradcheckReport, Row, UntestedWarning
 
 __all__ = ["GradcheckError", "GradcheckReport", "Row", "UntestedWarning", "gradcheck"]
 
 
+@with_helpers
 def gradcheck(
     target: Any,
     *inputs: Any,
@@ -48,6 +51,10 @@ def gradcheck(
     entries: int = 2000,
     directions: int = 8,
     allow_sharing: bool = False,
+    wrt: str | Sequence[str] | None = None,
+    constants: str | Sequence[str] = (),
+    before_backward: str | Callable[..., Any] | None = None,
+    seed_forward: int | Callable[[], Any] | None = None,
 ) -> GradcheckReport:
     """Check a backward against its forward, in float64.
 
@@ -74,6 +81,16 @@ def gradcheck(
         How many of them.
     allow_sharing
         Accept an output or a gradient that shares memory, as a reshape's does.
+    wrt
+        Names of the inputs and parameters to take derivatives by, as the report names them; all float arrays if None.
+    constants
+        Names of those without a derivative: one-hot labels, masks, running statistics. They are handed on.
+    before_backward
+        A method's name or a function, called before each backward, as `zero_grad` must be where gradients add up. Each
+        backward then has a forward of its own before it, for graphs that serve only once.
+    seed_forward
+        Of the random numbers that forward draws, from NumPy's, Python's or PyTorch's global generators or from those
+        that the object keeps: they are set before each forward. A function of no arguments is called instead.
 
     Returns
     -------
@@ -88,10 +105,12 @@ def gradcheck(
         If target or inputs are not of this form.
     """
     from npattn.checker.check import report_on  # when it is used: npattn imports about as fast as NumPy
+    from npattn.checker.inputs import Choice
+    from npattn.checker.recognise import as_target
 
+    form = as_target(target, inputs, Choice.of(wrt, constants), before_backward, seed_forward)
     report = report_on(
-        target,
-        inputs,
+        form,
         seed=seed,
         rtol=rtol,
         atol=atol,

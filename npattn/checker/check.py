@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from npattn.checker.causes import Facts, likely_cause
 from npattn.checker.compare import Comparison, Verdict
-from npattn.checker.recognise import as_target
 from npattn.checker.report import GradcheckReport, Row
 from npattn.checker.state import begin
+from npattn.checker.target import Target
 
 
 def report_on(
-    target: Any, inputs: tuple[Any, ...], *, seed: int, rtol: float, atol: float, entries: int, directions: int,
+    form: Target, *, seed: int, rtol: float, atol: float, entries: int, directions: int,
     allow_sharing: bool,
 ) -> GradcheckReport:  # fmt: skip
-    """What `npattn.gradcheck` does, without the raising; its docstring tells of the arguments."""
-    form = as_target(target, inputs)
+    """What `npattn.gradcheck` does with a target, without the raising; its docstring tells of the arguments."""
     rng = np.random.default_rng(seed)
     start, problems = begin(form, rng, allow_sharing)
     rows: list[Row] = []
@@ -30,7 +29,7 @@ def report_on(
             row, more = checked(comparison, name, entries, directions)
             rows.append(row)
             notes += more
-    return GradcheckReport(form.name, tuple(rows), tuple(problems), tuple(notes))
+    return GradcheckReport(form.name, tuple(rows), tuple(problems), (*form.notes, *notes))
 
 
 def checked(on: Comparison, name: str, entries: int, directions: int) -> tuple[Row, list[str]]:
