@@ -94,7 +94,7 @@ def load(data_dir: str | os.PathLike[str] | None = None, *, download: bool = Fal
     if folder is None and os.environ.get("NPATTN_DATA"):
         folder = Path(os.environ["NPATTN_DATA"])
     if folder is None and download:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "npattn" / "mnist"
+        folder = downloads()
     if folder is None:
         files, folder, source = (
             (SOME_TRAIN_IMAGES, SOME_TRAIN_LABELS, TEST_IMAGES, TEST_LABELS),
@@ -109,6 +109,11 @@ def load(data_dir: str | os.PathLike[str] | None = None, *, download: bool = Fal
                 fetch(folder, file)
     train_images, train_labels, test_images, test_labels = (read(folder, file) for file in files)
     return Digits(train_images, train_labels, test_images, test_labels, source)
+
+
+def downloads() -> Path:
+    """Where digits are downloaded to if no folder is named: in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "npattn" / "mnist"
 
 
 def find(folder: Path, file: File) -> Path | None:

@@ -9,9 +9,14 @@ Loshchilov & Hutter, Decoupled Weight Decay Regularization, ICLR 2019, algorithm
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, MutableMapping
 
 from npattn.backend import Array, array_module
+from npattn.checks import real_number, whole_number
+
+BELOW_1 = math.nextafter(1, 0)
+SMALLEST = sys.float_info.min  # the least eps that is no 0
 
 
 class AdamW:
@@ -23,8 +28,15 @@ class AdamW:
         Name to array: what will be updated. Its values are replaced, never written into.
     decay
         λ, at least 0, for arrays of two axes or more.
-    beta1, beta2, eps
-        As in the paper.
+    beta1, beta2
+        As in the paper, from 0 to less than 1.
+    eps
+        As in the paper, above 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If params is no such dict, or a number is of another type or out of range.
     """
 
     def __init__(
@@ -36,14 +48,30 @@ class AdamW:
         beta2: float = 0.999,
         eps: float = 1e-8,
     ) -> None:
+        if not isinstance(params, MutableMapping):
+            raise TypeError(f"params: expected a dict of arrays, got {type(params).__name__}")
         self.params = params
-        self.decay, self.beta1, self.beta2, self.eps = decay, beta1, beta2, eps
+        self.decay = real_number("decay", decay, least=0)
+        self.beta1 = real_number("beta1", beta1, 0, BELOW_1)
+        self.beta2 = real_number("beta2", beta2, 0, BELOW_1)
+        self.eps = real_number("eps", eps, least=SMALLEST)
         self.steps = 0
         self.m = {key: array_module(p).zeros_like(p) for key, p in params.items()}
         self.v = {key: array_module(p).zeros_like(p) for key, p in params.items()}
 
     def step(self, grads: Mapping[str, Array], rate: float) -> None:
-        """Update every parameter by its gradient, with the learning rate η = `rate`."""
+        """Update every parameter by its gradient, with the learning rate η = `rate`, at least 0.
+
+        Raises
+        ------
+        KeyError
+            If a gradient is of no parameter.
+        TypeError, ValueError
+            If rate is no such number. In either case nothing is updated.
+        """
+        rate = real_number("rate", rate, least=0)
+        if unknown := [key for key in grads if key not in self.params]:
+            raise KeyError(f"grads: expected keys out of {list(self.params)}, got {unknown}")
         self.steps += 1
         unbias1 = 1 - self.beta1**self.steps
         unbias2 = 1 - self.beta2**self.steps
@@ -62,7 +90,27 @@ def one_cycle(step: int, steps: int, peak: float, warmup: float = 0.2, floor: fl
     """The learning rate at `step` of `steps`: up to `peak` in the first fifth, then down to peak · floor, by cosines.
 
     Smith, A disciplined approach to neural network hyper-parameters, 2018, section 4.2.
+
+    Parameters
+    ----------
+    step
+        0 to `steps`; the last one that is taken is steps − 1.
+    steps
+        At least 1.
+    peak
+        The largest rate, at least 0.
+    warmup, floor
+        Shares, 0 to 1: of the steps that go up, and of the peak that is left in the end.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a number is of another type or out of range.
     """
+    steps = whole_number("steps", steps)
+    step = whole_number("step", step, 0, steps)
+    peak, warmup = real_number("peak", peak, least=0), real_number("warmup", warmup, 0, 1)
+    floor = real_number("floor", floor, 0, 1)
     top = max(1.0, warmup * steps)
     if step < top:
         start, end, share = peak / 10, peak, step / top

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from npattn.models import NETWORKS, attentions
-from npattn.training import TrainConfig, TrainingError, train
+from npattn.training import OF_THIS_CALL, TrainConfig, TrainingError, train
 
 
 def add_parser(commands: Any) -> None:
@@ -37,11 +37,14 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     where.add_argument("--download", action="store_true", default=None, help="fetch all 60,000 over https")
     sub.add_argument("--out", metavar="DIR", help="where the results go (a new folder under runs/)")
-    sub.add_argument("--resume", metavar="DIR", help="go on with the run in this folder, under its own settings")
+    sub.add_argument(
+        "--resume", metavar="DIR", help="go on with the run in this folder, under its own settings; --data-dir, "
+        "--download, --device and --processes, a matter of the machine, may be given too, and take their place"
+    )  # fmt: skip
     sub.add_argument("--device", choices=["cpu", "cuda"], help=f"where it runs; cuda needs CuPy ({default.device})")
     sub.add_argument("--processes", type=int, metavar="N", help=f"that share each batch ({default.processes})")
     sub.add_argument("--textbook", action="store_true", default=None, help="take the textbook path in every layer")
-    sub.set_defaults(run=run)
+    sub.set_defaults(run=run, leaves_files=lambda arguments: True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -55,9 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         given["fused"] = False
     if arguments.resume is None:
         result = train(TrainConfig(**given))
-    elif given:
-        flags = ", ".join("--textbook" if name == "fused" else f"--{name.replace('_', '-')}" for name in given)
+    elif own := [name for name in given if name not in OF_THIS_CALL]:
+        flags = ", ".join("--textbook" if name == "fused" else f"--{name.replace('_', '-')}" for name in own)
         raise TrainingError(f"--resume goes on under the run's own settings; leave out {flags}")
     else:
-        result = train(resume=arguments.resume)
+        result = train(resume=arguments.resume, **given)
     return 0 if result.finished else 130

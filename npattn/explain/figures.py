@@ -11,11 +11,13 @@ import numpy as np
 
 from npattn.backend import to_numpy
 from npattn.explain.gate_maps import channel_bars, gate_maps
+from npattn.explain.gate_statistics import RANGES, checked_statistics
 from npattn.files import atomic
 from npattn.grad_mode import no_grad
 from npattn.nested import Sequential
 
 INK, ACCENT, QUIET = "#1b1b3a", "#d1495b", "#8d99ae"
+LONGEST_TITLE = 60  # characters, of a column in a figure
 
 
 def save(figure: Any, path: Path) -> None:
@@ -48,11 +50,11 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
     tested = [row for row in history if "test_loss" in row]
     at = [row["epoch"] for row in tested]
     left.plot(at, [row["test_loss"] for row in tested], color=ACCENT, marker="o", ms=3, label="test")
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale="log", title="Loss")
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)", yscale=scale(left), title="Loss")
     right.plot(epochs, [100 * (1 - row["accuracy"]) for row in history], color=QUIET, marker="o", ms=3)
     right.plot(at, [100 * (1 - row["test_accuracy"]) for row in tested], color=ACCENT, marker="o", ms=3)
     outcome = f"Error: {tested[-1]['test_accuracy']:.2%} right" if tested else "Error"
-    right.set(xlabel="epoch", ylabel="digits that are wrong (%)", yscale="log", title=outcome)
+    right.set(xlabel="epoch", ylabel="digits that are wrong (%)", yscale=scale(right), title=outcome)
     right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for axes in (left, right):
         plain(axes)
@@ -60,6 +62,11 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
     left.legend(frameon=False)
     save(figure, path)
+
+
+def scale(axes: Any) -> str:
+    """ "log", or "linear" where no line is above 0 anywhere: all digits right, say."""
+    return "log" if any(np.any(np.asarray(line.get_ydata()) > 0) for line in axes.lines) else "linear"
 
 
 def confusion(counts: np.ndarray, path: Path) -> None:
@@ -84,17 +91,22 @@ def confusion(counts: np.ndarray, path: Path) -> None:
 def gates(history: list[dict[str, Any]], path: Path) -> bool:
     """For each gate by epoch: its mean and spread above, and below the shares saturated and near one half.
 
-    Returns False, and draws no file, if there are no epochs with `gates` (see `npattn.explain.gate_statistics`).
+    Returns False, and draws no file, if there are no epochs with `gates` (see `npattn.explain.gate_statistics`). Raises
+    TypeError or ValueError if what an epoch says of a gate is not that.
     """
-    rows = [row for row in history if "gates" in row]
-    if not rows:
+    by_name: dict[str, dict[int, dict[str, float]]] = {}
+    for i, row in enumerate(history):
+        for name, numbers in row.get("gates", {}).items():
+            told = checked_statistics(f"history[{i}]['gates'][{name!r:.80}]", numbers)
+            by_name.setdefault(name, {})[row["epoch"]] = told
+    if not by_name:
         return False
-    names = list(rows[-1]["gates"])
-    epochs = [row["epoch"] for row in rows]
+    names = list(by_name)
     figure = new_figure(max(2.3 * len(names), 4.6) + 0.6, 4.2)
     grid = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
     for column, name in enumerate(names):
-        found = {key: np.array([row["gates"][name][key] for row in rows]) for key in rows[-1]["gates"][name]}
+        epochs, each = list(by_name[name]), list(by_name[name].values())
+        found = {key: np.array([numbers[key] for numbers in each]) for key in RANGES}
         mean, spread, over = found["mean"], found["spread"], found["over_images"]
         above, below = grid[:, column]
         band = {"linewidth": 0}
@@ -204,6 +216,11 @@ def attention(
 
 
 def title(name: str) -> str:
-    """ "stage2.attention.spatial" as people say it, "stage 2, spatial"; "unit1.branch.attention.channel" likewise."""
-    first, *_, kind = name.split(".")
-    return f"{re.sub(r'(?<=[a-z])(?=[0-9])', ' ', first)}, {kind}"
+    """ "stage2.attention.spatial" as people say it, "stage 2, spatial"; "unit1.branch.attention.channel" likewise.
+
+    As text for matplotlib, which would read what stands between two "$" as a formula.
+    """
+    first, *others = name.split(".")
+    spoken = re.sub(r"(?<=[a-z])(?=[0-9])", " ", first) + "".join(f", {kind}" for kind in others[-1:])
+    shown = "".join(character if character.isprintable() else "?" for character in spoken[:LONGEST_TITLE])
+    return shown.replace("\\", "/").replace("$", r"\$")

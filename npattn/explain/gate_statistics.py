@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from npattn.backend import Array, to_numpy
+from npattn.checks import real_number
 
 SHUT, OPEN = 0.05, 0.95  # a gate beyond these is saturated: the sigmoid's slope there is below 0.05 · 0.95, a fifth of
 NEAR = 0.05  # its largest. And one within this of ½ = σ(0) is where small weights, or blocked hidden units, leave it
+LARGEST = 1e30  # no gate's mean or spread is beyond it, and a figure can still be drawn
+RANGES = {
+    "mean": (-LARGEST, LARGEST),
+    "spread": (0.0, LARGEST),
+    "over_images": (0.0, LARGEST),
+    "saturated": (0.0, 1.0),
+    "half": (0.0, 1.0),
+}  # of the five numbers
 
 
 def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
@@ -58,3 +68,20 @@ def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
             "half": float(np.mean(np.abs(g - 0.5) < NEAR)),
         }
     return found
+
+
+def checked_statistics(name: str, numbers: Any) -> dict[str, float]:
+    """The five numbers of one gate, as plain ones, after checking what may come from a file.
+
+    Raises
+    ------
+    TypeError
+        If it is no dict, or one of them is no number.
+    ValueError
+        If one is missing, unknown or out of range.
+    """
+    if not isinstance(numbers, Mapping):
+        raise TypeError(f"{name}: expected a dict of {', '.join(RANGES)}, got {numbers!r:.80}")
+    if numbers.keys() != RANGES.keys():
+        raise ValueError(f"{name}: expected {', '.join(RANGES)}, got {list(numbers)!r:.200}")
+    return {key: real_number(f"{name}[{key!r}]", numbers[key], *RANGES[key]) for key in numbers}

@@ -38,10 +38,12 @@ def look(model: Sequential, x: np.ndarray, method: str = "cam", layer: str | Non
     """Classify x (N, 1, 28, 28) and draw the maps of the two classes with the largest scores.
 
     The maps are signed, and the two of a digit are divided by the same number, the largest |value| in them, so that
-    they can be compared. Raises as `class_activation_map`.
+    they can be compared. Raises as `class_activation_map`, and ValueError if a score is not finite.
     """
-    with no_grad():
+    with no_grad(), np.errstate(all="ignore"):  # what is no number is refused
         y = np.asarray(model.eval()(x), np.float64)
+    if not np.all(np.isfinite(y)):
+        raise ValueError("model: expected one whose scores are finite, got NaN or infinity; its weights are too large")
     gates = gate_maps(model.attention)
     p = np.exp(y - y.max(axis=1, keepdims=True))
     p /= p.sum(axis=1, keepdims=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from npattn import models
 from npattn.backend import Array, from_numpy, to_numpy
+from npattn.checks import real_number, shaped, whole_number
 from npattn.fused import layout
 from npattn.fused.blas import blas_held
 from npattn.grad_mode import no_grad
@@ -16,6 +17,7 @@ from npattn.nested import Sequential, leaves
 from npattn.ops import loss
 from npattn.ops.linear import Linear
 
+LARGEST_SHIFT, LARGEST_ZOOM = 1e6, 0.9  # a digit that is moved away is paper; one of size 0 is none
 MEAN, SPREAD = 0.1307, 0.3081  # of all pixels of the 60,000 training digits, ink = 1
 
 
@@ -38,7 +40,11 @@ def keeps_order(layer: Layer, x: Array) -> bool:
 
 
 def prepared(images: np.ndarray) -> np.ndarray:
-    """Digits (N, 28, 28), 0 to 255, as the network's input: (N, 1, 28, 28), float32, of mean 0 and spread 1."""
+    """Digits (N, 28, 28), 0 to 255, as the network's input: (N, 1, 28, 28), float32, of mean 0 and spread 1.
+
+    Raises TypeError, ValueError if they are no array of three axes.
+    """
+    shaped("images", images, "N H W")
     scale = np.float32(1 / (255 * SPREAD))
     return (images.astype(np.float32) * scale - np.float32(MEAN / SPREAD))[:, None]
 
@@ -76,8 +82,13 @@ def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np
     """Each image (N, H, W) turned, scaled and shifted a little, by its own random amounts; paper comes in at the edges.
 
     Parameters: shift in pixels, turn in degrees, each −most to most; zoom as a share, 0.1 for 0.9 to 1.1 times.
-    Returns (N, H, W), float32, interpolated between pixels.
+    Returns (N, H, W), float32, interpolated between pixels. Raises TypeError, ValueError if an argument is not right.
     """
+    shaped("images", images, "N H W")
+    shift, turn = real_number("shift", shift, 0, LARGEST_SHIFT), real_number("turn", turn, 0, 180)
+    zoom = real_number("zoom", zoom, 0, LARGEST_ZOOM)
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator, got {rng!r:.80}")
     return moved(images, drawn(images.shape, shift, turn, zoom, rng))
 
 
@@ -85,7 +96,30 @@ def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np
 def evaluate(
     model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int = 500
 ) -> tuple[float, float, np.ndarray]:
-    """Mean loss (nats), accuracy (0 to 1) and confusion (10, 10), rows the right class, of a model in eval mode."""
+    """Mean loss (nats), accuracy (0 to 1) and confusion (10, 10), rows the right class, of a model in eval mode.
+
+    Parameters
+    ----------
+    model
+        A network that gives 10 scores a digit.
+    images, labels
+        Digits (N, 28, 28), 0 to 255, and their classes (N), 0 to 9; at least one.
+    batch_size
+        How many go through the network at a time, at least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If one of them is not so.
+    """
+    batch_size = whole_number("batch_size", batch_size)
+    if not isinstance(model, Sequential):
+        raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
+    (N, _, _), (_,) = shaped("images", images, "N H W"), shaped("labels", labels, "N", N=len(images))
+    if N == 0:
+        raise ValueError("images: expected at least one digit, got none")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= models.CLASSES:
+        raise ValueError(f"labels: expected whole numbers from 0 to {models.CLASSES - 1}, got {labels!r:.80}")
     was_training = model.training
     model.eval()
     total, confusion = 0.0, np.zeros((models.CLASSES, models.CLASSES), np.int64)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,18 @@ import numpy as np
 
 from npattn import checkpoint, finite
 from npattn.checks import real_number, whole_number
-from npattn.files import atomic
+from npattn.files import alone, atomic
+from npattn.fused.threads import available_threads
+from npattn.grad_mode import no_grad
 from npattn.nested import Sequential
 from npattn.optimizer import AdamW
-from npattn.training.settings import TrainConfig, TrainingError, network
+from npattn.training.history import LARGEST, check_gate_names, checked_history
+from npattn.training.settings import TrainConfig, TrainingError, network, path_text
 from npattn.version import __version__
 
 CHECKPOINT = "checkpoint.npz"
-METRICS = "metrics.json"
+METRICS = "metrics.json"  # written for people, and never read
+FILES = (CHECKPOINT, METRICS, "curves.png", "confusion.png", "attention.png", "gates.png")
 
 
 @dataclass
@@ -39,20 +45,10 @@ class State:
     def __post_init__(self) -> None:
         """Check what may come from a file. Raises TypeError, ValueError."""
         for name in ("epoch", "step", "right", "seen"):
-            whole_number(f"state.{name}", getattr(self, name), least=0, most=2**63 - 1)
+            setattr(self, name, whole_number(f"state.{name}", getattr(self, name), least=0, most=2**63 - 1))
         for name in ("loss", "seconds", "epoch_seconds"):
-            real_number(f"state.{name}", getattr(self, name), least=0)
-        if not isinstance(self.history, list) or len(self.history) != self.epoch:
-            raise ValueError(f"state.history: expected a list of {self.epoch} epochs")
-        for row in self.history:
-            if not isinstance(row, dict) or not {"epoch", "loss", "accuracy", "rate", "seconds"} <= row.keys():
-                raise ValueError(f"state.history: expected a dict for each epoch, got {row!r:.80}")
-            gates = row.get("gates", {})
-            if not isinstance(gates, dict) or not all(isinstance(gate, dict) for gate in gates.values()):
-                raise ValueError("state.history: expected a dict of dicts for the gates")
-            for part in ({key: value for key, value in row.items() if key != "gates"}, *gates.values()):
-                for key, value in part.items():
-                    real_number(f"state.history: {key!r:.80}", value)
+            setattr(self, name, real_number(f"state.{name}", getattr(self, name), least=0, most=LARGEST))
+        self.history = checked_history("state.history", self.history, self.epoch)
 
 
 def load_model(folder: str | os.PathLike[str]) -> Sequential:
@@ -67,8 +63,10 @@ def load_model(folder: str | os.PathLike[str]) -> Sequential:
     ------
     npattn.checkpoint.CheckpointError
         If there is no checkpoint in it, or a broken one.
+    TypeError, ValueError
+        If `folder` is no path.
     """
-    return restored(Path(folder), "cpu")[2].eval()
+    return restored(Path(path_text("folder", folder)), "cpu")[2].eval()
 
 
 def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
@@ -80,21 +78,27 @@ def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, 
     arrays, meta = checkpoint.load(path)
     try:
         config, state, model, optimizer, source = rebuilt(arrays, meta)
-    except (KeyError, TypeError, ValueError) as error:
-        raise checkpoint.CheckpointError(f"{path}: does not hold a run of the demo: {error}") from None
-    model.to(device or config.device)
+    except (KeyError, TypeError, ValueError) as error:  # of which a file may have made a long one
+        raise checkpoint.CheckpointError(f"{path}: does not hold a run of the demo: {error!s:.500}") from None
+    move(model, optimizer, device or config.device)
+    return config, state, model, optimizer, source
+
+
+def move(model: Sequential, optimizer: AdamW, device: str) -> None:
+    """Move the network and the optimiser's moments to a device. Raises DeviceError if there is none."""
+    model.to(device)
     for moment in (optimizer.m, optimizer.v):
         moment.update({key: model.to_array(value) for key, value in moment.items()})
-    return config, state, model, optimizer, source
 
 
 def rebuilt(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
     """The same on the CPU, from arrays and meta. Raises KeyError, TypeError, ValueError if they are not a run's."""
-    config = TrainConfig(**{"processes": 1, **meta["config"]})  # 1: of a run from before batches were shared
-    state = State(**meta["state"])
+    config = TrainConfig(**{"processes": 1, **named("config", meta["config"])})  # 1: from before batches were shared
+    state = State(**named("state", meta["state"]))
     if state.epoch > config.epochs:
         raise ValueError(f"state.epoch: expected at most {config.epochs}, got {state.epoch}")
     model = network(config)
+    check_gate_names("state.history", state.history, gate_names(model))
     optimizer = AdamW(model.params, decay=config.decay)
     expected = {f"model.{key}": value for key, value in model.state_dict().items()}
     expected |= {f"optimizer.{name}.{key}": value for name in ("m", "v") for key, value in optimizer.m.items()}
@@ -112,10 +116,24 @@ def rebuilt(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[TrainC
     for moment, name in ((optimizer.m, "m"), (optimizer.v, "v")):
         for key in moment:
             moment[key] = arrays[f"optimizer.{name}.{key}"]
-    optimizer.steps = whole_number("optimizer_steps", meta["optimizer_steps"], least=0)
-    if not isinstance(meta["source"], str):
-        raise TypeError(f"source: expected a string, got {meta['source']!r}")
+    optimizer.steps = whole_number("optimizer_steps", meta["optimizer_steps"], least=0, most=2**63 - 1)
+    if not isinstance(meta["source"], str) or not meta["source"].isprintable() or len(meta["source"]) > 100:
+        raise TypeError(f"source: expected which digits, in a few words, got {meta['source']!r:.80}")
     return config, state, model, optimizer, meta["source"]
+
+
+def named(name: str, settings: Any) -> dict[str, Any]:
+    """A dict of a checkpoint, to be taken as arguments. Raises TypeError if it is none."""
+    if not isinstance(settings, dict):
+        raise TypeError(f"{name}: expected a dict, got {settings!r:.80}")
+    return settings
+
+
+def gate_names(model: Sequential) -> tuple[str, ...]:
+    """The names of a network's gates, which only a forward tells. It is in training mode afterwards."""
+    with no_grad(), np.errstate(all="ignore"):
+        model.eval()(model.to_array(np.zeros((1, 1, 28, 28))))
+    return tuple(model.train().attention)
 
 
 def check_position(path: Path, config: TrainConfig, state: State, optimizer: AdamW, count: int) -> None:
@@ -123,19 +141,32 @@ def check_position(path: Path, config: TrainConfig, state: State, optimizer: Ada
     steps = -(-count // config.batch_size)
     seen = min(state.step * config.batch_size, count)
     fits = state.step <= steps and state.right <= state.seen == seen and (state.epoch < config.epochs or not state.step)
+    fits = fits and (state.step > 0 or state.loss == 0)
     if not fits or optimizer.steps != state.epoch * steps + state.step:
         raise checkpoint.CheckpointError(
             f"{path}: does not hold a run of the demo: epoch {state.epoch + 1}, step {state.step + 1}, "
-            f"{state.seen:,} digits and {optimizer.steps:,} updates do not go together"
+            f"{state.seen:,} digits, a loss of {state.loss:g} and {optimizer.steps:,} updates do not go together"
         )
 
 
+@contextlib.contextmanager
+def held(out: Path, error: type[Exception] = TrainingError) -> Iterator[None]:
+    """Within the block no other process trains in the folder. What decides there is to be read within, not before.
+
+    Raises `error` if another process is within.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(out))
+        except BlockingIOError:
+            raise error(f"{out}: another process is training in this folder") from None
+        yield
+
+
 def new_folder(config: TrainConfig) -> Path:
-    """The folder for results, made now: `config.out`, or a new one under runs/. Raises TrainingError if it is taken."""
+    """The folder for results, made now: `config.out`, or a new one under runs/. Nobody has looked into it yet."""
     if config.out is not None:
         out = Path(config.out)
-        if (out / CHECKPOINT).exists() or (out / METRICS).exists():
-            raise TrainingError(f"{out}: holds the results of another run; resume that one, or choose another folder")
         out.mkdir(parents=True, exist_ok=True)
         return out
     name = "" if config.model == "digits" else f"{config.model}-"
@@ -148,6 +179,19 @@ def new_folder(config: TrainConfig) -> Path:
             continue
         return out
     raise TrainingError(f"runs/{stem}: a thousand runs in one second")
+
+
+def check_free(out: Path) -> None:
+    """Raise TrainingError if the folder, which is held, has another run's results in it."""
+    if os.path.lexists(out / CHECKPOINT) or os.path.lexists(out / METRICS):
+        raise TrainingError(f"{out}: holds the results of another run; resume that one, or choose another folder")
+
+
+def check_places(out: Path, names: Iterable[str] = FILES, error: type[Exception] = TrainingError) -> None:
+    """Raise `error` if a folder stands where a file is to be put: better now than at the end."""
+    for name in names:
+        if (out / name).is_dir():
+            raise error(f"{out / name}: expected a file, or nothing yet, got a folder")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -172,5 +216,5 @@ def versions() -> dict[str, Any]:
         "blas": blas,
         "machine": platform.machine(),
         "system": platform.system(),
-        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processors": available_threads(),
     }

@@ -6,10 +6,14 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from npattn import models
 from npattn.checks import one_of, real_number, whole_number
 from npattn.fused import twin
 from npattn.nested import Sequential, leaves
+
+LONGEST_PATH = 4096  # bytes; no system that we know takes a longer one
 
 
 class TrainingError(Exception):
@@ -85,12 +89,13 @@ class TrainConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        one_of("model", self.model, tuple(models.NETWORKS))
-        if self.attention is None:
-            object.__setattr__(self, "attention", models.NETWORKS[self.model].attention)
-        one_of("attention", str(self.attention), models.attentions())
-        if self.device not in ("cpu", "cuda"):
-            raise ValueError(f"device: expected 'cpu' or 'cuda', got {self.device!r}")
+        for name, accepted in (
+            ("model", tuple(models.NETWORKS)), ("attention", models.attentions()), ("device", ("cpu", "cuda")),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if name == "attention" and value is None:
+                value = models.NETWORKS[self.model].attention
+            object.__setattr__(self, name, chosen(name, value, accepted))
         values: dict[str, Any] = {  # as plain numbers and strings, which a checkpoint can hold
             "epochs": whole_number("epochs", self.epochs, most=10**6),
             "batch_size": whole_number("batch_size", self.batch_size, least=2, most=60_000),
@@ -106,8 +111,7 @@ class TrainConfig:
         if values["lr"] == 0:
             raise ValueError("lr: expected a learning rate above 0, got 0")
         for name in ("download", "fused"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name}: expected True or False, got {getattr(self, name)!r}")
+            object.__setattr__(self, name, boolean(name, getattr(self, name)))
         alone = "on a GPU" if self.device == "cuda" else "" if self.fused else "without the fused path"
         if not alone and self.processes != 1 and not shareable(network(self)):
             alone = f"with attention {self.attention}, whose own running statistics are not shared between processes"
@@ -124,6 +128,20 @@ class TrainConfig:
             object.__setattr__(self, name, value)
 
 
+def chosen(name: str, value: str, accepted: tuple[str, ...]) -> str:
+    """`value` as a plain string, after checking that it is one of the names. Raises TypeError, ValueError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected one of {', '.join(map(repr, accepted))}, got {value!r:.80}")
+    return str(one_of(name, value, accepted))
+
+
+def boolean(name: str, value: bool) -> bool:
+    """`value` as it is, after checking that it is True or False: any text would pass for True. Raises TypeError."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {value!r:.80}")
+    return bool(value)
+
+
 def path_text(name: str, value: str | os.PathLike[str]) -> str:
     """`value` as a string, after checking that it can be a path. Raises TypeError, ValueError."""
     try:
@@ -131,9 +149,13 @@ def path_text(name: str, value: str | os.PathLike[str]) -> str:
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise TypeError(f"{name}: expected a path or None, got {value!r}")
-    if not text or "\0" in text:
-        raise ValueError(f"{name}: expected a path, got {text!r}")
+        raise TypeError(f"{name}: expected a path or None, got {value!r:.80}")
+    try:
+        length = len(os.fsencode(text))
+    except ValueError:  # half of a character
+        length = 0
+    if not 0 < length <= LONGEST_PATH or "\0" in text:
+        raise ValueError(f"{name}: expected a path, of at most {LONGEST_PATH} bytes, got {text!a:.80}")
     return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +11,15 @@ from typing import Any
 import numpy as np
 
 from npattn import data
-from npattn.files import alone, sweep
+from npattn.files import sweep
 from npattn.nested import Sequential
 from npattn.optimizer import AdamW
 from npattn.progress import Progress, Silent, for_terminal
 from npattn.training.batches import evaluate, prepared
-from npattn.training.folder import CHECKPOINT, METRICS, State, check_position, new_folder, restored
+from npattn.training.folder import FILES, State, check_free, check_places, held, new_folder
+from npattn.training.resume import resumed
 from npattn.training.run import Run
-from npattn.training.settings import TrainConfig, TrainingError, network
-
-FILES = (CHECKPOINT, METRICS, "curves.png", "confusion.png", "attention.png", "gates.png")
+from npattn.training.settings import TrainConfig, TrainingError, boolean, network, path_text
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,14 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig | None = None, *, resume: str | os.PathLike[str] | None = None, progress: bool = True
+    config: TrainConfig | None = None,
+    *,
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool | None = None,
+    device: str | None = None,
+    processes: int | None = None,
 ) -> TrainResult:
     """Train the demo's network on MNIST and write the results into a folder.
 
@@ -67,6 +74,11 @@ def train(
         The folder of an earlier run to go on with, under its own config.
     progress
         Whether to show bars on a terminal, or lines elsewhere; False is silent.
+    data_dir, download, device, processes
+        With `resume` only, in the place of the run's own, since they are a matter of the machine; None keeps these.
+        A run goes on without a network unless `download` is True. More processes than there are processors, and than
+        2, are started only if `processes` says so. With another number of them than before, or on another device, the
+        weights end in other last bits.
 
     Returns
     -------
@@ -76,8 +88,9 @@ def train(
     ------
     TrainingError
         If there is no figure library, the folder holds another run's results or another process trains in it, the
-        results cannot be written (a full disk, say), or a number became NaN or infinite: the message then names the
-        step and the layer, parameter or digit where it began. What was saved before stays whole.
+        run to go on with asks for what this call has to ask for, the results cannot be written (a full disk, say), or
+        a number became NaN or infinite: the message then names the step and the layer, parameter or digit where it
+        began. What was saved before stays whole.
     npattn.data.DataError
         If the digits cannot be read.
     npattn.checkpoint.CheckpointError
@@ -86,36 +99,53 @@ def train(
         If the folder or the figures cannot be written.
     npattn.backend.DeviceError
         If the GPU is asked for and there is none.
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range; the message names it.
     """
+    if config is not None and not isinstance(config, TrainConfig):
+        raise TypeError(f"config: expected a TrainConfig or None, got {config!r:.80}")
+    boolean("progress", progress)
+    here = {"data_dir": data_dir, "download": download, "device": device, "processes": processes}
+    given: dict[str, Any] = {name: value for name, value in here.items() if value is not None}
     need_matplotlib()
     if resume is not None:
         if config is not None:
             raise TrainingError("config: a run is resumed with its own config, so give none with resume")
-        out = Path(resume)
-        config, state, model, optimizer, source = restored(out)
-        digits = data.load(config.data_dir, download=config.download)
-        if digits.source != source:
-            raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
-        check_position(out / CHECKPOINT, config, state, optimizer, len(digits.train_labels))
-    else:
-        config = config or TrainConfig()
-        model = network(config).to(config.device)
-        digits = data.load(config.data_dir, download=config.download)
-        out = new_folder(config)
-        state, optimizer = State(), AdamW(model.params, decay=config.decay)
+        out = Path(path_text("resume", resume))
+        TrainConfig(**given)  # says what is wrong with them before anything is read
+        with held(out):
+            check_places(out)
+            return finished(Run(*resumed(out, given), out, shown(progress)))
+    if given:
+        raise TypeError(f"{', '.join(given)}: expected with resume only; a new run takes them from its config")
 
-    shown: Progress = for_terminal() if progress else Silent()
-    run = Run(config, state, model, optimizer, digits, out, shown)
-    try:
-        with alone(out):
-            sweep(out, FILES)
-            finished = run.go()
-            _, accuracy, confusion = run.tested or evaluate(model, digits.test_images, digits.test_labels)
-            write_figures(run, confusion)
-    except BlockingIOError:
-        raise TrainingError(f"{out}: another process is training in this folder") from None
-    shown.end(out, accuracy, state.seconds, finished)
-    return TrainResult(model.eval(), accuracy, state.history, confusion, out, finished)
+    config = TrainConfig() if config is None else config
+    model = network(config).to(config.device)
+    digits = data.load(config.data_dir, download=config.download)
+    out = new_folder(config)
+    with held(out):
+        check_free(out)
+        check_places(out)
+        optimizer = AdamW(model.params, decay=config.decay)
+        return finished(Run(config, State(), model, optimizer, digits, out, shown(progress)))
+
+
+def shown(progress: bool) -> Progress:
+    """How a run is shown."""
+    return for_terminal() if progress else Silent()
+
+
+def finished(run: Run) -> TrainResult:
+    """Train to the end, or to Ctrl-C, in a folder that is held; test, and draw the figures."""
+    sweep(run.out, FILES)
+    whole = run.go()
+    tested = run.tested or evaluate(run.model, run.digits.test_images, run.digits.test_labels)
+    loss, accuracy, confusion = tested
+    if not math.isfinite(loss):  # of weights that are finite, as those of a file may be, and yet too large
+        raise run.stop(f"before it the loss of the test digits is {loss}", run.untestable())
+    write_figures(run, confusion)
+    run.progress.end(run.out, accuracy, run.state.seconds, whole)
+    return TrainResult(run.model.eval(), accuracy, run.state.history, confusion, run.out, whole)
 
 
 def need_matplotlib(what: str = "training") -> None:

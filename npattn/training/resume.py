@@ -1,0 +1,89 @@
+"""Going on with a run: what its folder says, and what only this call can say.
+
+A folder may have been made by anybody. What the weights depend on is the run's own and is taken from it, checked. It
+starts nothing that was not asked for: it fetches no digits, it starts no more processes than there are processors, and
+it looks at no other machine's disk. For these the call has to say so itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from npattn import data
+from npattn.fused.threads import available_threads
+from npattn.nested import Sequential
+from npattn.optimizer import AdamW
+from npattn.training.folder import CHECKPOINT, State, check_position, move, restored
+from npattn.training.settings import TrainConfig, TrainingError
+
+OF_THIS_CALL = ("data_dir", "download", "device", "processes")
+"""The settings that a call may give when it goes on with a run: they are a matter of the machine."""
+
+
+def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Sequential, AdamW, data.Digits]:
+    """Where the run in a folder stands. The folder must be held: see `npattn.training.folder.held`.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    given
+        Those of `OF_THIS_CALL` that were given. They take the place of the run's own.
+
+    Raises
+    ------
+    npattn.checkpoint.CheckpointError
+        If there is nothing to go on from.
+    TrainingError
+        If the folder asks for something that this call would have to ask for, or the digits are others.
+    TypeError, ValueError
+        If what was given is not right; the message names it.
+    npattn.data.DataError
+        If the digits cannot be read.
+    npattn.backend.DeviceError
+        If the run is on a GPU, and there is none.
+    """
+    config, state, model, optimizer, source = restored(out, "cpu")
+    config = continued(out, config, given)
+    digits = read_digits(config, given)
+    if digits.source != source:
+        raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
+    check_position(out / CHECKPOINT, config, state, optimizer, len(digits.train_labels))
+    move(model, optimizer, config.device)
+    return config, state, model, optimizer, digits
+
+
+def continued(out: Path, config: TrainConfig, given: dict[str, Any]) -> TrainConfig:
+    """The config to go on with. Raises TrainingError if the folder asks for too much, and as TrainConfig."""
+    most = max(2, available_threads())  # 2 is what a new run takes on any machine
+    if "processes" not in given and int(config.processes or 1) > most:
+        raise TrainingError(
+            f"{out}: asks for {config.processes} processes, more than the {most} that are started here unasked; give "
+            f"processes (--processes) too: {config.processes} end in the same bits as before, fewer in nearly the same"
+        )
+    if "data_dir" not in given and str(config.data_dir or "").replace("\\", "/").startswith("//"):
+        raise TrainingError(
+            f"{out}: asks for digits from {config.data_dir!a:.80}, which may be another machine; give data_dir "
+            f"(--data-dir) too"
+        )
+    changes = {**given, "out": str(out), "download": config.download or given.get("download", False)}
+    if given.get("device") == "cuda":
+        changes.setdefault("processes", 1)  # a GPU is not shared
+    return dataclasses.replace(config, **changes)
+
+
+def read_digits(config: TrainConfig, given: dict[str, Any]) -> data.Digits:
+    """The run's digits, from where they were, downloaded only if this call says so. Raises DataError."""
+    download, folder = given.get("download", False), config.data_dir
+    if config.download and folder is None and not os.environ.get("NPATTN_DATA"):
+        folder = str(data.downloads())
+    try:
+        return data.load(folder, download=download)
+    except data.DataError as error:
+        if download or not config.download:
+            raise
+        again = "the run downloaded its digits; they are fetched again only with download (--download)"
+        raise data.DataError(f"{error}; {again}") from None
