@@ -1,6 +1,7 @@
 """What does each part do? The demo's network with one thing changed, trained over several seeds: `npattn ablate`.
 
 rows        what is trained: every block there is, and what they are compared with
+record      what is kept of each training, and what is asked of it before it is believed
 trainings   how: each one is kept when it is finished, and never repeated
 report      the table and the figure
 """

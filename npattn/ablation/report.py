@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from npattn.ablation.record import checked_record
 from npattn.ablation.rows import BASELINES, Settings, rows
+from npattn.checks import one_of, real_number, whole_number
 from npattn.explain.figures import ACCENT, INK, QUIET, new_figure, plain, save
 from npattn.files import atomic
 
@@ -22,15 +24,28 @@ def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
     "difference" is the mean over the seeds of its accuracy less the baseline's, and "uncertain" half the width of that
     mean's 95 % interval by Student's t; both None where fewer than two seeds are there.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a result is no finished training's: a number is missing, of another type or out of range, its row is unknown,
+        or it comes twice.
     """
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
-    for result in results:
-        by_name.setdefault(result["row"], {})[result["seed"]] = result
+    known = tuple(row.name for row in rows())
+    for i, given in enumerate(listed("results", results)):
+        result = checked_record(f"results[{i}]", given)
+        by_seed = by_name.setdefault(one_of(f"results[{i}]['row']", result["row"], known), {})
+        if result["seed"] in by_seed:
+            raise ValueError(
+                f"results[{i}]: expected each seed of a row once, got {result['row']} {result['seed']} twice"
+            )
+        by_seed[result["seed"]] = result
     summary = []
     for row in rows():
-        by_seed = by_name.get(row.name)
-        if not by_seed:
+        if row.name not in by_name:
             continue
+        by_seed = by_name[row.name]
         accuracies = {seed: by_seed[seed]["accuracy"] for seed in sorted(by_seed)}
         base = by_name.get(BASELINES[row.model], {})
         pairs = [by_seed[seed]["accuracy"] - base[seed]["accuracy"] for seed in by_seed if seed in base]
@@ -45,10 +60,17 @@ def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "spread": statistics.stdev(accuracies.values()) if len(accuracies) > 1 else None,
             "difference": statistics.fmean(pairs) if paired else None,
             "uncertain": half_width(pairs) if paired else None,
-            "gates": {seed: by_seed[seed].get("gates", {}) for seed in sorted(by_seed)},
+            "gates": {seed: by_seed[seed]["gates"] for seed in sorted(by_seed)},
             "seconds": statistics.fmean(result["seconds"] for result in by_seed.values()),
         })  # fmt: skip
     return summary
+
+
+def listed(name: str, given: Any) -> Sequence[Any]:
+    """`given`, after checking that it is a list or a tuple. Raises TypeError."""
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise TypeError(f"{name}: expected a list of dicts, got {given!r:.80}")
+    return given
 
 
 def half_width(values: Sequence[float]) -> float:
@@ -59,7 +81,15 @@ def half_width(values: Sequence[float]) -> float:
 
 
 def table(summary: Sequence[dict[str, Any]]) -> str:
-    """The summary as a Markdown table, in per cent and percentage points."""
+    """The summary as a Markdown table, in per cent and percentage points.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a row of it is not as `summarised` makes them: a number is missing, of another type or out of range.
+    """
+    for i, row in enumerate(listed("summary", summary)):
+        check_summary(f"summary[{i}]", row)
     lines = [
         "| row | parameters | accuracy % | spread | lowest – highest | minus the baseline | seeds |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -79,6 +109,24 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def check_summary(name: str, row: Any) -> None:
+    """Raise TypeError or ValueError if it is no row of a summary that a table can be made of."""
+    if not isinstance(row, Mapping):
+        raise TypeError(f"{name}: expected a dict, got {row!r:.80}")
+    needed = ("row", "group", "what", "parameters", "accuracies", "mean", "spread", "difference", "uncertain")
+    if missing := [key for key in needed if key not in row]:
+        raise ValueError(f"{name}: expected {', '.join(needed)}, got none for {', '.join(missing)}")
+    if not isinstance(row["accuracies"], Mapping) or not row["accuracies"]:
+        raise TypeError(f"{name}['accuracies']: expected a dict, accuracy by seed, got {row['accuracies']!r:.80}")
+    whole_number(f"{name}['parameters']", row["parameters"], least=0)
+    for seed, accuracy in row["accuracies"].items():
+        real_number(f"{name}['accuracies'][{seed!r}]", accuracy, 0, 1)
+    real_number(f"{name}['mean']", row["mean"], 0, 1)
+    for key in ("spread", "difference", "uncertain"):
+        if row[key] is not None or (key == "uncertain" and row["difference"] is not None):
+            real_number(f"{name}[{key!r}]", row[key])
+
+
 def write(out: Path, results: Sequence[dict[str, Any]], settings: Settings) -> None:
     """The table, the same as JSON, and the figure; nothing if nothing is finished."""
     if not results:
@@ -86,7 +134,7 @@ def write(out: Path, results: Sequence[dict[str, Any]], settings: Settings) -> N
     summary = summarised(results)
     with atomic(out / TABLE) as file:
         file.write(table(summary).encode())
-    found = {"settings": asdict(settings), "versions": results[-1]["versions"], "rows": summary}
+    found = {"settings": asdict(settings), "versions": results[-1].get("versions", {}), "rows": summary}
     with atomic(out / RESULTS) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())
     figure(summary, out / FIGURE)

@@ -51,11 +51,11 @@ class Settings:
     Attributes
     ----------
     digits
-        How many of the training digits are used, the first ones; at least 2.
+        How many of the training digits are used, the first ones; 2 to 60,000.
     epochs
-        Passes over them, at least 1.
+        Passes over them, 1 to 1,000,000.
     batch_size
-        Digits a step, at least 2.
+        Digits a step, 2 to 60,000.
     test_digits
         How many of the test digits are classified at the end, the first ones; 1 to 10,000.
 
@@ -71,16 +71,24 @@ class Settings:
     test_digits: int = 10_000
 
     def __post_init__(self) -> None:
-        whole_number("digits", self.digits, least=2)
-        whole_number("epochs", self.epochs)
-        whole_number("batch_size", self.batch_size, least=2)
-        whole_number("test_digits", self.test_digits)
+        for name, least, most in (
+            ("digits", 2, 60_000), ("epochs", 1, 10**6), ("batch_size", 2, 60_000), ("test_digits", 1, 10_000),
+        ):  # fmt: skip
+            number = whole_number(name, getattr(self, name), least, most)
+            object.__setattr__(self, name, number)  # a plain one, which a file can hold
 
 
 def chosen(names: Sequence[str] | None) -> tuple[Row, ...]:
-    """The rows of these names or groups, in the table's order; all if there is none. Raises AblationError."""
-    if not names:
+    """The rows of these names or groups, in the table's order; None takes all. Raises AblationError, TypeError."""
+    if names is None:
         return rows()
+    if isinstance(names, str | bytes) or not isinstance(names, Sequence):
+        raise TypeError(f"only: expected a list of names, or None, got {names!r:.80}")
+    for i, name in enumerate(names):
+        if not isinstance(name, str):
+            raise TypeError(f"only[{i}]: expected a name, got {name!r:.80}")
+    if not names:
+        raise AblationError("only: expected at least one name, or None for all, got none")
     known = {row.name.lower() for row in rows()} | {row.group.lower() for row in rows()}
     unknown = [name for name in names if name.lower() not in known]
     if unknown:

@@ -18,17 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from npattn import data
-from npattn.ablation.report import write
+from npattn.ablation.record import checked_record
+from npattn.ablation.report import FIGURE, RESULTS, TABLE, write
 from npattn.ablation.rows import AblationError, Row, Settings, chosen
 from npattn.checks import whole_number
-from npattn.files import atomic, read_text
+from npattn.files import atomic, read_text, sweep
 from npattn.fused.threads import set_num_threads
 from npattn.optimizer import AdamW
 from npattn.progress import Silent
-from npattn.training import Run, State, TrainConfig, interruptible, network, versions
+from npattn.training import Run, State, TrainConfig, check_places, held, interruptible, network, path_text, versions
 
 TRAININGS = "trainings"  # the folder in the folder
-LARGEST = 2**20  # bytes of a finished training's file; it takes some hundred
+LARGEST = 2**20  # bytes of a finished training's file, which takes some hundred, and of the table
+NONE, AGAIN = "holds no finished training", "remove it, and it is run again"
+MOST_SEEDS, MOST_JOBS = 1000, 256
 Finished = Callable[[Row, int, dict[str, Any]], None]
 
 
@@ -103,19 +106,20 @@ def stored(out: Path, row: Row, seed: int, settings: Settings) -> dict[str, Any]
     path = file_of(out, row, seed)
     try:
         found = json.loads(read_text(path, LARGEST))
-        same = found["settings"] == asdict(settings)
-        whole = isinstance(found["accuracy"], float) and (found["row"], found["seed"]) == (row.name, seed)
+        whole = (found["row"], found["seed"]) == (row.name, seed) and isinstance(found["settings"], dict)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AblationError(f"{path}: holds no finished training ({error}); remove it, and it is run again") from None
+        raise AblationError(f"{path}: {NONE} ({error!s:.300}); {AGAIN}") from None
     if not whole:
-        raise AblationError(f"{path}: holds no finished training of {row.name}; remove it, and it is run again")
-    if not same:
-        raise AblationError(
-            f"{path}: was trained with {found['settings']}, not with {asdict(settings)}; choose another folder"
-        )
-    return dict(found)
+        raise AblationError(f"{path}: {NONE} of {row.name} with seed {seed}; {AGAIN}")
+    if found["settings"] != asdict(settings):
+        with_others = f"with {found['settings']!s:.200}, not with {asdict(settings)}"
+        raise AblationError(f"{path}: was trained {with_others}; choose another folder")
+    try:
+        return checked_record("training", found)
+    except (TypeError, ValueError) as error:
+        raise AblationError(f"{path}: {NONE} ({error!s:.300}); {AGAIN}") from None
 
 
 def store(out: Path, row: Row, seed: int, result: dict[str, Any]) -> None:
@@ -144,11 +148,11 @@ def ablate(
     only
         Names of rows or of groups; None trains all.
     seeds
-        How many: 0 to seeds − 1. At least 1; a spread needs 2.
+        How many: 0 to seeds − 1. 1 to 1000; a spread needs 2.
     settings
         Digits, epochs, batch size; None takes the defaults.
     jobs
-        How many trainings run side by side, each in a process and on a core of its own; 1 trains here.
+        How many trainings run side by side, each in a process and on a core of its own, 1 to 256; 1 trains here.
     tell
         Called after each training with the number of those that are finished, and a line about it.
 
@@ -160,19 +164,43 @@ def ablate(
     Raises
     ------
     AblationError
-        If a name is unknown, the folder holds trainings with other settings, or there are not so many digits.
+        If a name is unknown, the folder holds trainings with other settings, or files that are none, another process
+        trains in it, or there are not so many digits.
+    TypeError, ValueError
+        If an argument is of the wrong type or out of range; the message names it.
     npattn.data.DataError
         If the digits cannot be read.
     OSError
         If the results cannot be written.
     """
-    folder, settings = Path(out), settings or Settings()
+    folder, settings = Path(path_text("out", out)), Settings() if settings is None else settings
+    if not isinstance(settings, Settings):
+        raise TypeError(f"settings: expected a Settings or None, got {settings!r:.80}")
+    if not callable(tell):
+        raise TypeError(f"tell: expected a function, got {tell!r:.80}")
     rows = chosen(only)
-    whole_number("seeds", seeds)
-    whole_number("jobs", jobs)
+    seeds = whole_number("seeds", seeds, most=MOST_SEEDS)
+    jobs = whole_number("jobs", jobs, most=MOST_JOBS)
     digits = data.load()
     first(digits, settings)
     (folder / TRAININGS).mkdir(parents=True, exist_ok=True)
+    with held(folder, AblationError):
+        return in_held(folder, rows, seeds, settings, jobs, digits, tell)
+
+
+def in_held(
+    folder: Path,
+    rows: Sequence[Row],
+    seeds: int,
+    settings: Settings,
+    jobs: int,
+    digits: data.Digits,
+    tell: Callable[[int, str], None],
+) -> bool:
+    """`ablate` in a folder that no other process trains in: only now is what it holds of any meaning."""
+    check_places(folder, (TABLE, RESULTS, FIGURE), AblationError)
+    sweep(folder, (TABLE, RESULTS, FIGURE))
+    sweep(folder / TRAININGS, [file_of(folder, row, seed).name for row in rows for seed in range(seeds)])
     # the seeds outside: whoever stops early has all rows with fewer seeds
     missing = [(row, seed) for seed in range(seeds) for row in rows if stored(folder, row, seed, settings) is None]
 

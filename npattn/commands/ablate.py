@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from npattn.ablation.report import FIGURE, RESULTS, TABLE
 from npattn.ablation.rows import Settings, chosen
-from npattn.ablation.trainings import ablate
+from npattn.ablation.trainings import LARGEST, MOST_JOBS, ablate
+from npattn.files import read_text
+from npattn.fused.threads import available_threads
 from npattn.training import need_matplotlib
 
 
@@ -34,12 +35,12 @@ def add_parser(commands: Any) -> None:
     )
     sub.add_argument("--jobs", type=int, default=cores(), metavar="N", help=f"trainings at a time ({cores()})")
     sub.add_argument("--list", action="store_true", help="say what there is to train, and train nothing")
-    sub.set_defaults(run=run)
+    sub.set_defaults(run=run, leaves_files=lambda arguments: not arguments.list)
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The processor cores that this process may use, as far as there can be jobs for them."""
+    return min(available_threads(), MOST_JOBS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,6 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
     need_matplotlib()
     total = len(chosen(arguments.only)) * arguments.seeds
     tell, close = shown(total)
+    there = 0
+
+    def told(done: int, line: str) -> None:
+        nonlocal there
+        there = done
+        tell(done, line)
+
     try:
         complete = ablate(
             arguments.out,
@@ -58,13 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
             seeds=arguments.seeds,
             settings=Settings(arguments.digits, arguments.epochs, arguments.batch_size, arguments.test_digits),
             jobs=arguments.jobs,
-            tell=tell,
+            tell=told,
         )
     finally:
         close()
     out = Path(arguments.out)
-    if (out / TABLE).exists():
-        sys.stdout.write((out / TABLE).read_text(encoding="utf-8"))
+    if there:  # else a table that lies there is not of these trainings
+        sys.stdout.write(read_text(out / TABLE, LARGEST))
         sys.stdout.write(f"written: {out / TABLE}, {out / RESULTS}, {out / FIGURE}\n")
     if not complete:
         sys.stdout.write("interrupted; the same command goes on with what is missing\n")
