@@ -64,8 +64,8 @@ class Inputs:
 
     def at(self, values: Values) -> list[Any]:
         """The inputs with these values. Constants are copies, and a generator starts from where it was."""
-        kind = next((value.dtype for value in values.values()), np.dtype("float64"))
-        kind = np.dtype("float64") if kind.kind == "c" else kind
+        single = any(getattr(value, "dtype", None) == np.float32 for value in values.values())
+        kind = np.float32 if single else np.float64
         given = {**{key: value.astype(kind) for key, value in self._constants.items()}, **values}
         return [
             copy.deepcopy(tree) if isinstance(tree, GENERATORS) else rebuilt(name, tree, given)

@@ -18,7 +18,7 @@ from npattn.checker.functions import scaled
 from npattn.checker.inputs import Choice, Inputs
 from npattn.checker.named_places import named_places
 from npattn.checker.places import Place, at, gradient_at, gradient_name, is_number, places, put, unboxed
-from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, method
+from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method, method
 from npattn.checker.repeat import Repeat
 from npattn.checker.trees import Outputs, Values, float64
 
@@ -140,7 +140,7 @@ class Stateful:
     def _prefer_call(self) -> None:
         """Use `layer(x)` in place of `layer.forward(x)` if the backward works after that alone."""
         names = self._names
-        if not callable(getattr(type(self._target), "__call__", None)):  # noqa: B004 - the class's, not callable(class)
+        if not has_method(self._target, "__call__"):
             return
         for first in (names[0], "__call__"):
             probe, self._names = copy.deepcopy(self._target), (first, names[1])

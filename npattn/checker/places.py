@@ -140,10 +140,13 @@ def inside(target: Any, prefix: str, way: Way, seen: dict[int, Any]) -> Iterator
     if id(target) in seen:
         return
     seen[id(target)] = target
-    yield from in_containers(target, prefix, way)
+    in_all = list(in_containers(target, prefix, way))
+    boxed = any(place.value[-1][0] == "attribute" for place in in_all)  # these have better names as attributes
+    yield from [] if boxed else in_all
     yield from as_attributes(target, prefix, way)
     for name, value in attributes(target).items():
         yield from within(value, f"{prefix}{name}", (*way, ("attribute", name)), seen)
+    yield from in_all if boxed else []
 
 
 def within(value: Any, name: str, way: Way, seen: dict[int, Any]) -> Iterator[Place]:

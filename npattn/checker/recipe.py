@@ -37,6 +37,13 @@ class Recipe:
         return any(one is not None for one in (self.forward, self.backward, self.params, self.tensor))
 
 
+def has_method(target: Any, name: str) -> bool:
+    """Whether an object has a method of that name; `__call__` of its class, for classes have one too."""
+    if name == "__call__":
+        return any(name in vars(kind) for kind in type(target).__mro__)
+    return callable(getattr(target, name, None))
+
+
 def method(target: Any, given: Method | None, names: tuple[str, ...], what: str) -> Method:
     """The name of a method of the target, or the function that was given for it.
 
@@ -48,7 +55,6 @@ def method(target: Any, given: Method | None, names: tuple[str, ...], what: str)
     if callable(given):
         return given
     for name in (given,) if given else names:
-        found = getattr(type(target), name, None) if name == "__call__" else getattr(target, name, None)
-        if callable(found):
+        if has_method(target, name):
             return name
     raise CallError(f"{what}: expected a method of {type(target).__name__}, got {given or 'none of ' + str(names)}")

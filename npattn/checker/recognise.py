@@ -13,7 +13,7 @@ from npattn.checker.functions import LossWithGradients, Pair
 from npattn.checker.inputs import Choice
 from npattn.checker.objects import Stateful
 from npattn.checker.ours import OurLayer
-from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe
+from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method
 from npattn.checker.refusal import pairs_in, refused
 from npattn.checker.repeat import Repeat
 from npattn.checker.tapes import tape_of
@@ -75,7 +75,7 @@ def recognised(target: Any, inputs: tuple[Any, ...], choice: Choice, before_back
         return Pair(name, *with_context(forward, backward), inputs, choice, repeat)
     if isinstance(what, ModuleType | type | tuple):
         raise refused(what, inputs)
-    if has_method(what, FORWARDS, recipe.forward) and has_method(what, BACKWARDS, recipe.backward):
+    if has_one(what, FORWARDS, recipe.forward) and has_one(what, BACKWARDS, recipe.backward):
         return of_object(what, recipe, inputs, choice, Repeat(seed_forward))
     if isinstance(what, MethodType):
         return of_method(what, recipe, inputs, choice, Repeat(seed_forward))
@@ -146,13 +146,13 @@ def of_method(method: MethodType, recipe: Recipe, inputs: tuple[Any, ...], choic
     return Stateful(made, dataclasses.replace(recipe, name=f"{type(owner).__name__}.{name}"), inputs, choice, repeat)
 
 
-def has_method(what: Any, names: tuple[str, ...], given: Any) -> bool:
+def has_one(what: Any, names: tuple[str, ...], given: Any) -> bool:
     """Whether an object has a method of such a name, or a function was given for it."""
     if callable(given):
         return True
     if given is not None:
-        return callable(getattr(what, given, None))
-    return any(callable(getattr(type(what) if one == "__call__" else what, one, None)) for one in names)
+        return has_method(what, given)
+    return any(has_method(what, one) for one in names)
 
 
 def name_of(function: Any) -> str:
