@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
+from npattn.streams import is_terminal, plain, say
+
 
 class Progress(Protocol):
     """What the training tells as it goes."""
@@ -49,7 +51,7 @@ class Lines(Silent):
     """A line an epoch on standard output."""
 
     def say(self, text: str) -> None:
-        print(text, flush=True)  # noqa: T201
+        say(text)
 
     def start(self, rows: list[tuple[str, str, tuple[int, ...], int]], source: str, config: Any, epoch: int) -> None:
         self.say(table(rows))
@@ -84,17 +86,21 @@ class Bars(Lines):
         from tqdm import tqdm
 
         self.tqdm = tqdm
+        self.shown = {"file": plain(sys.stderr, "standard error"), "dynamic_ncols": True}
         self.outer: Any = None
         self.inner: Any = None
 
     def say(self, text: str) -> None:
-        self.tqdm.write(text, file=sys.stdout)
+        with self.tqdm.external_write_mode(file=self.shown["file"]):  # it takes the bars away meanwhile
+            say(text)
 
     def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
         self.epochs = epochs
         if self.outer is None:
-            self.outer = self.tqdm(total=epochs, initial=epoch, desc="epochs", unit="epoch", position=0)
-        self.inner = self.tqdm(total=steps, initial=step, desc="steps", unit="step", position=1, leave=False)
+            self.outer = self.tqdm(total=epochs, initial=epoch, desc="epochs", unit="epoch", position=0, **self.shown)
+        self.inner = self.tqdm(
+            total=steps, initial=step, desc="steps", unit="step", position=1, leave=False, **self.shown
+        )
 
     def step(self, loss: float, accuracy: float) -> None:
         self.inner.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}", refresh=False)
@@ -116,7 +122,7 @@ class Bars(Lines):
 
 def for_terminal() -> Progress:
     """Bars if both outputs are a terminal, else lines."""
-    return Bars() if sys.stderr.isatty() and sys.stdout.isatty() else Lines()
+    return Bars() if is_terminal(sys.stderr) and is_terminal(sys.stdout) else Lines()
 
 
 def table(rows: list[tuple[str, str, tuple[int, ...], int]]) -> str:

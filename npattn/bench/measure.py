@@ -52,7 +52,7 @@ def compare(sides: list[Side], limit: float) -> None:
 def status(key: str) -> float | None:
     """A line of /proc/self/status in bytes, or None where the system has none."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(key + ":"):
                 return float(line.split()[1]) * 1024
     return None
@@ -69,7 +69,7 @@ def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: No
     gc.collect()
     memory.drop()  # what waits for the next output counts as well
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the highest mark so far
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the highest mark so far
     except OSError:
         return None
     before = status("VmRSS")

@@ -35,7 +35,7 @@ def machine(threads: int) -> dict[str, Any]:
     """Versions, processor and threads."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 processor = line.partition(":")[2].strip()
                 break

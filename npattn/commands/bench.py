@@ -18,6 +18,8 @@ from npattn.bench.sides import GPU_TABLE, TABLE
 from npattn.blocks import blocks
 from npattn.fused.threads import get_num_threads
 
+MOST_THREADS = 1024
+
 
 def add_parser(commands: Any) -> None:
     """Add the sub-command to the parser of `npattn`."""
@@ -42,13 +44,18 @@ def add_parser(commands: Any) -> None:
         "--data", choices=["dense", "relu", "zero"], default="dense", help="normal numbers, half of them 0, or all 0"
     )
     sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where; cuda needs CuPy (cpu)")
-    sub.add_argument("--threads", type=count, metavar="N", help="of every side (as many as the process may use)")
+    sub.add_argument("--threads", type=threads, metavar="N", help="of every side (as many as the process may use)")
     sub.add_argument(
         "--no-textbook", action="store_true", help="leave the textbook out beside a fused form: it is slow"
     )
     sub.add_argument("--runs", type=count, default=7, metavar="N", help="timed runs a side (7)")
     sub.add_argument("--json", metavar="FILE", help="write everything that was measured, every run included")
-    sub.set_defaults(run=run)
+    sub.set_defaults(run=run, leaves_files=leaves_files)
+
+
+def leaves_files(arguments: argparse.Namespace) -> bool:
+    """Whether more than the text is left of it."""
+    return not arguments.list and (arguments.json is not None or arguments.growth is not None)
 
 
 def shape_of(text: str) -> tuple[int, ...]:
@@ -69,14 +76,21 @@ def count(text: str) -> int:
     return int(text)
 
 
+def threads(text: str) -> int:
+    """The same, of as many threads as the largest machines have: with more PyTorch's would only wait for each other."""
+    if count(text) > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"expected at most {MOST_THREADS}, got {text}")
+    return count(text)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Measure what was asked for, and print it. Returns 0."""
     if arguments.list:
         for name, entry in blocks().items():
             print(f"{name:<22}{entry.what}")
         return 0
-    threads, on = arguments.threads or get_num_threads(), arguments.device
-    about = machine(threads)
+    number, on = arguments.threads or get_num_threads(), arguments.device
+    about = machine(number)
     if on != "cpu":
         if arguments.growth:
             raise BenchError("--growth draws the fused path, which is the CPU's; leave out --device")
@@ -84,11 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(about["gpu"])
     print(
         f"npattn {about['npattn']}, NumPy {about['numpy']}, PyTorch {about['torch'] or 'not installed'}, "
-        f"Python {about['python']}, {about['processor']}, {threads} of {about['available_threads']} threads, "
+        f"Python {about['python']}, {about['processor']}, {number} of {about['available_threads']} threads, "
         f"tiles of {about['tile_bytes'] // 1024} KiB, medians of {arguments.runs} runs in turns"
     )
     results = []
-    with threads_set(threads):
+    with threads_set(number):
         if arguments.growth:
             growth(arguments.growth, arguments.runs, tell=functools.partial(print, flush=True))
         elif arguments.train_step:
@@ -102,5 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
                 results.append(bench_block(name, shape, beside=beside, on=on, **settings))
                 print(report(results[-1]), flush=True)
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps({"machine": about, "results": results}, indent=1) + "\n")
+        Path(arguments.json).write_text(
+            json.dumps({"machine": about, "results": results}, indent=1) + "\n", encoding="utf-8"
+        )
     return 0

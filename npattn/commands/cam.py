@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
     sub.add_argument("--method", choices=METHODS, help="(cam, or grad-cam if there is a --layer)")
     sub.add_argument("--layer", metavar="NAME", help="whose output Grad-CAM looks at, stage3.relu say")
     sub.add_argument("--out", type=Path, metavar="FILE", help="the PNG (cam.png in RUN_DIR)")
-    sub.set_defaults(run=run)
+    sub.set_defaults(run=run, leaves_files=lambda arguments: True)
 
 
 def run(arguments: argparse.Namespace) -> int:

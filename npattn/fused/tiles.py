@@ -32,11 +32,16 @@ def cache_bytes(level: int, otherwise: int) -> int:
     """The size of the cache of that level which the first processor uses, as the system (Linux) tells it."""
     for index in sorted(CACHES.glob("index*")):
         try:
-            if int((index / "level").read_text()) == level and "Instruction" not in (index / "type").read_text():
-                return int((index / "size").read_text().strip().removesuffix("K")) * 1024
+            if int(text(index / "level")) == level and "Instruction" not in text(index / "type"):
+                return int(text(index / "size").strip().removesuffix("K")) * 1024
         except (OSError, ValueError):
             continue
     return otherwise
+
+
+def text(path: Path) -> str:
+    """What is in a file of the system's."""
+    return path.read_text(encoding="utf-8")
 
 
 @functools.cache

@@ -9,9 +9,9 @@ import pytest
 from tests.support.imports import FILES, GRAPH, PACKAGE, by_name, cycle, module_of, ours, parsed, room_of
 
 FLOORS = (
-    ("backend", "files", "grad_mode", "progress", "version"),
-    ("checks", "checkpoint", "data", "optimizer", "packing"),
-    ("state",),
+    ("backend", "capacity", "files", "grad_mode", "streams", "version"),
+    ("checks", "checkpoint", "data", "optimizer", "packing", "progress"),
+    ("last_forward", "state"),
     ("layer",),
     ("block",),
     ("nested", "samples"),
