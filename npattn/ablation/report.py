@@ -37,9 +37,8 @@ def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         result = checked_record(f"results[{i}]", given)
         by_seed = by_name.setdefault(one_of(f"results[{i}]['row']", result["row"], known), {})
         if result["seed"] in by_seed:
-            raise ValueError(
-                f"results[{i}]: expected each seed of a row once, got {result['row']} {result['seed']} twice"
-            )
+            once = f"{result['row']} with seed {result['seed']}"
+            raise ValueError(f"results[{i}]: expected each seed of a row once, got {once} twice")
         by_seed[result["seed"]] = result
     summary = []
     for row in rows():

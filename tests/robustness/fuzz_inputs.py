@@ -109,24 +109,26 @@ def text(rng: random.Random) -> str:
 
 
 def copied(tree: Any) -> Any:
-    """The same dicts again, and the same values in them."""
+    """The same dicts and lists again, and the same values in them."""
+    if isinstance(tree, list):
+        return [copied(node) for node in tree]
     return {key: copied(node) for key, node in tree.items()} if isinstance(tree, dict) else tree
 
 
 def changed(tree: Any, rng: random.Random) -> Any:
-    """A copy of a dict in which some values are others, missing, or new; also those of dicts within."""
+    """A copy of a dict in which some values are others, missing, or new; also those of dicts and lists within."""
     tree = copied(tree)
     for _ in range(rng.choice((0, 1, 1, 1, 2, 4))):
         node = tree
-        while isinstance(node, dict) and node:
-            key = rng.choice(list(node))
-            if isinstance(node[key], dict) and node[key] and rng.random() < 0.7:
+        while isinstance(node, dict | list) and node:
+            key = rng.choice(list(node) if isinstance(node, dict) else range(len(node)))
+            if isinstance(node[key], dict | list) and node[key] and rng.random() < 0.7:
                 node = node[key]
                 continue
             match rng.randrange(8):
                 case 0:
                     del node[key]
-                case 1:
+                case 1 if isinstance(node, dict):
                     node[text(rng)] = value(rng)
                 case 2 if isinstance(node[key], int | float):
                     node[key] = rng.choice((whole, real))(rng)

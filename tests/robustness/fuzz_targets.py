@@ -91,12 +91,16 @@ def parse_config(given: Any) -> None:
 # Checkpoints
 
 
+GATE = dict.fromkeys(("mean", "spread", "over_images", "saturated", "half"), 0.5)
+
+
 def seed_run() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the meta of a run that stands in its second epoch."""
-    config = training.TrainConfig(attention="none", batch_size=1000)
+    config = training.TrainConfig(attention="se", batch_size=1000)
     row = {"epoch": 1, "loss": 2.0, "accuracy": 0.2, "rate": 0.01, "seconds": 1.0}
+    row["gates"] = {f"stage{i}.attention.channel": GATE for i in (2, 3)}
     state = training.State(epoch=1, step=3, loss=6000.0, right=900, seen=3000, seconds=2.0, history=[row])
-    model = models.digits("none", rng=0)
+    model = models.digits("se", rng=0)
     optimizer = AdamW(model.params)
     arrays = {f"model.{key}": array for key, array in model.state_dict().items()}
     arrays |= {f"optimizer.{name}.{key}": a for name in "mv" for key, a in getattr(optimizer, name).items()}
@@ -160,6 +164,10 @@ def parse_run(given: tuple[dict[str, np.ndarray], Any]) -> None:
     json.dumps([dataclasses.asdict(config), dataclasses.asdict(state), source], allow_nan=False)
     assert all(np.isfinite(array).all() for array in model.state_dict().values())
     assert all(array.min() >= 0 for array in optimizer.v.values())
+    for row in state.history:
+        gates = row.get("gates", META["state"]["history"][0]["gates"])
+        assert gates.keys() == META["state"]["history"][0]["gates"].keys()
+        assert all(numbers.keys() == GATE.keys() for numbers in gates.values())
 
 
 # state_dicts
@@ -207,7 +215,11 @@ KEPT = {
     "row": ROW.name,
     "seed": 0,
     "settings": dataclasses.asdict(SETTINGS),
+    "parameters": 7,
     "accuracy": 0.9,
+    "test_loss": 0.3,
+    "gates": {"stage2.attention.channel": GATE},
+    "seconds": 1.0,
 }
 
 
@@ -225,6 +237,8 @@ def parse_finished(raw: bytes) -> None:
         found = trainings.stored(Path(), ROW, 0, SETTINGS)
     assert found is not None
     assert found["settings"] == KEPT["settings"]
+    assert 0 <= found["accuracy"] <= 1
+    json.dumps(found, allow_nan=False)
 
 
 WRONG = (KeyError, TypeError, ValueError)

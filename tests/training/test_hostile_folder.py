@@ -185,15 +185,13 @@ def test_untouched_it_goes_on(asked, out):
 
 @pytest.mark.parametrize("attention", models.attentions())
 def test_the_gates_of_every_network_are_its_own(digits, attention: str):
-    """The names that one image tells are those that an epoch notes."""
-    for network in models.NETWORKS.values():
-        model = network.build(attention, rng=0)
-        named = folder.gate_names(model)
-        assert model.training
+    """The names that one digit tells on the textbook path are those that an epoch notes."""
+    for name, network in models.NETWORKS.items():
+        model = network.build(attention, rng=0).eval()
         with npattn.no_grad():
-            model.eval()(training.prepared(digits.test_images[:3]))
-        assert named == tuple(model.attention)
-        assert bool(named) == (attention not in ("none", "conv"))
+            model(training.prepared(digits.test_images[:3]))
+        assert folder.gate_names(name, attention) == tuple(model.attention)
+        assert bool(model.attention) == (attention not in ("none", "conv"))
 
 
 # Positions
