@@ -1,5 +1,7 @@
 """Layers: thin objects that own parameters, run a pair of functions and keep the cache of the last forward.
 
+A layer keeps one forward: last_forward.py tells when a backward is refused because it may be meant for another.
+
 There is no mathematics here. `forward` checks x and calls `run(x) -> (y, cache)`; `backward` checks dy and calls
 `undo(dy, cache) -> (dx, grads)`. A block of one pair gets both from its declaration (block.py); layers that are made of
 layers write them (nested.py, attention/gate.py). What a layer holds, and how it is saved and moved, is in state.py.
@@ -19,6 +21,7 @@ import numpy as np
 from npattn.backend import Array, array_module, copied, library_name, quiet
 from npattn.checks import floating, same_shape, shaped
 from npattn.grad_mode import keeps_cache
+from npattn.last_forward import Kept, LastForward, running, undoing
 from npattn.state import State
 
 
@@ -86,9 +89,7 @@ class Layer(State):
         self.path: str | None = None
         self._pair: ModuleType | None = None
         self._gates: dict[str, Array] = {}
-        self._cache: Any = None
-        self._y: tuple[ModuleType, Any, tuple[int, ...]] | None = None
-        self._no_cache = "backward before forward: call the layer on an input first"
+        self._last = LastForward("backward before forward: call the layer on an input first")
 
     # The two that a subclass writes
 
@@ -111,7 +112,9 @@ class Layer(State):
         return self.forward(x)
 
     def forward(self, x: Array) -> Array:
-        """Return y for the input x, and keep what `backward` needs. x must not be changed until then.
+        """Return y for the input x, and keep what `backward` needs, in place of what the last forward kept.
+
+        x must not be changed until then.
 
         Raises
         ------
@@ -125,17 +128,16 @@ class Layer(State):
             raise TypeError("x: expected an array, got None")
         if self.input_axes is not None:
             shaped("x", x, self.input_axes, **self.sizes)
-        self._forget("backward after a forward that failed: call the layer on an input first")
-        self._choose(x)
-        with quiet():
+        with self._last.turn, running(), quiet():
+            self._forget("backward after a forward that failed: call the layer on an input first")
+            self._choose(x)
             y, cache = self.run(x)
-        if keeps_cache():
-            self._cache = cache
-            self._y = (xp, y.dtype, tuple(y.shape))
-        else:
-            self._no_cache = (
-                "backward after a forward under npattn.no_grad(), which keeps no cache: run forward outside of it"
-            )
+            if keeps_cache():
+                self._last.keep(x, y, cache, xp)
+            else:
+                self._last.without_cache(
+                    "backward after a forward under npattn.no_grad(), which keeps no cache: run forward outside of it"
+                )
         return y
 
     def _choose(self, x: Array) -> None:
@@ -157,16 +159,22 @@ class Layer(State):
     def backward(self, dy: Array) -> Array:
         """Return dx for the cotangent dy of the last forward's y, and set `grads`. Called again, it gives the same.
 
+        A layer keeps one forward, the last. Where it went forward twice and dy may be for the first, it refuses.
+
         Raises
         ------
         RuntimeError
-            Before a forward, or after one under `npattn.no_grad()`.
+            Before a forward, or after one under `npattn.no_grad()`; where an earlier forward was replaced before its
+            backward, and its output is still held, or this is the second backward (the first gives a RuntimeWarning
+            then); where another thread's forward took the place of this thread's.
         TypeError, ValueError
             If dy has not the library, dtype and shape of y.
         """
-        self._check_cotangent(dy)
-        with quiet():
-            dx, self.grads = self.undo(dy, self._cache)
+        with self._last.turn, quiet():
+            kept = self._to_undo(dy)
+            with undoing(kept):
+                dx, self.grads = self.undo(dy, kept.cache)
+            self._last.undone()
         return dx
 
     def backward_params(self, dy: Array) -> None:
@@ -174,21 +182,26 @@ class Layer(State):
 
         For a network in training, where nobody asks for the gradient of the images.
         """
-        self._check_cotangent(dy)
-        with quiet():
-            self.grads = self.undo_params(dy, self._cache)
+        with self._last.turn, quiet():
+            kept = self._to_undo(dy)
+            with undoing(kept):
+                self.grads = self.undo_params(dy, kept.cache)
+            self._last.undone()
 
-    def _check_cotangent(self, dy: Array) -> None:
-        """Check that there is a forward to undo, and that dy is a cotangent of its y."""
-        if self._cache is None or self._y is None:
-            raise RuntimeError(f"{type(self).__name__}: {self._no_cache}")
-        xp, dtype, shape = self._y
-        if floating(dy=dy) is not xp:
-            same = f"the same library as the output y ({library_name(xp)})"
+    def _to_undo(self, dy: Array) -> Kept:
+        """The forward to undo, after checking that dy is a cotangent of its y."""
+        try:
+            kept = self._last.to_undo()
+        except RuntimeError as error:
+            raise RuntimeError(f"{type(self).__name__}: {error}") from None
+        if floating(dy=dy) is not kept.xp:
+            same = f"the same library as the output y ({library_name(kept.xp)})"
             raise TypeError(f"dy: expected an array of {same}, got {library_name(array_module(dy))}")
-        if dy.dtype != dtype:
-            raise TypeError(f"dy: expected dtype {dtype}, that of the output y, got {dy.dtype}")
-        same_shape("dy", dy, shape, "the output y")
+        if dy.dtype != kept.dtype:
+            raise TypeError(f"dy: expected dtype {kept.dtype}, that of the output y, got {dy.dtype}")
+        same_shape("dy", dy, kept.shape, "the output y")
+        self._last.warn_if_skipped(type(self).__name__)
+        return kept
 
     @property
     def attention(self) -> dict[str, Array]:
@@ -196,13 +209,24 @@ class Layer(State):
         return {name: copied(gate) for name, gate in self._gates.items()}
 
     def _forget(self, reason: str) -> None:
-        self._cache, self._gates, self._no_cache = None, {}, reason
+        self._last.forget(reason)
+        self._gates = {}
+
+    def _check_grads(self) -> None:
+        try:
+            self._last.check_grads()
+        except RuntimeError as error:
+            raise RuntimeError(f"{type(self).__name__}: {error}") from None
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what belongs to the last forward."""
-        dropped = {"_cache": None, "_y": None, "_pair": None, "_gates": self._gates}
-        no_cache = "backward on a copy, which has no cache: run forward first"
-        return {**super().__getstate__(), **dropped, "_no_cache": no_cache}
+        state = {**super().__getstate__(), "_pair": None}
+        del state["_last"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._last = LastForward("backward on a copy, which has no cache: run forward first")
 
 
 Finder = Callable[[str, tuple[Array, ...]], ModuleType | None]

@@ -25,6 +25,8 @@ class Nested(Layer):
     ------
     TypeError
         If one is no layer, or they differ in array module or dtype.
+    ValueError
+        If one layer object stands at two places: it keeps one forward, and each place needs its own.
     """
 
     card: ClassVar[Card | None] = None  # as a Block's
@@ -38,6 +40,15 @@ class Nested(Layer):
             if layer.xp is not first.xp or layer.dtype != first.dtype or layer.device != first.device:
                 wanted = f"expected a layer of {first.placement()}, as the first one"
                 raise TypeError(f"{name}: {wanted}, got {layer.placement()}")
+        places: dict[int, str] = {}
+        for name, layer in self.layers.items():
+            for place, inner in every_layer(name, layer):
+                other = places.setdefault(id(inner), place)
+                if other != place:
+                    raise ValueError(
+                        f"{other}, {place}: expected a layer object for each place, got the same {inner!r} twice: "
+                        "a layer keeps its last forward only, and could not undo the other"
+                    )
         super().__init__(dtype=first.dtype, xp=first.xp)
         self.device = first.device
         self.params = Joined(self.layers, "params")
@@ -88,7 +99,7 @@ class Sequential(Nested):
     TypeError
         If one is no layer, or they differ in array module or dtype.
     ValueError
-        If there is no layer.
+        If there is no layer, or one layer object stands at two places: write `ReLU()` twice, not `relu` twice.
     """
 
     def __init__(self, *layers: Layer, **named: Layer) -> None:
@@ -114,6 +125,18 @@ class Sequential(Nested):
             dy = layer.backward(dy)
         first.backward_params(dy)
         return Joined(self.layers, "grads")
+
+
+def every_layer(name: str, layer: Layer) -> Iterator[tuple[str, Layer]]:
+    """The layer and all that it is made of, each with the name of its place: "stage1.conv"."""
+    yield name, layer
+    for key, part in vars(layer).items():
+        if isinstance(part, Layer):
+            yield from every_layer(f"{name}.{key}", part)
+        elif isinstance(part, dict):
+            for inner, value in part.items():
+                if isinstance(value, Layer):
+                    yield from every_layer(f"{name}.{inner}", value)
 
 
 def leaves(layer: Layer) -> Iterator[Layer]:

@@ -31,8 +31,18 @@ class State:
         self.rng = generator(rng)
         self.training = True
         self.params: MutableMapping[str, Array] = {}
-        self.grads: MutableMapping[str, Array] = {}
+        self._grads: MutableMapping[str, Array] = {}
         self.buffers: MutableMapping[str, Array] = {}
+
+    @property
+    def grads(self) -> MutableMapping[str, Array]:
+        """The gradients that the last backward set: name to array, the keys and shapes of `params`."""
+        self._check_grads()
+        return self._grads
+
+    @grads.setter
+    def grads(self, grads: MutableMapping[str, Array]) -> None:
+        self._grads = grads
 
     def to_array(self, values: Any) -> Array:
         """`values` as an array of the layer's library, device and dtype."""
@@ -49,6 +59,9 @@ class State:
     def _forget(self, reason: str) -> None:
         """Drop what belongs to the last forward; `reason` is what a backward then says."""
 
+    def _check_grads(self) -> None:
+        """Raise RuntimeError if the gradients are not those of this thread's last backward."""
+
     # Saving and loading
 
     def state_dict(self) -> dict[str, Array]:
@@ -61,7 +74,8 @@ class State:
         Parameters
         ----------
         state
-            Key to float array (NumPy's, or the layer's library); exactly the keys and shapes of `state_dict`.
+            Key to float array (NumPy's, or the layer's library); exactly the keys and shapes of `state_dict`. PyTorch
+            has a `num_batches_tracked` beside running statistics, which nothing here depends on: it may be there too.
 
         Raises
         ------
@@ -79,7 +93,7 @@ class State:
         """New arrays for every key, after checking all of `state`."""
         here = {**self.params, **self.buffers}
         missing = [key for key in here if key not in state]
-        unknown = [key for key in state if key not in here]
+        unknown = [key for key in state if key not in here and not counts(key, here)]
         if missing or unknown:
             raise KeyError(
                 f"state: expected the keys {list(here)}; missing: {missing or 'none'}; unknown: {unknown or 'none'}"
@@ -168,6 +182,12 @@ class State:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = {**state, "xp": importlib.import_module(state["xp"])}
+
+
+def counts(key: str, here: Mapping[str, Array]) -> bool:
+    """Whether this is the key of PyTorch's counter of batches, beside running statistics that are here."""
+    before = key.removesuffix("num_batches_tracked")
+    return before != key and f"{before}running_mean" in here
 
 
 def dtype_name(dtype: Any) -> str:

@@ -207,7 +207,7 @@ def test_the_hook_is_put_back_after_an_error():
 def cbam_cache() -> cbam.Cache:
     layer = npattn.CBAM(1, 1, 1, dtype="float64", rng=0, fused=False)
     layer.forward(np.ones((1, 1, 1, 1)))
-    return layer._cache
+    return layer._last.kept.cache
 
 
 @pytest.mark.parametrize(
