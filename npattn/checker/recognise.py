@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable
 from types import MethodType, ModuleType
 from typing import Any
 
+from npattn.checker.calls import asked
 from npattn.checker.contexts import with_context
 from npattn.checker.functions import LossWithGradients, Pair
 from npattn.checker.inputs import Choice
 from npattn.checker.objects import Stateful
 from npattn.checker.ours import OurLayer
-from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method
+from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method, method
 from npattn.checker.refusal import pairs_in, refused
 from npattn.checker.repeat import Repeat
-from npattn.checker.tapes import tape_of
+from npattn.checker.tapes import described, is_taped, tape_of
 from npattn.checker.target import Target
 from npattn.layer import Layer
 
@@ -153,6 +155,36 @@ def has_one(what: Any, names: tuple[str, ...], given: Any) -> bool:
     if given is not None:
         return has_method(what, given)
     return any(has_method(what, one) for one in names)
+
+
+def is_target(what: Any) -> bool:
+    """Whether `npattn.gradcheck` takes it as it is; of a function that it may give a loss with gradients, too."""
+    recipe = what if isinstance(what, Recipe) else Recipe(what)
+    if isinstance(what, Recipe | Layer) or functions_of(recipe.target, recipe) is not None or is_taped(what):
+        return True
+    if isinstance(what, type | ModuleType | tuple):
+        return False
+    return (has_one(what, FORWARDS, None) and has_one(what, BACKWARDS, None)) or bool(
+        callable(what) and asked(what).required
+    )
+
+
+def input_names(target: Any) -> list[str] | None:
+    """What the target's forward calls its inputs; None if that is not known."""
+    recipe = target if isinstance(target, Recipe) else Recipe(target)
+    what = recipe.target
+    functions = functions_of(what, recipe)
+    if functions is not None:
+        forward: Any = with_context(*functions)[0]
+    elif is_taped(what):
+        forward = described(what) if isinstance(what, type) else getattr(what, "forward", what)
+    elif isinstance(recipe.forward, str) or has_one(what, FORWARDS, recipe.forward):
+        how = method(what, recipe.forward, FORWARDS, "forward")
+        forward = getattr(what, how) if isinstance(how, str) else functools.partial(how, what)
+    else:
+        forward = what
+    want = asked(forward)
+    return None if want.any_number else [*want.required, *want.optional]
 
 
 def name_of(function: Any) -> str:

@@ -225,6 +225,16 @@ def tape_of(recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Rep
     return None
 
 
+def is_taped(what: Any) -> bool:
+    """Whether it is a Module or a Function of PyTorch's, or a function that JAX has made."""
+    torch = loaded("torch")
+    if torch is not None and (
+        isinstance(what, torch.nn.Module) or (isinstance(what, type) and issubclass(what, torch.autograd.Function))
+    ):
+        return True
+    return loaded("jax") is not None and type(what).__module__.split(".")[0] in ("jax", "jaxlib")
+
+
 def loaded(name: str) -> Any:
     """A library, if somebody has loaded it whole."""
     module = sys.modules.get(name)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from npattn.checker import GradcheckReport, gradcheck
 from npattn.checker.cases import block_cases, fused_cases, makers, op_cases
+from npattn.checker.recognise import input_names
+from npattn.commands.users_target import UsageError, drawn, image, in_a_line, in_order, load, value
 from npattn.samples import Random
 
 
@@ -23,65 +23,90 @@ def add_parser(subparsers: Any) -> None:
         "gradcheck",
         help="check backwards against their forwards",
         description="Check the gradients of every op, block and layer of the library, textbook and fused; or of one "
-        "layer of your own. The exit status is 1 if one is wrong.",
+        "layer of your own.",
+        epilog="The exit status is 0 if all is right, remarks included; 1 if a gradient is wrong; 2 if the check could "
+        "not be run; 3 if nothing is wrong and something was left untested.",
     )
     parser.add_argument(
         "target",
         nargs="?",
-        help="package.module:name, a layer, a pair (forward, backward), or a function of no arguments that makes one",
+        help="file.py:name or package.module:name, a layer, a pair (forward, backward), or a function of no arguments "
+        "that makes one and may return its inputs too: target, x, w. Of a file alone, its function make",
     )
-    parser.add_argument("--shape", help="of the input of a layer of your own, such as 2,8,5,5")
+    parser.add_argument("--shape", help="of the one input of a layer of your own, such as 2,8,5,5")
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=SHAPE",
+        help="an input of your own target, by forward's name for it: x=2,3 is random numbers, labels=4:0..9 whole "
+        "numbers from 0 to 9, rate=0.5 and train=True are handed on. Once for each",
+    )
+    parser.add_argument("--wrt", metavar="NAMES", help="take derivatives by these only, such as x,W")
+    parser.add_argument("--constants", metavar="NAMES", help="take none by these, such as mask,labels")
+    parser.add_argument("--seed-forward", type=int, metavar="N", help="of the random numbers that the forward draws")
+    parser.add_argument("--before-backward", metavar="METHOD", help="called before each backward, such as zero_grad")
     parser.add_argument("--seed", type=int, default=0, help="of inputs, cotangents and directions (default 0)")
     parser.add_argument("--ties", action="store_true", help="small whole numbers for inputs, so that maxima are tied")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, print a table, and return the exit status: 0 if all is right, 1 if a gradient is wrong, 2 for misuse."""
-    start = time.perf_counter()
-    if args.target is None:
-        if args.shape is not None:
-            print("npattn gradcheck: --shape is for a target of your own", file=sys.stderr)
-            return 2
-        reports = []
-        for name, report in library(args.seed, args.ties):
-            reports.append((name, report))
-            print(summary(name, report), flush=True)
-        wrong = sum(not report for _, report in reports)
-        print(f"{len(reports)} checked, {wrong} wrong, {time.perf_counter() - start:.1f} s")
-        return min(wrong, 1)
+    """Check, print a table, and return the exit status."""
     try:
-        target = found(args.target)
-        shape = tuple(int(length) for length in (args.shape or "").split(","))
-    except (ImportError, AttributeError, ValueError) as error:
-        print(f"npattn gradcheck: {args.target} --shape {args.shape}: {error}", file=sys.stderr)
-        return 2
-    try:
-        report = gradcheck(target, image(np.random.default_rng(args.seed), shape, args.ties), seed=args.seed,
-                           raise_exception=False)  # fmt: skip
-    except (TypeError, ValueError) as error:
+        return of_the_library(args) if args.target is None else of_ones_own(args)
+    except UsageError as error:
         print(f"npattn gradcheck: {error}", file=sys.stderr)
         return 2
+
+
+def of_the_library(args: argparse.Namespace) -> int:
+    """Check all that npattn has."""
+    start = time.perf_counter()
+    for option in ("shape", "input", "wrt", "constants", "seed_forward", "before_backward"):
+        if getattr(args, option) not in (None, []):
+            raise UsageError(f"--{option.replace('_', '-')} is for a target of your own")
+    reports = []
+    for name, report in library(args.seed, args.ties):
+        reports.append(report)
+        print(summary(name, report), flush=True)
+    wrong, untested = sum(not report for report in reports), sum(report.status == 3 for report in reports)
+    told = f", {untested} untested in part" if untested else ""
+    print(f"{len(reports)} checked, {wrong} wrong{told}, {time.perf_counter() - start:.1f} s")
+    return 1 if wrong else 3 if untested else 0
+
+
+def of_ones_own(args: argparse.Namespace) -> int:
+    """Check what the user names. Whatever their code raises is told in one line, with the line that it comes from."""
+    try:
+        target, inputs = load(args.target)
+        rng = np.random.default_rng(args.seed)
+        if args.input or args.shape is not None:
+            given = drawn(args.input, rng, args.ties)
+            first = [] if args.shape is None else [value(args.shape, rng, args.ties)]
+            inputs = [*first, *in_order(target, given)] if first else in_order(target, given)
+        elif isinstance(inputs, dict):
+            inputs = in_order(target, inputs)
+        if inputs is None:
+            names = input_names(target) or ["x"]
+            raise UsageError(f"{args.target}: --input or --shape is missing, such as --input {names[0]}=2,3")
+        report = gradcheck(
+            target,
+            *inputs,
+            seed=args.seed,
+            raise_exception=False,
+            wrt=args.wrt.split(",") if args.wrt else None,
+            constants=args.constants.split(",") if args.constants else (),
+            seed_forward=args.seed_forward,
+            before_backward=args.before_backward,
+        )
+    except (Exception, SystemExit) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{args.target}: {in_a_line(error)}") from error
     print(report)
-    return 0 if report else 1
-
-
-def image(rng: np.random.Generator, shape: tuple[int, ...], ties: bool) -> np.ndarray:
-    """A random input."""
-    return rng.integers(0, 3, shape).astype(np.float64) if ties else rng.standard_normal(shape)
-
-
-def found(name: str) -> Any:
-    """What `package.module:name` names, called if it is a function of no arguments that makes the target."""
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise ValueError("expected package.module:name")
-    sys.path.insert(0, str(Path.cwd()))  # a module of one's own, as `python -m` finds it
-    target = importlib.import_module(module)
-    for part in attribute.split("."):
-        target = getattr(target, part)
-    has_pair = callable(getattr(target, "forward", None)) and callable(getattr(target, "backward", None))
-    return target() if callable(target) and (isinstance(target, type) or not has_pair) else target
+    crashed = [problem for problem in report.problems if problem.startswith("backward: raised")]
+    return 2 if crashed else report.status
 
 
 def library(seed: int, ties: bool = False) -> Iterator[tuple[str, GradcheckReport]]:

@@ -163,7 +163,9 @@ def pair_from_the_output(wrong):
     return tanh, tanh_backward
 
 
-@style("params.mine.b", "x params.mine.W params.mine.b", X, {"mine": {"W": normal(3, 2, seed=1), "b": normal(2, seed=2)}})
+@style(
+    "params.mine.b", "x params.mine.W params.mine.b", X, {"mine": {"W": normal(3, 2, seed=1), "b": normal(2, seed=2)}}
+)
 def pair_with_parameters_in_a_dict(wrong):
     """The parameters are a dict of dicts, and so are their gradients."""
 
@@ -388,7 +390,7 @@ def lists_of_params_and_grads(wrong):
             return np.dot(x, W) + b
 
         def backward(self, dout):
-            W, b = self.params
+            W = self.params[0]
             self.grads[0][...] = np.dot(self.x.T, dout) * (0.5 if wrong else 1)
             self.grads[1][...] = np.sum(dout, axis=0)
             return np.dot(dout, W.T)

@@ -37,7 +37,7 @@ AT_RUN_TIME = {
     ("npattn.blocks", "f'{folder.__name__}.{found.name}'"): "the same, a file of that package",
     ("npattn.fused", "f'{__name__}.{name}'"): "`twin`: a file of the package itself, when a layer first needs it",
     ("npattn.explain.watch", "f'npattn.{path.parent.name}.{path.stem}'"): "a file of WATCHED that runs: floors below",
-    ("npattn.commands.gradcheck", "module"): "a module of the user's, named on the command line",
+    ("npattn.commands.users_target", "name"): "a module of the user's, named on the command line",
     ("npattn.dialects.weights_file", "name"): "a library that reads weights: torch, safetensors",
     ("npattn.state", "state['xp']"): "the array library of a layer that is unpickled",
 }
