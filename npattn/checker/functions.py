@@ -27,7 +27,7 @@ class Pair:
     ) -> None:  # fmt: skip
         self.name, self._forward, self._backward, self._repeat = name, forward, backward, repeat
         self._inputs = Inputs(argument_names(forward, inputs), inputs, choice)
-        self._outputs, self._call = Outputs(), Call(())
+        self._outputs, self._call, self._once = Outputs(), Call(()), False
         self.values, self.notes = self._inputs.values, self._inputs.notes
         choice.must_name(self._inputs.known)
 
@@ -36,12 +36,27 @@ class Pair:
         result = self._repeat.forward(lambda: self._forward(*trees))
         self._call = call_of_pair(self._backward, result, self._inputs.names)
         y, cache = self._call.split(result)
-        return self._outputs.flat(y), (cache, y, trees)
+        return self._outputs.flat(y), [cache, y, trees, values]
 
     def backward(self, dy: Array, cache: Any) -> dict[str, Array]:
-        kept, y, trees = cache
-        known = dict(zip(self._inputs.names, trees, strict=True))
         self._repeat.before_backward()
+        if self._repeat.hooked or (self._once and cache[4:]):
+            cache[:] = self.forward(cache[3])[1]
+        try:
+            found = self._gradients(dy, cache)
+        except Exception:
+            if self._once or not cache[4:]:
+                raise
+            cache[:] = self.forward(cache[3])[1]
+            found = self._gradients(dy, cache)
+            self._once = True
+            self.notes.append("backward works once with a cache, so each is given a forward of its own")
+        cache[4:] = ["served"]
+        return found
+
+    def _gradients(self, dy: Array, cache: list[Any]) -> dict[str, Array]:
+        kept, y, trees = cache[:3]
+        known = dict(zip(self._inputs.names, trees, strict=True))
         call = self._call
         if not call.takes_dy and np.size(dy) != 1:
             raise CallError(f"backward: expected it to take dy, since y has {np.size(dy)} numbers and is no loss")

@@ -20,7 +20,7 @@ from npattn.checker.named_places import named_places
 from npattn.checker.places import Place, at, gradient_at, gradient_name, is_number, places, put, unboxed
 from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method, method
 from npattn.checker.repeat import Repeat
-from npattn.checker.trees import Outputs, Values, float64
+from npattn.checker.trees import Outputs, Values
 
 OUTPUT = ("output", "outputs", "out", "y", "activation", "a", "A")
 """Where a forward that returns nothing leaves what it computed."""
@@ -54,12 +54,15 @@ class Stateful:
         self._inputs = Inputs(argument_names(self._bound(self._target, 0), inputs), inputs, choice)
         self.notes = self._inputs.notes
         self._hook = recipe.before_backward or self._own_hook()
-        self._call = Call(("dy",))
+        self._call, self._once = Call(("dy",)), False
         if recipe.forward is None and self._names[0] == "forward":
             self._prefer_call()
         self._places = self._explored(choice)
-        self.values = {**self._inputs.values, **{key: float64(at(self._target, p.value)) for key, p in self._places}}
+        self.values = {**self._inputs.values, **{key: self._value(p) for key, p in self._places}}
         repeat.hold(generators(self._target))
+
+    def _value(self, place: Place) -> np.ndarray:
+        return np.array(at(self._target, place.value), dtype=np.float64, order="K")
 
     # What the object is called with
 
@@ -125,8 +128,22 @@ class Stateful:
     def backward(self, dy: Array, cache: Any) -> dict[str, Array]:
         if self._hook is not None:  # it may empty what a forward has kept, and a graph may serve one backward only
             self._run_hook(self._target)
+        if self._hook is not None or (self._once and cache[4:]):
             cache[:] = self.forward(cache[3])[1]
-        y, kept, trees, _ = cache
+        try:
+            found = self._gradients(dy, cache)
+        except Exception:
+            if self._once or not cache[4:]:
+                raise
+            cache[:] = self.forward(cache[3])[1]
+            found = self._gradients(dy, cache)
+            self._once = True
+            self.notes.append("backward works once after a forward, so each is given a forward of its own")
+        cache[4:] = ["served"]
+        return found
+
+    def _gradients(self, dy: Array, cache: list[Any]) -> dict[str, Array]:
+        y, kept, trees = cache[:3]
         call = self._call
         if not call.takes_dy and np.size(dy) != 1:
             raise CallError(f"backward: expected it to take dy, since y has {np.size(dy)} numbers and is no loss")

@@ -149,12 +149,8 @@ def of_method(method: MethodType, recipe: Recipe, inputs: tuple[Any, ...], choic
 
 
 def has_one(what: Any, names: tuple[str, ...], given: Any) -> bool:
-    """Whether an object has a method of such a name, or a function was given for it."""
-    if callable(given):
-        return True
-    if given is not None:
-        return has_method(what, given)
-    return any(has_method(what, one) for one in names)
+    """Whether an object has a method of such a name, or one was given for it."""
+    return given is not None or any(has_method(what, one) for one in names)
 
 
 def is_target(what: Any) -> bool:
