@@ -427,3 +427,16 @@ def test_objects_that_give_nothing():
 
     with pytest.raises(TypeError, match=r"backward: expected one argument dy, .* got \(dy, p, q\)"):
         gradcheck(Asking(), X)
+
+
+def test_a_second_output_that_backward_takes_no_dy_of():
+    class Attention:
+        def forward(self, x):
+            self.x, self.weights = x, np.tanh(x)
+            return self.weights * x, self.weights
+
+        def backward(self, dy):
+            return dy * (np.tanh(self.x) + self.x * (1 - np.tanh(self.x) ** 2))
+
+    report = gradcheck(Attention(), X)
+    assert "forward gives several values, and backward takes the dy of the first: the others are left" in report.notes
