@@ -82,8 +82,8 @@ __all__ += [name for name in blocks.public() if name not in __all__]
 
 
 def __getattr__(name: str) -> Any:
-    """Import training, variants and dialects when they are asked for: most programs need none of them."""
-    if name in ("explain", "dialects", "variants"):
+    """Import training, variants, dialects and torch's modules when they are asked for: most programs need none."""
+    if name in ("explain", "dialects", "torch", "variants"):
         return importlib.import_module(f"npattn.{name}")  # binds the name here, so that this is not asked again
     if name in ("TrainConfig", "TrainResult", "load_model", "train"):
         return getattr(importlib.import_module("npattn.training"), name)
