@@ -27,6 +27,7 @@ from npattn.fused.threads import set_num_threads
 from npattn.optimizer import AdamW
 from npattn.progress import Silent
 from npattn.training import Run, State, TrainConfig, check_places, held, interruptible, network, path_text, versions
+from npattn.training.settings import check_batch
 
 TRAININGS = "trainings"  # the folder in the folder
 LARGEST = 2**20  # bytes of a finished training's file, which takes some hundred, and of the table
@@ -172,6 +173,8 @@ def ablate(
         If the digits cannot be read.
     OSError
         If the results cannot be written.
+    MemoryError
+        If the trainings take more memory than this process may have.
     """
     folder, settings = Path(path_text("out", out)), Settings() if settings is None else settings
     if not isinstance(settings, Settings):
@@ -183,6 +186,7 @@ def ablate(
     jobs = whole_number("jobs", jobs, most=MOST_JOBS)
     digits = data.load()
     first(digits, settings)
+    check_batch(TrainConfig(batch_size=settings.batch_size), settings.digits, min(jobs, len(rows) * seeds))
     (folder / TRAININGS).mkdir(parents=True, exist_ok=True)
     with held(folder, AblationError):
         return in_held(folder, rows, seeds, settings, jobs, digits, tell)

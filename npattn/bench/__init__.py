@@ -7,6 +7,7 @@ left them, and one timed. Figures are medians, with the distance of the quartile
     sides       the documentation's shapes, the inputs; our own side
     pytorch     PyTorch's sides: modules as the article writes them, or autograd on our own textbook
     device      what a GPU needs: waiting for it, its memory, its bandwidth
+    size        what will be held, before it is
     measure     comparing the results, then times and memory
     runs        a block, a training step: compared and timed
     growth      the time against N, H·W and C, drawn

@@ -14,7 +14,7 @@ from npattn.bench.growth import growth
 from npattn.bench.measure import threads_set
 from npattn.bench.report import machine, report
 from npattn.bench.runs import BESIDE, bench_block, bench_train_step
-from npattn.bench.sides import GPU_TABLE, TABLE
+from npattn.bench.sides import DATA, GPU_TABLE, TABLE
 from npattn.blocks import blocks
 from npattn.fused.threads import get_num_threads
 
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
     sub.add_argument("--shape", type=shape_of, default=(8, 32, 300, 300), metavar="N,C,H,W", help="of x (8,32,300,300)")
     sub.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of x (float32)")
     sub.add_argument(
-        "--data", choices=["dense", "relu", "zero"], default="dense", help="normal numbers, half of them 0, or all 0"
+        "--data", choices=DATA, default="dense", help="normal numbers, half of them 0, or all 0"
     )
     sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where; cuda needs CuPy (cpu)")
     sub.add_argument("--threads", type=threads, metavar="N", help="of every side (as many as the process may use)")

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from npattn.block import Place
 from npattn.blocks import block as find
-from npattn.checks import one_of, whole_number
+from npattn.capacity import shapes_only
+from npattn.checks import one_of, shown, whole_number, whole_numbers
 
 
 class Network(NamedTuple):
@@ -30,6 +31,7 @@ NETWORKS = {
 }
 """He et al., CVPR 2016, table 1, with batch norm, a 1×1 convolution where the width changes, and one bias, the last."""
 
+MOST = 10**6  # channels, blocks, and pixels of a kernel's side: no network has so many, and any count is a number
 IMAGE = 224  # pixels a side: the first stage's maps are a quarter of that, and each further stage's half as large
 
 
@@ -38,17 +40,19 @@ def added(
 ) -> int:
     """The parameters that attention adds to a network: one layer is made for each stage, and its `count()` asked.
 
+    The layers have no memory for their weights, so that those of any width can be counted.
+
     Parameters
     ----------
     block
         "se", "cbam" or any other of `npattn.blocks.blocks()`.
     stages
-        (channels, blocks) of each stage, or one of `NETWORKS`: "resnet18", "resnet34", "resnet50", "resnet101",
-        "resnet152".
+        (channels, blocks) of each stage, both up to 1,000,000, or one of `NETWORKS`: "resnet18", "resnet34",
+        "resnet50", "resnet101", "resnet152".
     ratio
         r of a channel gate, 1 to the fewest channels of a stage.
     kernel_size
-        k of a spatial gate, odd.
+        k of a spatial gate, odd, up to 1,000,000.
 
     Raises
     ------
@@ -63,13 +67,17 @@ def added(
     entry = find(block)
     if isinstance(stages, str):
         stages = NETWORKS[one_of("stages", stages, tuple(NETWORKS))].stages
+    if not isinstance(stages, Sequence):
+        raise TypeError(f"stages: expected (channels, blocks) of each stage, or a name, got {shown(stages)}")
+    stages = [whole_numbers("stages (channels, blocks)", stage, 2) for stage in stages]
     fewest = min((channels for channels, _ in stages), default=ratio)
     if whole_number("ratio", ratio) > fewest:
         raise ValueError(f"ratio: expected at most {fewest}, the fewest channels of a stage, got {ratio}")
     total = 0
     for i, (channels, blocks) in enumerate(stages):
         side = max(1, IMAGE // 4 >> i)
-        C = whole_number("stages (channels)", channels)
-        place = Place(C, side, side, r=ratio, k=kernel_size)
-        total += whole_number("stages (blocks)", blocks) * entry.layer(place, rng=0).count()
+        C = whole_number("stages (channels)", channels, most=MOST)
+        place = Place(C, side, side, r=ratio, k=whole_number("kernel_size", kernel_size, most=MOST))
+        with shapes_only():
+            total += whole_number("stages (blocks)", blocks, most=MOST) * entry.layer(place, rng=0).count()
     return total

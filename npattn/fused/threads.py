@@ -138,10 +138,16 @@ class Helper:
 
 
 def idle_helpers(count: int) -> list[Helper]:
-    """Up to `count` helpers that have nothing to do: none that another thread uses at the moment."""
+    """Up to `count` helpers that have nothing to do: none that another thread uses at the moment.
+
+    Where the system starts no more threads (their stacks take memory, and `ulimit -u` counts them), there are fewer.
+    """
     with state.lock:
         while state.made < count:
-            state.idle.append(Helper())
+            try:
+                state.idle.append(Helper())
+            except (RuntimeError, MemoryError):
+                break
             state.made += 1
         return [state.idle.pop() for _ in range(min(count, len(state.idle)))]
 

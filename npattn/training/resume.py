@@ -17,7 +17,7 @@ from npattn.fused.threads import available_threads
 from npattn.nested import Sequential
 from npattn.optimizer import AdamW
 from npattn.training.folder import CHECKPOINT, State, check_position, move, restored
-from npattn.training.settings import TrainConfig, TrainingError
+from npattn.training.settings import TrainConfig, TrainingError, check_batch
 
 OF_THIS_CALL = ("data_dir", "download", "device", "processes")
 """The settings that a call may give when it goes on with a run: they are a matter of the machine."""
@@ -45,6 +45,8 @@ def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Seque
         If the digits cannot be read.
     npattn.backend.DeviceError
         If the run is on a GPU, and there is none.
+    MemoryError
+        If a step takes more memory than this process may have.
     """
     config, state, model, optimizer, source = restored(out, "cpu")
     config = continued(out, config, given)
@@ -52,6 +54,7 @@ def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Seque
     if digits.source != source:
         raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
     check_position(out / CHECKPOINT, config, state, optimizer, len(digits.train_labels))
+    check_batch(config, len(digits.train_labels))
     move(model, optimizer, config.device)
     return config, state, model, optimizer, digits
 

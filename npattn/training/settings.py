@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from npattn import models
+from npattn.capacity import need
 from npattn.checks import one_of, real_number, whole_number
 from npattn.fused import twin
 from npattn.nested import Sequential, leaves
 
+HELD = {True: 600_000, False: 1_100_000}  # bytes that a step holds for each digit, at most, with and without `fused`
 LONGEST_PATH = 4096  # bytes; no system that we know takes a longer one
 
 
@@ -157,6 +159,13 @@ def path_text(name: str, value: str | os.PathLike[str]) -> str:
     if not 0 < length <= LONGEST_PATH or "\0" in text:
         raise ValueError(f"{name}: expected a path, of at most {LONGEST_PATH} bytes, got {text!a:.80}")
     return text
+
+
+def check_batch(config: TrainConfig, digits: int, runs: int = 1) -> None:
+    """Raise MemoryError if a step of so many runs side by side, on so many digits at most, takes more than there is."""
+    batch = min(config.batch_size, digits)
+    several = f" in {runs} trainings side by side" if runs > 1 else ""
+    need(runs * batch * HELD[config.fused], lambda: f"batch_size: {batch:,} digits a step{several}")
 
 
 def shareable(model: Sequential) -> bool:

@@ -19,7 +19,7 @@ from npattn.training.batches import evaluate, prepared
 from npattn.training.folder import FILES, State, check_free, check_places, held, new_folder
 from npattn.training.resume import resumed
 from npattn.training.run import Run
-from npattn.training.settings import TrainConfig, TrainingError, boolean, network, path_text
+from npattn.training.settings import TrainConfig, TrainingError, boolean, check_batch, network, path_text
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ def train(
         If the GPU is asked for and there is none.
     TypeError, ValueError
         If an argument is of the wrong type or out of range; the message names it.
+    MemoryError
+        If a step takes more memory than this process may have.
     """
     if config is not None and not isinstance(config, TrainConfig):
         raise TypeError(f"config: expected a TrainConfig or None, got {config!r:.80}")
@@ -122,6 +124,7 @@ def train(
     config = TrainConfig() if config is None else config
     model = network(config).to(config.device)
     digits = data.load(config.data_dir, download=config.download)
+    check_batch(config, len(digits.train_labels))
     out = new_folder(config)
     with held(out):
         check_free(out)
