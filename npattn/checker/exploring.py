@@ -113,7 +113,7 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
         changes = old is not None and not np.array_equal(old, at(probe, place.value), equal_nan=True)
         missing = given is not None and place.name not in has_gradient
         if recipe.params is None and (changes or (missing and STATISTIC.search(key))):
-            if not place.by_name:
+            if place.listed:
                 runner.notes.append(f"{key}: no gradient asked for, since it is a running statistic")
         elif choice.takes(key):
             chosen.append((key, place))

@@ -83,9 +83,13 @@ class LossWithGradients:
         trees = self._inputs.at(values)
         result = self._repeat.forward(lambda: self._function(*trees))
         if not isinstance(result, tuple) or len(result) < 2 or np.size(result[0]) != 1:
+            advice = "a pair is (forward, backward)"
+            if callable(getattr(result, "backward", None)):
+                kind = type(result).__name__
+                advice = f"an autograd's is gradcheck(gradcheck.wrap(target, tensor={kind}), …)"
             raise CallError(
                 f"target: expected a function without a backward to return (loss, gradients), got {built(result)}; "
-                "a pair is (forward, backward)"
+                f"{advice}"
             )
         return result[0], result[1] if len(result) == 2 else result[1:]
 

@@ -33,6 +33,7 @@ class Runner:
         self.forward_method: Method = method(target, recipe.forward, FORWARDS, "forward")
         self.backward_method: Method = method(target, recipe.backward, BACKWARDS, "backward")
         self.call, self.outputs, self.repeat = Call(("dy",)), Outputs(), repeat
+        self.kept: Any = None
         self.inputs = Inputs(argument_names(bound(target, self.forward_method), inputs), inputs, choice)
         self.notes = self.inputs.notes
         self.hook = recipe.before_backward or self._own_hook(target)
@@ -58,6 +59,7 @@ class Runner:
     def run(self, target: Any, trees: list[Any]) -> Any:
         """What forward returns, or leaves in an attribute."""
         result = self.repeat.forward(lambda: bound(target, self.forward_method)(*trees))
+        self.kept = result  # an autograd's function may know its output by a weak reference only
         if result is None:
             result = next((getattr(target, name) for name in OUTPUT if hasattr(target, name)), None)
             if result is None:

@@ -22,6 +22,7 @@ from npattn.checker.inputs import Choice, Inputs
 from npattn.checker.places import at, places, put, unboxed
 from npattn.checker.recipe import Recipe
 from npattn.checker.repeat import Repeat
+from npattn.checker.running import bound
 from npattn.checker.trees import Outputs, Values, float64, is_array
 
 SEED = re.compile(r"d|dy|dout|g|gy|grad|grads|gradient|grad_output|upstream\w*")
@@ -57,16 +58,17 @@ class Tape(Taped):
         what = recipe.target
         super().__init__(recipe.name or getattr(what, "__name__", type(what).__name__), what, inputs, choice, repeat)
         self._tensor: Any = recipe.tensor
-        self._function = copied(what, recipe.copy) if is_object(what) and not inspect.isroutine(what) else what
-        found = places(self._function) if self._function is not what else []
+        self._owner = copied(what, recipe.copy) if is_object(what) and not inspect.isroutine(what) else what
+        self._function = bound(self._owner, recipe.forward) if recipe.forward is not None else self._owner
+        found = places(self._owner) if self._owner is not what else []
         self._places = {p.name: p for p in found if choice.takes(p.name)}
         choice.must_name([*self._inputs.known, *self._places])
-        self.values |= {name: float64(at(self._function, place.value)) for name, place in self._places.items()}
+        self.values |= {name: float64(at(self._owner, place.value)) for name, place in self._places.items()}
         self._wrapped = False  # whether y.grad wants to be a tensor, as x.grad is
 
     def _run(self, values: Values) -> tuple[Any, dict[str, Any]]:
         for name, place in self._places.items():
-            put(self._function, place.value, values[name])
+            put(self._owner, place.value, values[name])
         tensors = {name: self._tensor(values[name]) for name in self._inputs.values}
         trees = self._inputs.at(tensors)
         trees = [self._tensor(tree) if isinstance(tree, np.ndarray) and tree.dtype.kind == "f" else tree
@@ -86,12 +88,12 @@ class Tape(Taped):
             self._wrapped = not self._wrapped
             tensors = self._undo(dy, cache)
         found = {name: unboxed(getattr(one, "grad", None)) for name, one in tensors.items()}
-        grads = {name: unboxed(at(self._function, place.gradients[0])) for name, place in self._places.items()}
+        grads = {name: unboxed(at(self._owner, place.gradients[0])) for name, place in self._places.items()}
         return {**found, **grads}
 
     def _undo(self, dy: Array, values: Values) -> dict[str, Any]:
         for place in self._places.values():
-            owner = at(self._function, place.value[:-1])
+            owner = at(self._owner, place.value[:-1])
             setattr(owner, place.gradients[0][-1][1], None)
         self._repeat.before_backward()
         y, tensors = self._run(values)

@@ -102,7 +102,7 @@ class Outputs:
     def like(self, dy: np.ndarray) -> Any:
         """dy, built as y is; None for what is no float array."""
         if not isinstance(self._tree, Mapping | tuple | list):
-            return dy
+            return np.asarray(dy)  # arithmetic with a single number makes a scalar of it
         start, given = 0, {}
         for key, shape in self._shapes.items():
             size = int(np.prod(shape))

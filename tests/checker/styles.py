@@ -5,6 +5,7 @@ A style is a function that makes the target, right or wrong, and the inputs. `at
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -578,7 +579,7 @@ class Function:
     def __call__(self, *inputs):
         self.inputs = [one if isinstance(one, Variable) else Variable(one) for one in inputs]
         y = Variable(self.forward(*[one.data for one in self.inputs]))
-        y.creator = self
+        y.creator, self.outputs = self, [weakref.ref(y)]
         return y
 
 
@@ -595,6 +596,38 @@ def function_that_is_called(wrong):
             return gy * (x0 if wrong else x1), gy * x0
 
     return Mul()
+
+
+@style("x", "x", X)
+def function_that_looks_at_its_output(wrong):
+    class Exp(Function):
+        def forward(self, x):
+            return np.exp(x)
+
+        def backward(self, gy):
+            return gy * (self.inputs if wrong else [self.outputs[0]()])[0].data
+
+    return Exp()
+
+
+@style("W", "x W", X)
+def tape_with_parameters(wrong):
+    class Product(Function):
+        def forward(self, x, W):
+            return x @ W
+
+        def backward(self, gy):
+            x, W = (one.data for one in self.inputs)
+            return gy @ W.T, x.T @ (np.abs(gy) if wrong else gy)
+
+    class Linear:
+        def __init__(self):
+            self.W = Variable(normal(3, 2, seed=1))
+
+        def __call__(self, x):
+            return Product()(x, self.W)
+
+    return gradcheck.wrap(Linear(), tensor=Variable)
 
 
 @style("x", "x", X)

@@ -378,6 +378,14 @@ def test_wrap_needs_something():
 # Refusals: what it looks like, what was expected, and the call that works
 
 
+class Graph:
+    def __init__(self, data):
+        self.data = data
+
+    def backward(self):
+        """Never called."""
+
+
 class Unlike:
     def predict(self, x):
         return x
@@ -403,6 +411,7 @@ for _name in ("relu_forward", "relu_backward", "tanh_forward", "tanh_backward"):
         ("layer", "got 'layer'"),
         (object(), "a object with no methods"),
         (lambda x: x * 2, r"to return \(loss, gradients\), got ndarray of shape \(4, 3\); a pair is"),
+        (lambda x: Graph(x), r"got Graph; an autograd's is gradcheck\(gradcheck\.wrap\(target, tensor=Graph\), …\)"),
         (lambda x: (x, x), r"to return \(loss, gradients\), got a tuple of 2"),
         ((lambda x: (x, None), lambda dy, p, q: dy), r"backward: expected \(dy, cache\), .* got \(dy, p, q\)"),
         ((lambda x: 2 * x, lambda dy, p: dy), r"forward: expected it to return \(y, cache\), got ndarray"),
