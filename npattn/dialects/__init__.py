@@ -1,12 +1,13 @@
-"""Weights from other codebases: SE and CBAM as seven of them write it, with equal outputs and gradients.
+"""Weights from other codebases: SE and CBAM as they write it, with equal outputs and gradients.
 
     layer = npattn.dialects.load("timm", "CbamModule", state_dict, channels=64)     # arguments as timm names them
     layer(x), layer.backward(dy)                                                    # what timm's module computes
     npattn.dialects.dump(layer)                                                     # a state_dict again, byte for byte
 
-A dialect is a file here, and a class of that codebase a function in it: `article`, `timm`, `official`, `luuuyi`,
-`xmu`, `changzy00`, `ultralytics`. table.py is the form that they share, detect.py asks which class a state_dict is of,
-weights_file.py reads and writes files. What differs, and why it matters: docs/dialects.md
+A dialect is a file here, and a class of that codebase a function in it: `DIALECTS` has their names. table.py is the
+form that they share. candidates.py and detect.py ask which class a state_dict is of, network.py where in a network
+there is one. weights_file.py reads and writes files, containers.py finds the weights among what else a file holds. What
+differs, and why it matters: docs/dialects.md
 """
 
 from __future__ import annotations
@@ -16,26 +17,65 @@ from typing import Any
 
 from npattn.backend import Array, copied
 from npattn.checks import floating
-from npattn.dialects import article, changzy00, luuuyi, official, timm, ultralytics, xmu
-from npattn.dialects.detect import AmbiguousError, Candidate, UnknownError, candidates, detect, inside, part, unwrapped
-from npattn.dialects.spoken import Spoken
-from npattn.dialects.table import TABLE, Misfit, Module, fit, shapes_of
-from npattn.dialects.weights_file import FileError, read, write
-from npattn.layer import Layer
-
-DIALECTS = tuple(
-    file.__name__.rpartition(".")[2] for file in (article, timm, official, luuuyi, xmu, changzy00, ultralytics)
+from npattn.dialects import (
+    article,
+    changzy00,
+    dli14,
+    ghostnet,
+    lukemelas,
+    luuuyi,
+    mmpretrain,
+    moskomule,
+    official,
+    paddleclas,
+    timm,
+    torchvision,
+    ultralytics,
+    xmu,
 )
+from npattn.dialects.candidates import Candidate, candidates
+from npattn.dialects.detect import AmbiguousError, UnknownError, detect
+from npattn.dialects.keys import part, unwrapped
+from npattn.dialects.network import inside
+from npattn.dialects.numbers import HALF, NotRead, array_of, dtype_of
+from npattn.dialects.spoken import Spoken
+from npattn.dialects.table import TABLE, Misfit, Module, fit, own, shapes_of
+from npattn.dialects.weights_file import Contents, FileError, contents, read, write
+from npattn.layer import Layer
+from npattn.state import dtype_name
+
+FILES = (
+    article,
+    timm,
+    torchvision,
+    official,
+    luuuyi,
+    xmu,
+    changzy00,
+    ultralytics,
+    mmpretrain,
+    paddleclas,
+    lukemelas,
+    ghostnet,
+    dli14,
+    moskomule,
+)
+DIALECTS = tuple(file.__name__.rpartition(".")[2] for file in FILES)
+"""The codebases, by the names that `load` and `detect` have for them."""
+
+CONVERTS = 'dtype="float32"'
 
 __all__ = [
     "DIALECTS",
     "AmbiguousError",
     "Candidate",
+    "Contents",
     "FileError",
     "Spoken",
     "UnknownError",
     "build",
     "candidates",
+    "contents",
     "detect",
     "dump",
     "inside",
@@ -46,7 +86,7 @@ __all__ = [
 ]
 
 
-def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any) -> Spoken:
+def load(dialect: str, module: str, state_dict: Mapping[str, Array], *, dtype: Any = None, **args: Any) -> Spoken:
     """Make a layer that computes what a module of another codebase does with these weights.
 
     Parameters
@@ -56,7 +96,11 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any
     module
         The name of the class there, "CbamModule" say.
     state_dict
-        Its keys and shapes, arrays of any library, float32 or float64. A prefix `module.` on all keys is passed over.
+        Its keys and shapes, arrays of any library, float32 or float64. What wrappers put before all keys (`module.` and
+        the like) is passed over, and so is what is known to be no weight, such as a profiler's `total_ops`.
+    dtype
+        float32 or float64: the layer's, and what the weights are converted to, from float16 and bfloat16 too. By
+        default the layer has that of the weights.
     **args
         The constructor's arguments, named as there; what is left out has the default there.
 
@@ -76,16 +120,25 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any
     """
     row = row_of(dialect, module)
     state = unwrapped(state_dict)
+    if row.among:
+        state = own(row, state)
     try:
         bound = row.bound(args)
     except TypeError as error:
         raise TypeError(f"{error}{hint(row, state)}") from None
     floats = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    dtype = "float32"
+    if dtype is not None:
+        floats = {key: in_dtype(key, value, dtype_name(dtype)) for key, value in floats.items()}
+        state |= floats
     if floats:
-        floating(**floats)
-        dtype = str(next(iter(floats.values())).dtype).rpartition(".")[2]
-    layer = Spoken(row, bound, row.build(**bound, dtype=dtype))
+        try:
+            floating(**floats)
+        except TypeError as error:
+            coarse = any(dtype_of(value) in HALF for value in floats.values())
+            more = f"; {CONVERTS} converts it" if coarse else ""
+            raise TypeError(f"{error}{more}") from None
+    found = dtype_of(next(iter(floats.values()))) if floats else "float32"
+    layer = Spoken(row, bound, row.build(**bound, dtype=found))
     wrong = wrong_shapes(row, layer, state)
     if wrong:
         raise ValueError(f"{row.title}({row.arguments_text(bound)}): {wrong}{hint(row, state)}")
@@ -101,6 +154,14 @@ def build(dialect: str, module: str, *, dtype: Any = "float32", rng: Any = None,
     row = row_of(dialect, module)
     bound = row.bound(args)
     return Spoken(row, bound, row.build(**bound, dtype=dtype, rng=rng))
+
+
+def in_dtype(key: str, value: Array, dtype: str) -> Array:
+    """The value in that dtype if it is of floats. Raises TypeError if it has no numbers that NumPy could hold."""
+    try:
+        return array_of(value, dtype) if hasattr(value, "shape") and hasattr(value, "dtype") else value
+    except NotRead as error:
+        raise TypeError(f"{key}: {error}") from None
 
 
 def dump(layer: Layer, what: str = "state") -> dict[str, Array]:

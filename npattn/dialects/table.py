@@ -16,10 +16,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from npattn.dialects.keys import shown
 from npattn.layer import Layer
 from npattn.state import generator
+
+T = TypeVar("T")
 
 COUNTER = "batches"  # ours for num_batches_tracked: no array of a layer, but the number of its training forwards
 
@@ -44,6 +47,14 @@ class Seen(NamedTuple):
     present: frozenset[str]  # of the names in the column "only with", those whose entries are there
 
 
+class Place(NamedTuple):
+    """Where in a network of its codebase a class stands, and which arguments it has there."""
+
+    prefix: str  # a regular expression that all of the prefix must match
+    network: str
+    args: dict[str, Any]  # of those that leave no trace in the state_dict
+
+
 class Module(NamedTuple):
     """A class of another codebase."""
 
@@ -55,6 +66,9 @@ class Module(NamedTuple):
     returns: str  # a formula
     unseen: tuple[str, ...]  # arguments that leave no trace in the state_dict
     same_as: str | None  # "dialect.name" of one that has the same keys and computes the same
+    among: bool  # its entries stand among those of the unit that it is a part of, under no name of its own
+    used: str  # where it is used, and how: what tells it from others with the same keys
+    places: tuple[Place, ...]
 
     @property
     def title(self) -> str:
@@ -77,6 +91,15 @@ class Module(NamedTuple):
             raise TypeError(f"{self.title}: {error}; its arguments are ({plain})") from None
         bound.apply_defaults()
         return dict(bound.arguments)
+
+    @property
+    def tops(self) -> frozenset[str]:
+        """What its keys begin with, up to the first dot."""
+        return frozenset(key.theirs.partition(".")[0] for key in self.keys)
+
+    def place(self, prefix: str) -> Place | None:
+        """The place in its codebase's networks that has this prefix."""
+        return next((place for place in self.places if re.fullmatch(place.prefix, prefix)), None)
 
     def arguments_text(self, args: Mapping[str, Any]) -> str:
         """`args` as they are written in a call, without those that are as the default."""
@@ -110,11 +133,16 @@ def module(
     returns: str,
     unseen: tuple[str, ...] = (),
     same_as: str | None = None,
+    among: bool = False,
+    used: str = "",
+    places: tuple[Place, ...] = (),
 ) -> Callable[[Callable[..., Layer]], Callable[..., Layer]]:
     """Enter the decorated function into the table, under its own name."""
 
     def enter(build: Callable[..., Layer]) -> Callable[..., Layer]:
-        row = Module(dialect, build.__name__, build, keys_of(keys), arguments, returns, unseen, same_as)
+        row = Module(
+            dialect, build.__name__, build, keys_of(keys), arguments, returns, unseen, same_as, among, used, places
+        )  # fmt: skip
         TABLE.setdefault(dialect, {})[build.__name__] = row
         return build
 
@@ -144,6 +172,8 @@ def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Seen:
     Misfit
         If keys are missing or unknown, a shape does not fit, or no arguments give these sizes.
     """
+    if row.among:
+        shapes = own(row, shapes)
     known = {key.theirs: key for key in row.keys}
     present = frozenset(key.only_with for key in row.keys if key.only_with and key.theirs in shapes)
     needed = [key for key in row.keys if key.ours != COUNTER and (not key.only_with or key.only_with in present)]
@@ -170,10 +200,23 @@ def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Seen:
     return Seen(sizes, present)
 
 
+def own(row: Module, state: Mapping[str, T]) -> dict[str, T]:
+    """The entries under the names that the class has, of a unit that it is a part of."""
+    return {key: value for key, value in state.items() if key.partition(".")[0] in row.tops}
+
+
 def listed(names: list[str], most: int = 4) -> str:
     """The first names, and how many there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    first = ", ".join(shown(name) for name in names[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more"
+
+
+def no_more(seen: Seen) -> tuple[int, int]:
+    """C and R, where R is no more than C. Raises Misfit: what widens is no squeeze, but another kind of MLP."""
+    C, R = seen.sizes["C"], seen.sizes["R"]
+    if R > C:
+        raise Misfit(f"expected at most as many hidden units as channels, which are {C}, got {R}")
+    return C, R
 
 
 def reduction(seen: Seen, name: str = "reduction", usual: int = 16) -> dict[str, int]:
