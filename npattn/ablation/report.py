@@ -12,7 +12,7 @@ from typing import Any
 
 from npattn.ablation.record import checked_record
 from npattn.ablation.rows import BASELINES, Settings, rows
-from npattn.checks import one_of, real_number, whole_number
+from npattn.checks import one_of, real_number, shown, whole_number
 from npattn.explain.figures import ACCENT, INK, QUIET, new_figure, plain, save
 from npattn.files import atomic
 
@@ -68,7 +68,7 @@ def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def listed(name: str, given: Any) -> Sequence[Any]:
     """`given`, after checking that it is a list or a tuple. Raises TypeError."""
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-        raise TypeError(f"{name}: expected a list of dicts, got {given!r:.80}")
+        raise TypeError(f"{name}: expected a list of dicts, got {shown(given)}")
     return given
 
 
@@ -111,12 +111,12 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
 def check_summary(name: str, row: Any) -> None:
     """Raise TypeError or ValueError if it is no row of a summary that a table can be made of."""
     if not isinstance(row, Mapping):
-        raise TypeError(f"{name}: expected a dict, got {row!r:.80}")
+        raise TypeError(f"{name}: expected a dict, got {shown(row)}")
     needed = ("row", "group", "what", "parameters", "accuracies", "mean", "spread", "difference", "uncertain")
     if missing := [key for key in needed if key not in row]:
         raise ValueError(f"{name}: expected {', '.join(needed)}, got none for {', '.join(missing)}")
     if not isinstance(row["accuracies"], Mapping) or not row["accuracies"]:
-        raise TypeError(f"{name}['accuracies']: expected a dict, accuracy by seed, got {row['accuracies']!r:.80}")
+        raise TypeError(f"{name}['accuracies']: expected a dict, accuracy by seed, got {shown(row['accuracies'])}")
     whole_number(f"{name}['parameters']", row["parameters"], least=0)
     for seed, accuracy in row["accuracies"].items():
         real_number(f"{name}['accuracies'][{seed!r}]", accuracy, 0, 1)

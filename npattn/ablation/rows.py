@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from npattn.blocks import blocks
-from npattn.checks import whole_number
+from npattn.checks import shown, whole_number
 
 
 class AblationError(Exception):
@@ -83,10 +83,10 @@ def chosen(names: Sequence[str] | None) -> tuple[Row, ...]:
     if names is None:
         return rows()
     if isinstance(names, str | bytes) or not isinstance(names, Sequence):
-        raise TypeError(f"only: expected a list of names, or None, got {names!r:.80}")
+        raise TypeError(f"only: expected a list of names, or None, got {shown(names)}")
     for i, name in enumerate(names):
         if not isinstance(name, str):
-            raise TypeError(f"only[{i}]: expected a name, got {name!r:.80}")
+            raise TypeError(f"only[{i}]: expected a name, got {shown(name)}")
     if not names:
         raise AblationError("only: expected at least one name, or None for all, got none")
     known = {row.name.lower() for row in rows()} | {row.group.lower() for row in rows()}

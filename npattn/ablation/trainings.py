@@ -21,7 +21,7 @@ from npattn import data
 from npattn.ablation.record import checked_record
 from npattn.ablation.report import FIGURE, RESULTS, TABLE, write
 from npattn.ablation.rows import AblationError, Row, Settings, chosen
-from npattn.checks import whole_number
+from npattn.checks import shown, whole_number
 from npattn.files import atomic, read_text, sweep
 from npattn.fused.threads import set_num_threads
 from npattn.optimizer import AdamW
@@ -178,9 +178,9 @@ def ablate(
     """
     folder, settings = Path(path_text("out", out)), Settings() if settings is None else settings
     if not isinstance(settings, Settings):
-        raise TypeError(f"settings: expected a Settings or None, got {settings!r:.80}")
+        raise TypeError(f"settings: expected a Settings or None, got {shown(settings)}")
     if not callable(tell):
-        raise TypeError(f"tell: expected a function, got {tell!r:.80}")
+        raise TypeError(f"tell: expected a function, got {shown(tell)}")
     rows = chosen(only)
     seeds = whole_number("seeds", seeds, most=MOST_SEEDS)
     jobs = whole_number("jobs", jobs, most=MOST_JOBS)

@@ -8,7 +8,7 @@ import numpy as np
 
 from npattn import models
 from npattn.backend import Array, from_numpy, to_numpy
-from npattn.checks import real_number, shaped, whole_number
+from npattn.checks import real_number, shaped, shown, whole_number
 from npattn.fused import layout
 from npattn.fused.blas import blas_held
 from npattn.grad_mode import no_grad
@@ -88,7 +88,7 @@ def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np
     shift, turn = real_number("shift", shift, 0, LARGEST_SHIFT), real_number("turn", turn, 0, 180)
     zoom = real_number("zoom", zoom, 0, LARGEST_ZOOM)
     if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng: expected a numpy.random.Generator, got {rng!r:.80}")
+        raise TypeError(f"rng: expected a numpy.random.Generator, got {shown(rng)}")
     return moved(images, drawn(images.shape, shift, turn, zoom, rng))
 
 
@@ -119,7 +119,7 @@ def evaluate(
     if N == 0:
         raise ValueError("images: expected at least one digit, got none")
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= models.CLASSES:
-        raise ValueError(f"labels: expected whole numbers from 0 to {models.CLASSES - 1}, got {labels!r:.80}")
+        raise ValueError(f"labels: expected whole numbers from 0 to {models.CLASSES - 1}, got {shown(labels)}")
     was_training = model.training
     model.eval()
     total, confusion = 0.0, np.zeros((models.CLASSES, models.CLASSES), np.int64)

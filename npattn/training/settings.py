@@ -6,11 +6,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from npattn import models
 from npattn.capacity import need
-from npattn.checks import one_of, real_number, whole_number
+from npattn.checks import one_of, real_number, shown, true_or_false, whole_number
 from npattn.fused import twin
 from npattn.nested import Sequential, leaves
 
@@ -113,7 +111,7 @@ class TrainConfig:
         if values["lr"] == 0:
             raise ValueError("lr: expected a learning rate above 0, got 0")
         for name in ("download", "fused"):
-            object.__setattr__(self, name, boolean(name, getattr(self, name)))
+            object.__setattr__(self, name, true_or_false(name, getattr(self, name)))
         alone = "on a GPU" if self.device == "cuda" else "" if self.fused else "without the fused path"
         if not alone and self.processes != 1 and not shareable(network(self)):
             alone = f"with attention {self.attention}, whose own running statistics are not shared between processes"
@@ -133,15 +131,8 @@ class TrainConfig:
 def chosen(name: str, value: str, accepted: tuple[str, ...]) -> str:
     """`value` as a plain string, after checking that it is one of the names. Raises TypeError, ValueError."""
     if not isinstance(value, str):
-        raise TypeError(f"{name}: expected one of {', '.join(map(repr, accepted))}, got {value!r:.80}")
+        raise TypeError(f"{name}: expected one of {', '.join(map(repr, accepted))}, got {shown(value)}")
     return str(one_of(name, value, accepted))
-
-
-def boolean(name: str, value: bool) -> bool:
-    """`value` as it is, after checking that it is True or False: any text would pass for True. Raises TypeError."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: expected True or False, got {value!r:.80}")
-    return bool(value)
 
 
 def path_text(name: str, value: str | os.PathLike[str]) -> str:
@@ -151,7 +142,7 @@ def path_text(name: str, value: str | os.PathLike[str]) -> str:
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise TypeError(f"{name}: expected a path or None, got {value!r:.80}")
+        raise TypeError(f"{name}: expected a path or None, got {shown(value)}")
     try:
         length = len(os.fsencode(text))
     except ValueError:  # half of a character

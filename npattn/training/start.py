@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from npattn import data
+from npattn.checks import shown, true_or_false
 from npattn.files import sweep
 from npattn.nested import Sequential
 from npattn.optimizer import AdamW
@@ -19,7 +20,7 @@ from npattn.training.batches import evaluate, prepared
 from npattn.training.folder import FILES, State, check_free, check_places, held, new_folder
 from npattn.training.resume import resumed
 from npattn.training.run import Run
-from npattn.training.settings import TrainConfig, TrainingError, boolean, check_batch, network, path_text
+from npattn.training.settings import TrainConfig, TrainingError, check_batch, network, path_text
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def train(
         If a step takes more memory than this process may have.
     """
     if config is not None and not isinstance(config, TrainConfig):
-        raise TypeError(f"config: expected a TrainConfig or None, got {config!r:.80}")
-    boolean("progress", progress)
+        raise TypeError(f"config: expected a TrainConfig or None, got {shown(config)}")
+    true_or_false("progress", progress)
     here = {"data_dir": data_dir, "download": download, "device": device, "processes": processes}
     given: dict[str, Any] = {name: value for name, value in here.items() if value is not None}
     need_matplotlib()
@@ -117,7 +118,7 @@ def train(
         TrainConfig(**given)  # says what is wrong with them before anything is read
         with held(out):
             check_places(out)
-            return finished(Run(*resumed(out, given), out, shown(progress)))
+            return finished(Run(*resumed(out, given), out, told(progress)))
     if given:
         raise TypeError(f"{', '.join(given)}: expected with resume only; a new run takes them from its config")
 
@@ -130,10 +131,10 @@ def train(
         check_free(out)
         check_places(out)
         optimizer = AdamW(model.params, decay=config.decay)
-        return finished(Run(config, State(), model, optimizer, digits, out, shown(progress)))
+        return finished(Run(config, State(), model, optimizer, digits, out, told(progress)))
 
 
-def shown(progress: bool) -> Progress:
+def told(progress: bool) -> Progress:
     """How a run is shown."""
     return for_terminal() if progress else Silent()
 

@@ -15,6 +15,7 @@ import npattn
 from npattn import checkpoint, cli, data, models, training
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
+from npattn.layer import Layer
 from npattn.training import Run, TrainConfig, TrainingError, folder, resume
 from npattn.training.team import Team
 
@@ -224,6 +225,15 @@ def test_weights_that_are_finite_and_too_large(asked, out, capsys, recwarn):
     assert "nan" not in shown.out
     assert shown.err.count("\n") == 1
     assert not recwarn.list
+
+
+def test_gates_that_are_not_finite(asked, tmp_path, monkeypatch):
+    """They would be a history that cannot be read again."""
+    monkeypatch.setattr(Layer, "attention", property(lambda layer: {"a.b": np.full((2, 3), np.nan)}))
+    settings = {"epochs": 2, "batch_size": 16, "processes": 1, "test_every": 2}
+    with pytest.raises(TrainingError, match="epoch 1, step 5: after it the gates of the test digits are not finite"):
+        npattn.train(TrainConfig(**settings, out=tmp_path / "run"), progress=False)
+    assert training.restored(tmp_path / "run")[3].steps == 0
 
 
 # What only this call can say
