@@ -40,9 +40,11 @@ from npattn.ops.conv2d import Conv2d
 from npattn.ops.global_avg_pool import GlobalAvgPool
 from npattn.ops.global_max_pool import GlobalMaxPool
 from npattn.ops.linear import Linear
+from npattn.ops.loss import CrossEntropy
 from npattn.ops.max_pool_2x2 import MaxPool2x2
 from npattn.ops.relu import ReLU
 from npattn.ops.sigmoid import Sigmoid
+from npattn.optimizer import SGD, AdamW
 from npattn.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -52,10 +54,13 @@ globals().update(blocks.public())  # the classes of attention/ by name
 
 __all__ = [
     "CBAM",
+    "SGD",
+    "AdamW",
     "AvgPool2x2",
     "BatchNorm2d",
     "ChannelAttention",
     "Conv2d",
+    "CrossEntropy",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "GradcheckError",

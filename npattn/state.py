@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import sys
 from collections.abc import Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, Self
@@ -12,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 
 from npattn.backend import Array, as_module, copied, from_numpy, library_name, placed, to_numpy
-from npattn.checks import floating, same_shape
+from npattn.checks import floating, same_shape, shown, true_or_false
+from npattn.parameters import Parameters
 
 
 class State:
@@ -52,6 +54,10 @@ class State:
         """Library, device and dtype in words: "torch on cuda and float32"."""
         return library_name(self.xp) + ("" if self.device is None else f" on {self.device}") + f" and {self.dtype}"
 
+    def parameters(self) -> Parameters:
+        """The parameters and their gradients, for an optimiser: `npattn.SGD(layer.parameters(), lr=0.1)`."""
+        return Parameters(self)
+
     def by_field(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Parameters or gradients, given by key, by the names that the formulas have for them ("w1")."""
         return dict(arrays)
@@ -82,7 +88,7 @@ class State:
         KeyError
             If a key is missing or unknown; the message lists each.
         TypeError
-            If a value is no float array.
+            If it is no dict, or a value no float array.
         ValueError
             If a shape differs, or a number is too large for the layer's dtype.
         """
@@ -91,6 +97,8 @@ class State:
 
     def _checked(self, state: Mapping[str, Array]) -> dict[str, Array]:
         """New arrays for every key, after checking all of `state`."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected a dict of arrays by key, got {type(state).__name__}")
         here = {**self.params, **self.buffers}
         missing = [key for key in here if key not in state]
         unknown = [key for key in state if key not in here and not counts(key, here)]
@@ -161,8 +169,14 @@ class State:
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, which only batch normalisation asks for. Returns the layer."""
-        self.training = bool(mode)
+        """Set training mode, which only batch normalisation asks for. Returns the layer.
+
+        Raises
+        ------
+        TypeError
+            If mode is neither True nor False.
+        """
+        self.training = true_or_false("mode", mode)
         return self
 
     def eval(self) -> Self:
@@ -191,14 +205,35 @@ def counts(key: str, here: Mapping[str, Array]) -> bool:
 
 
 def dtype_name(dtype: Any) -> str:
-    """ "float32" or "float64", for a name or a dtype of any library. Raises TypeError for everything else."""
+    """ "float32" or "float64", for a name or a dtype of any library. Raises TypeError for everything else.
+
+    That of the other byte order is none: nothing here computes in it.
+    """
+    if dtype is not None:  # to NumPy that is float64
+        name = numpy_name(dtype) or library_dtype(dtype)
+        if name in ("float32", "float64"):
+            return name
+    raise TypeError(f"dtype: expected float32 or float64, got {shown(dtype)}")
+
+
+def numpy_name(dtype: Any) -> str:
+    """The name of what is a dtype to NumPy, in this machine's byte order; nothing for anything else."""
     try:
-        name = str(np.dtype(dtype).name)
-    except TypeError:
-        name = str(dtype).rpartition(".")[2]
-    if name not in ("float32", "float64"):
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
-    return name
+        found = np.dtype(dtype)
+    except Exception:  # whatever comes of reading an object as a dtype: also a SyntaxError, of a text
+        return ""
+    return str(found.name) if found.isnative else ""
+
+
+def library_dtype(dtype: Any) -> str:
+    """The name of another library's dtype, "float32" for torch.float32, if that is what it is: found there by name."""
+    if isinstance(dtype, str):
+        return ""
+    try:
+        module, _, name = str(dtype).rpartition(".")
+    except Exception:
+        return ""
+    return name if getattr(sys.modules.get(module), name, None) is dtype else ""
 
 
 def generator(rng: np.random.Generator | int | None) -> np.random.Generator:
@@ -210,9 +245,13 @@ def generator(rng: np.random.Generator | int | None) -> np.random.Generator:
         If it is no generator, no seed and not None.
     """
     try:
+        if isinstance(rng, bool | np.bool_):
+            raise TypeError
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"rng: expected a numpy.random.Generator, a seed or None, got {rng!r}") from None
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        wanted = "expected a numpy.random.Generator, a seed (a whole number from 0) or None"
+        raise kind(f"rng: {wanted}, got {shown(rng)}") from None
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:

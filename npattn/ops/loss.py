@@ -68,6 +68,48 @@ def backward(dloss: Array, cache: Cache) -> Array:
     return dz
 
 
+class CrossEntropy:
+    """The loss as an object that remembers its last forward, as a layer does: `forward(z, t)`, then `backward()`."""
+
+    def __init__(self) -> None:
+        self._cache: Cache | None = None
+
+    def __call__(self, z: Array, t: Array) -> Array:
+        """The same as `forward`."""
+        return self.forward(z, t)
+
+    def forward(self, z: Array, t: Array) -> Array:
+        """The mean loss, 0-d, of scores z (N, K) and right classes t (N), integers in [0, K).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If z is no float array, t no integer array, a shape does not match or a class is out of range.
+        """
+        value, self._cache = forward(z, t)
+        return value
+
+    def backward(self, dloss: Array | None = None) -> Array:
+        """dz (N, K), of the last forward. `dloss` is the loss's own cotangent, 0-d: 1 if it is left out.
+
+        Raises
+        ------
+        RuntimeError
+            Before a forward.
+        TypeError, ValueError
+            If dloss is not as the loss is.
+        """
+        if self._cache is None:
+            raise RuntimeError("CrossEntropy: backward before forward: call it on scores and classes first")
+        p = self._cache.p
+        return backward(
+            array_module(p).ones((), dtype=p.dtype, device=device(p)) if dloss is None else dloss, self._cache
+        )
+
+    def __repr__(self) -> str:
+        return "CrossEntropy()"
+
+
 def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
     """Inputs of `forward`, by the name of the case."""
     return {"cross-entropy": (draw.x("N K"), draw.classes("N", "K"))}

@@ -10,7 +10,7 @@ from tests.support.imports import FILES, GRAPH, PACKAGE, by_name, cycle, module_
 
 FLOORS = (
     ("backend", "capacity", "files", "grad_mode", "streams", "version"),
-    ("checks", "checkpoint", "packing", "progress"),
+    ("checks", "checkpoint", "packing", "parameters", "progress"),
     ("data", "last_forward", "optimizer", "state"),
     ("layer",),
     ("block",),
