@@ -36,7 +36,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what the file holds. Returns the exit status: 0 if a module was found, 1 if none."""
-    found = contents(args.file, under=args.under, dtype=args.dtype or "float32")  # the dtypes of the file are kept
+    found = contents(
+        args.file, under=args.under, dtype=args.dtype or "float64"
+    )  # which holds all; found.dtypes are the file's
     print("\n".join(report(found, args.file, args.under, args.dtype)))
     return 0 if inside(found.state) else 1
 

@@ -46,7 +46,7 @@ def array_of(value: Any, dtype: str | None) -> np.ndarray:
             raise NotRead(needs_dtype("bfloat16, which NumPy has not"))
         value = value.float()
     try:
-        return converted(to_numpy(value), dtype)
+        return converted(to_numpy(value.resolve_conj().resolve_neg() if hasattr(value, "layout") else value), dtype)
     except (TypeError, RuntimeError, NotImplementedError):
         raise NotRead(f"{dtype_of(value)}, which NumPy has not") from None
 
@@ -57,12 +57,15 @@ def needs_dtype(what: str) -> str:
 
 
 def converted(array: np.ndarray, dtype: str | None) -> np.ndarray:
-    """A copy, floats in `dtype` if one is given. Raises NotRead for objects and texts."""
+    """A copy, floats in `dtype` if one is given. Raises NotRead for what is no number, or too large for it."""
     if array.dtype.kind not in "fiubc":
         raise NotRead(f"{array.dtype}, which is no dtype of numbers")
     wanted = np.dtype(dtype) if dtype is not None and array.dtype.kind == "f" else array.dtype
     with np.errstate(over="ignore"):
-        return np.array(array, dtype=wanted)
+        copy = np.array(array, dtype=wanted)
+    if copy.itemsize < array.itemsize and np.isinf(copy).sum() != np.isinf(array).sum():
+        raise NotRead(f"numbers that {wanted} cannot hold, up to {np.abs(array[np.isfinite(array)]).max():.3g}")
+    return copy
 
 
 def from_safetensors(name: str, shape: list[int], data: bytes, dtype: str | None) -> np.ndarray:

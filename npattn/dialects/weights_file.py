@@ -192,7 +192,12 @@ def check_zip(file: BinaryIO, size: int, path: str) -> None:
 def flat(arrays: Mapping[str, np.ndarray], path: str, under: str | None, dtype: str | None) -> Contents:
     """The contents of a file that has no dicts within dicts."""
     nothing_within(path, under)
-    state = {key: converted(value, dtype) for key, value in arrays.items()}
+    state = {}
+    for key, value in arrays.items():
+        try:
+            state[key] = converted(value, dtype)
+        except NotRead as error:
+            raise FileError(f"{path}: {shown(key)}: {error}") from None
     return Contents(state, "", [], {}, {key: dtype_of(value) for key, value in arrays.items()})
 
 

@@ -286,6 +286,24 @@ def test_a_dtype_that_is_none(tmp_path: Path, dtype):
         read(tmp_path / "w.npz", dtype=dtype)
 
 
+def test_numbers_that_are_too_large(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write(tmp_path / "w.npz", {"conv1.weight": np.array([[[[1e300]], [[np.inf]]]])})
+    with pytest.raises(FileError, match=r"conv1.weight: numbers that float32 cannot hold, up to 1e\+300"):
+        read(tmp_path / "w.npz", dtype="float32")
+    assert read(tmp_path / "w.npz", dtype="float64")["conv1.weight"][0, 0, 0, 0] == 1e300
+    assert cli.main(["dialect", str(tmp_path / "w.npz")]) == 0
+    assert cli.main(["dialect", str(tmp_path / "w.npz"), "--dtype", "float32"]) == 1
+    assert "cannot hold" in capsys.readouterr().err
+
+
+def test_tensors_that_are_views_with_a_sign_or_a_conjugate(tmp_path: Path):
+    torch = torch_or_skip()
+    z = torch.tensor([1 + 2j])
+    for view, wanted in ((z.conj(), 1 - 2j), (z.conj().imag, -2)):
+        torch.save({"w": view}, tmp_path / "w.pt")
+        assert read(tmp_path / "w.pt")["w"][0] == wanted
+
+
 @pytest.mark.parametrize("name", ["F8_E4M3", "F8_E5M2"])
 def test_eight_bits(tmp_path: Path, name: str):
     pytest.importorskip("safetensors")
