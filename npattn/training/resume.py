@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from npattn import data
+from npattn.backend import DeviceError
 from npattn.fused.threads import available_threads
 from npattn.nested import Sequential
 from npattn.optimizer import AdamW
@@ -55,7 +56,14 @@ def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Seque
         raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
     check_position(out / CHECKPOINT, config, state, optimizer, len(digits.train_labels))
     check_batch(config, len(digits.train_labels))
-    move(model, optimizer, config.device)
+    try:
+        move(model, optimizer, config.device)
+    except DeviceError as error:
+        if "device" in given:
+            raise
+        raise DeviceError(
+            f"{error}; the run was on a GPU, and goes on without one with device cpu (--device cpu)"
+        ) from None
     return config, state, model, optimizer, digits
 
 

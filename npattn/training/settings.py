@@ -45,10 +45,10 @@ class TrainConfig:
     seed
         Of the initial weights, the order and these amounts; 0 to 2⁶³ − 1.
     test_every
-        The test digits are classified after every so many epochs, at least 1, and after the last one.
+        The test digits are classified after every so many epochs, 1 to 10⁹, and after the last one.
     save_every
-        A checkpoint is written before the first step, after every so many steps of an epoch, at least 1, and after
-        each epoch. It plays no part in the weights.
+        A checkpoint is written before the first step, after every so many steps of an epoch, 1 to 10⁹, and after each
+        epoch. It plays no part in the weights.
     data_dir, download
         Where the digits come from: see `npattn.data.load`.
     out
@@ -100,8 +100,8 @@ class TrainConfig:
             "epochs": whole_number("epochs", self.epochs, most=10**6),
             "batch_size": whole_number("batch_size", self.batch_size, least=2, most=60_000),
             "seed": whole_number("seed", self.seed, least=0, most=2**63 - 1),
-            "test_every": whole_number("test_every", self.test_every),
-            "save_every": whole_number("save_every", self.save_every),
+            "test_every": whole_number("test_every", self.test_every, most=10**9),
+            "save_every": whole_number("save_every", self.save_every, most=10**9),
             "shift": real_number("shift", self.shift, least=0, most=14),
             "turn": real_number("turn", self.turn, least=0, most=180),
             "zoom": real_number("zoom", self.zoom, least=0, most=0.9),
