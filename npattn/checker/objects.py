@@ -8,7 +8,7 @@ import numpy as np
 
 from npattn.backend import Array
 from npattn.checker.calls import Call, CallError
-from npattn.checker.copying import copied, generators
+from npattn.checker.copying import Twin, copied, generators
 from npattn.checker.exploring import choose_way, ignores_dy, parameters
 from npattn.checker.functions import scaled
 from npattn.checker.inputs import Choice
@@ -23,7 +23,7 @@ class Stateful:
     """An object. It is copied; its parameters are set in place before each forward, and its gradients read after."""
 
     stateful = True
-    dtypes: tuple[str, ...] = ()
+    dtypes: tuple[str, ...] = ("complex128",)
     path: str | None = None
 
     def __init__(self, target: Any, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> None:
@@ -40,6 +40,7 @@ class Stateful:
         self.values = dict(runner.inputs.values)
         for key, place in self._places.items():
             self.values[key] = np.array(at(self._target, place.value), dtype=np.float64, order="K")
+        self._twin: Twin | None = None
         self._once = False  # whether backward works only once after a forward
         repeat.hold(generators(self._target))
 
@@ -55,11 +56,23 @@ class Stateful:
         self._target = copied(self._target)
 
     def forward(self, values: Values) -> tuple[Array, Any]:
-        for key, place in self._places.items():
-            put(self._target, place.value, values[key])
+        if any(value.dtype.kind == "c" for value in values.values()):
+            target = self._with_complex(values)
+        else:
+            target = self._target
+            for key, place in self._places.items():
+                put(target, place.value, values[key])
         trees = self._runner.inputs.at(values)
-        y, cache = self._runner.call.split(self._runner.run(self._target, trees))
+        y, cache = self._runner.call.split(self._runner.run(target, trees))
         return self._runner.outputs.flat(y), [y, cache, trees, values]
+
+    def _with_complex(self, values: Values) -> Any:
+        if self._twin is None:
+            arrays = {key: at(self._target, place.value) for key, place in self._places.items()}
+            self._twin = Twin(self._target, arrays)
+            self._runner.repeat.hold_twins(generators(self._twin.target))
+        self._twin.put({key: values[key] for key in self._places})
+        return self._twin.target
 
     def backward(self, dy: Array, cache: Any) -> dict[str, Array]:
         hooked = self._runner.hook is not None

@@ -109,7 +109,7 @@ def test_an_object_with_params_and_grads(dtype):
     assert [row.name for row in report.rows] == ["x", "W", "b"]
     assert mine.W.dtype == dtype
     assert not mine.grads
-    assert {row.method for row in report.rows} == {"differences"}
+    assert {row.method for row in report.rows} == {"complex step"}
 
 
 def test_an_object_without_one_of_its_gradients():

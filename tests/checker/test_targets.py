@@ -299,6 +299,40 @@ def test_the_callers_object_stays_as_it_is():
     assert not hasattr(layer, "x")
 
 
+def test_a_layer_with_buffers_in_float64_is_checked_by_differences_and_never_sees_a_complex_number():
+    class Buffered(Scale):
+        def __init__(self):
+            super().__init__()
+            self.out, self.mean = np.empty((4, 3)), np.zeros(3)
+
+        def forward(self, x):
+            self.x, self.mean = x, 0.9 * self.mean + 0.1 * x.mean(axis=0)
+            self.out[...] = x * self.w
+            assert np.iscomplexobj(x) or self.mean.dtype == np.float64
+            return self.out.copy()
+
+    report = gradcheck(Buffered(), X)
+    assert {row.method for row in report.rows} == {"differences"}
+    assert "differences: the forward takes no complex numbers (ComplexWarning)" in report.notes
+
+
+def test_a_layer_whose_arrays_are_in_several_places_is_checked_by_the_complex_step():
+    class Twice(Scale):
+        def __init__(self):
+            super().__init__()
+            self.params, self.grads, self.also = {"w": self.w}, {}, [self.w]
+
+        def forward(self, x):
+            self.x = x
+            return x * self.w * self.also[0]
+
+        def backward(self, dy):
+            self.grads["w"] = 2 * (self.x * dy * self.w).sum(axis=0)
+            return dy * self.w**2
+
+    assert {row.method for row in gradcheck(Twice(), X).rows} == {"complex step"}
+
+
 # wrap
 
 
