@@ -89,13 +89,13 @@ class TrainConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, accepted in (
-            ("model", tuple(models.NETWORKS)), ("attention", models.attentions()), ("device", ("cpu", "cuda")),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if name == "attention" and value is None:
-                value = models.NETWORKS[self.model].attention
-            object.__setattr__(self, name, chosen(name, value, accepted))
+        object.__setattr__(self, "model", one_of("model", plain_text("model", self.model), tuple(models.NETWORKS)))
+        attention = models.NETWORKS[self.model].attention if self.attention is None else self.attention
+        attention = one_of("attention", plain_text("attention", attention), models.attentions())
+        object.__setattr__(self, "attention", attention)
+        object.__setattr__(self, "device", plain_text("device", self.device))
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected 'cpu' or 'cuda', got {shown(self.device)}")
         values: dict[str, Any] = {  # as plain numbers and strings, which a checkpoint can hold
             "epochs": whole_number("epochs", self.epochs, most=10**6),
             "batch_size": whole_number("batch_size", self.batch_size, least=2, most=60_000),
@@ -128,11 +128,11 @@ class TrainConfig:
             object.__setattr__(self, name, value)
 
 
-def chosen(name: str, value: str, accepted: tuple[str, ...]) -> str:
-    """`value` as a plain string, after checking that it is one of the names. Raises TypeError, ValueError."""
+def plain_text(name: str, value: str) -> str:
+    """`value` as a plain string, which a checkpoint can hold. Raises TypeError if it is none."""
     if not isinstance(value, str):
-        raise TypeError(f"{name}: expected one of {', '.join(map(repr, accepted))}, got {shown(value)}")
-    return str(one_of(name, value, accepted))
+        raise TypeError(f"{name}: expected a name, got {shown(value)}")
+    return str(value)
 
 
 def path_text(name: str, value: str | os.PathLike[str]) -> str:

@@ -113,7 +113,9 @@ def test_a_damaged_file(tiny, tmp_path, damage, message: str):
 
 def test_a_folder_in_a_files_place(tiny, tmp_path):
     (tmp_path / "train-images-idx3-ubyte").mkdir()
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: cannot be read: expected a regular file, got a directory"):
+    with pytest.raises(
+        DataError, match=r"train-images-idx3-ubyte: cannot be read: expected a regular file, got a directory"
+    ):
         data.load(tmp_path)
 
 

@@ -359,7 +359,7 @@ def test_a_folder_where_a_file_is_to_be_put(asked, tmp_path, monkeypatch, out, n
         ({"resume": "run", "processes": 0}, ValueError, "processes: expected a whole number of at least 1, got 0"),
         ({"resume": "run", "processes": True}, TypeError, "processes: expected a whole number, got True"),
         ({"resume": "run", "download": "no"}, TypeError, "download: expected True or False, got 'no'"),
-        ({"resume": "run", "device": "gpu"}, ValueError, "device: expected one of 'cpu', 'cuda', got 'gpu'"),
+        ({"resume": "run", "device": "gpu"}, ValueError, "device: expected 'cpu' or 'cuda', got 'gpu'"),
         ({"resume": "run", "data_dir": 5}, TypeError, "data_dir: expected a path or None, got 5"),
     ],
 )
