@@ -61,6 +61,22 @@ def recognised(target: Any, inputs: tuple[Any, ...], choice: Choice, before_back
         If it has no form that is known, or the inputs do not fit.
     """
     recipe = target if isinstance(target, Recipe) else Recipe(target)
+    form = recognised_form(recipe, inputs, choice, before_backward, seed_forward)
+    if not isinstance(form, Stateful):
+        if isinstance(before_backward, str):
+            raise TypeError(
+                f"before_backward: expected a function of no arguments, since {form.name} is no object with methods "
+                f"that the check copies, got {before_backward!r}"
+            )
+        if recipe.params is not None:
+            raise TypeError(f"params: expected none, since {form.name} is no object that keeps parameters, got some")
+    return form
+
+
+def recognised_form(
+    recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, before_backward: Any, seed_forward: Any
+) -> Target:
+    """The target in its form, whatever was asked beside."""
     if before_backward is not None:
         recipe = dataclasses.replace(recipe, before_backward=before_backward)
     what, hook = recipe.target, recipe.before_backward
@@ -143,9 +159,16 @@ def of_method(method: MethodType, recipe: Recipe, inputs: tuple[Any, ...], choic
     owner, name = method.__self__, method.__name__
     if not hasattr(owner, "params"):
         return LossWithGradients(recipe.name or f"{type(owner).__name__}.{name}", method, inputs, choice, repeat)
-    made = _Loss(owner, name)
-    made.forward.__func__.__signature__ = None  # type: ignore[attr-defined]
-    return Stateful(made, dataclasses.replace(recipe, name=f"{type(owner).__name__}.{name}"), inputs, choice, repeat)
+
+    def forward(made: _Loss, *given: Any) -> Any:
+        return made.forward(*given)
+
+    arguments = list(inspect.signature(method).parameters.values())
+    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("made", inspect.Parameter.POSITIONAL_ONLY), *arguments]
+    )
+    recipe = dataclasses.replace(recipe, name=f"{type(owner).__name__}.{name}", forward=forward)
+    return Stateful(_Loss(owner, name), recipe, inputs, choice, repeat)
 
 
 def has_one(what: Any, names: tuple[str, ...], given: Any) -> bool:

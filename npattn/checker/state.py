@@ -182,7 +182,11 @@ def begin(form: Target, rng: np.random.Generator, allow_sharing: bool) -> tuple[
                         f"gradient of {name}: changed by a later forward, so something is kept outside of the cache"
                     )
         if not equal(later_y, old_y) or not equal(forward(values)[0], first_y):
-            return None, [*problems, "forward: another y for the same input, so no derivative can be measured"]
+            return None, [
+                *problems,
+                "forward: another y for the same input, so no derivative can be measured (seed_forward= "
+                "seeds what it draws)",
+            ]
     except Exception as error:
         return None, [*problems, raised(error)]
     mutates = any("mutated by forward" in problem for problem in problems)

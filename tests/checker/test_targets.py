@@ -101,6 +101,18 @@ def test_gradients_by_name():
     assert verdicts(gradcheck(pair, X, MASK, normal(3, seed=1), constants="mask")) == {"x": "ok", "w": "ok"}
 
 
+def test_a_loss_method_has_its_own_names():
+    class Net:
+        def __init__(self):
+            self.params = {"w": normal(3, seed=1)}
+
+        def loss(self, X, labels=None):
+            return np.sum((X * self.params["w"]) ** 2), {"w": 2 * (X**2 * self.params["w"]).sum(axis=0)}
+
+    report = gradcheck(Net().loss, X)
+    assert (report.target, verdicts(report)) == ("Net.loss", {"X": "-", "w": "ok"})
+
+
 # before_backward, one forward for one backward
 
 
@@ -133,6 +145,15 @@ def test_a_hook_of_a_pair():
     with pytest.raises(GradcheckError):
         gradcheck((lambda x: (2 * x, x), backward), X)
     assert gradcheck((lambda x: (2 * x, x), backward), X, before_backward=lambda: state.update(sum=0.0))
+
+
+@pytest.mark.parametrize("target", [(product, product_backward), npattn.ReLU()])
+def test_what_has_no_methods_is_given_no_name_of_one(target):
+    inputs = (X, MASK, normal(3)) if isinstance(target, tuple) else (X,)
+    with pytest.raises(TypeError, match=r"^before_backward: expected a function of no arguments.*got 'reset'$"):
+        gradcheck(target, *inputs, before_backward="reset")
+    with pytest.raises(TypeError, match=r"^params: expected none"):
+        gradcheck(gradcheck.wrap(forward=product, backward=product_backward, params=["w"]), X, MASK, normal(3))
 
 
 class Once(Scale):
