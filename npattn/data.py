@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from npattn.checks import shown, true_or_false
 from npattn.files import atomic, opened, sweep
 
 if TYPE_CHECKING:
@@ -89,7 +90,12 @@ def load(data_dir: str | os.PathLike[str] | None = None, *, download: bool = Fal
     ------
     DataError
         If a file is missing, unreadable, truncated or altered, or could not be downloaded.
+    TypeError
+        If data_dir is no path, or download no bool.
     """
+    if data_dir is not None and not isinstance(data_dir, str | os.PathLike):
+        raise TypeError(f"data_dir: expected a path or None, got {shown(data_dir)}")
+    download = true_or_false("download", download)
     folder = Path(data_dir) if data_dir is not None else None
     if folder is None and os.environ.get("NPATTN_DATA"):
         folder = Path(os.environ["NPATTN_DATA"])

@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from npattn.backend import Array, array_module, copied, library_name, quiet
-from npattn.checks import floating, same_shape, shaped
+from npattn.checks import floating, same_shape, shaped, true_or_false
 from npattn.grad_mode import keeps_cache
 from npattn.last_forward import Kept, LastForward, running, undoing
 from npattn.state import State
@@ -67,7 +67,7 @@ class Layer(State):
     Raises
     ------
     TypeError
-        If dtype is not float32 or float64, rng no generator and no seed, or xp no array module.
+        If dtype is not float32 or float64, rng no generator and no seed, xp no array module, or fused no bool.
     npattn.backend.DeviceError
         If xp is CuPy, and there is no GPU.
     """
@@ -84,7 +84,7 @@ class Layer(State):
         fused: bool = True,
     ) -> None:
         super().__init__(dtype=dtype, rng=rng, xp=xp)
-        self.fused = bool(fused)
+        self.fused = true_or_false("fused", fused)
         self.sizes: Mapping[str, int] = {}  # the lengths of axes that are fixed, by letter
         self.path: str | None = None
         self._pair: ModuleType | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from npattn.backend import Array, to_numpy
-from npattn.checks import real_number
+from npattn.checks import each, real_number
 
 SHUT, OPEN = 0.05, 0.95  # a gate beyond these is saturated: the sigmoid's slope there is below 0.05 · 0.95, a fifth of
 NEAR = 0.05  # its largest. And one within this of ½ = σ(0) is where small weights, or blocked hidden units, leave it
@@ -52,14 +52,16 @@ def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     Raises
     ------
     TypeError
-        If a gate is no array.
+        If gates is no dict, or a gate no float array.
+    ValueError
+        If a gate has no numbers, or one that is not finite.
     """
     found = {}
-    for name, gate in gates.items():
-        try:
-            g = np.asarray(to_numpy(gate), dtype=np.float64)  # in float32 a long mean would lose digits
-        except TypeError as error:
-            raise TypeError(f"gates[{name!r}]: {error}") from None
+    for name, gate in each("gates", gates):
+        g = np.asarray(to_numpy(gate), dtype=np.float64)  # in float32 a long mean would lose digits
+        if g.ndim == 0 or g.size == 0 or not np.all(np.isfinite(g)):
+            kind = f"shape {g.shape}" if g.ndim == 0 or g.size == 0 else "NaN or infinity"
+            raise ValueError(f"gates[{name!r}]: expected finite numbers with the images first, got {kind}")
         found[name] = {
             "mean": float(np.mean(g)),
             "spread": float(np.std(g)),

@@ -119,7 +119,7 @@ def trace(
     place = Place(size[1], size[2], size[3], r=ratio, k=whole_number("kernel_size", kernel_size, most=10**6))
     check_count(entry, place)
     layer = entry.layer(place, rng=0, dtype="float64", fused=False)
-    rng = np.random.default_rng(entry.card.seed if seed is None else whole_number("seed", seed, least=0))
+    rng = np.random.default_rng(entry.card.seed if seed is None else whole_number("seed", seed, least=0, most=None))
 
     example: tuple[np.ndarray, dict[str, np.ndarray], np.ndarray] | None = None
     for _ in range(DRAWS):
@@ -231,7 +231,7 @@ def trace_op(name: str, seed: int | None = None) -> Trace:
         If an argument is outside its range; the message names it.
     """
     module = ops()[one_of("name", name, tuple(ops()))]
-    rng = np.random.default_rng(1 if seed is None else whole_number("seed", seed, least=0))
+    rng = np.random.default_rng(1 if seed is None else whole_number("seed", seed, least=0, most=None))
     sizes = dict(module.PAGE)
     leading = (sizes.pop("..."),) if "..." in sizes else ()
     inputs = next(iter(module.examples(Round(rng, sizes, leading)).values()))

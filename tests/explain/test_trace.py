@@ -214,7 +214,7 @@ def cbam_cache() -> cbam.Cache:
     ("arguments", "message"),
     [
         ({"name": "sa"}, f"name: expected one of {str(NAMES)[1:-1]}, got 'sa'"),
-        ({"name": "se", "shape": (1, 2, 2)}, "shape: expected four numbers N C H W"),
+        ({"name": "se", "shape": (1, 2, 2)}, "shape: expected 4 whole numbers"),
         ({"name": "se", "shape": (1, 64, 64, 64)}, "shape: expected at most 4096 numbers"),
         ({"name": "se", "seed": -1}, "seed: expected a whole number of at least 0"),
         ({"name": "spatial", "kernel_size": 4}, "kernel_size: expected an odd"),
