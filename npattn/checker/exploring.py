@@ -17,6 +17,7 @@ from npattn.checker.named_places import named_places
 from npattn.checker.places import Place, at, gradient_at, is_number, places
 from npattn.checker.recipe import Recipe, has_method
 from npattn.checker.running import Runner, bound
+from npattn.checker.stepping import moved_by_backward
 
 STATISTIC = re.compile(r"running|moving|(^|[_.])ema([_.]|$)", re.IGNORECASE)
 FIRST_ALONE = Call(("dy",), outputs=1, alone=True)
@@ -101,7 +102,12 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
     if given is None:
         runner.run(probe, runner.inputs.at(runner.inputs.values))
     first = numbers(probe)
-    found = places(probe) if recipe.params is None else named_places(recipe.params, recipe.grads, probe)
+    if recipe.params is not None:
+        found = named_places(recipe.params, recipe.grads, probe)
+    elif runner.call.steps:
+        found = moved_by_backward(runner, target)
+    else:
+        found = places(probe)
     has_gradient = {place.name for place in found if given is not None and gradient_at(probe, place) is not None}
     moved = {key: value * 1.25 + 0.125 for key, value in runner.inputs.values.items()}
     with contextlib.suppress(Exception):  # it may refuse such numbers
@@ -111,14 +117,15 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
         key = f"self.{place.name}" if place.name in runner.inputs.known else place.name
         old = first.get(place.value)
         changes = old is not None and not np.array_equal(old, at(probe, place.value), equal_nan=True)
-        missing = given is not None and place.name not in has_gradient
+        missing = given is not None and not runner.call.steps and place.name not in has_gradient
         if recipe.params is None and (changes or (missing and STATISTIC.search(key))):
             if place.listed:
                 runner.notes.append(f"{key}: no gradient asked for, since it is a running statistic")
         elif choice.takes(key):
             chosen.append((key, place))
     choice.must_name([*runner.inputs.known, *(key for key, _ in chosen), *(place.name for place in found)])
-    tell_of_others(runner, target, first, probe, [place for _, place in chosen])
+    if not runner.call.steps:
+        tell_of_others(runner, target, first, probe, [place for _, place in chosen])
     return chosen
 
 

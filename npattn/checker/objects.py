@@ -16,6 +16,7 @@ from npattn.checker.places import at, gradient_at, is_number, put
 from npattn.checker.recipe import Recipe
 from npattn.checker.repeat import Repeat
 from npattn.checker.running import Runner
+from npattn.checker.stepping import distance
 from npattn.checker.trees import Values
 
 
@@ -36,6 +37,8 @@ class Stateful:
             runner.call = Call(())
             self.notes.append("backward gives the same for every dy, and is checked for dy = 1, its default")
         self._places = dict(parameters(runner, self._target, recipe, choice))
+        if runner.call.steps:
+            self.notes.append("backward takes the step itself: a gradient is how far it moves, by the learning rate")
         self._settle()
         self.values = dict(runner.inputs.values)
         for key, place in self._places.items():
@@ -76,9 +79,10 @@ class Stateful:
 
     def backward(self, dy: Array, cache: Any) -> dict[str, Array]:
         hooked = self._runner.hook is not None
+        steps = self._runner.call.steps
         if hooked:  # it may empty what a forward has kept, and a graph may serve one backward only
             self._runner.run_hook(self._target)
-        if hooked or (self._once and cache[4:]):
+        if hooked or steps or (self._once and cache[4:]):
             cache[:] = self.forward(cache[3])[1]
         try:
             found = self._gradients(dy, cache)
@@ -90,6 +94,10 @@ class Stateful:
             self._once = True
             self.notes.append("backward works once after a forward, so each is given a forward of its own")
         cache[4:] = ["served"]
+        if steps:
+            for key, place in self._places.items():
+                found[key] = distance(cache[3][key], at(self._target, place.value))
+                put(self._target, place.value, cache[3][key])
         return found
 
     def _gradients(self, dy: Array, cache: list[Any]) -> dict[str, Array]:

@@ -714,6 +714,61 @@ def dropout_with_a_generator_of_its_own(wrong):
     return Dropout()
 
 
+@style("weights", "input weights bias", X.T)
+def backward_that_takes_the_step(wrong):
+    class Dense:
+        def __init__(self):
+            self.weights, self.bias = normal(2, 3, seed=1), normal(2, 1, seed=2)
+
+        def forward(self, input):
+            self.input = input
+            return np.dot(self.weights, input) + self.bias
+
+        def backward(self, output_gradient, learning_rate):
+            input_gradient = np.dot(self.weights.T, output_gradient)
+            self.weights -= learning_rate * np.dot(output_gradient, self.input.T) / (4 if wrong else 1)
+            self.bias -= learning_rate * output_gradient.sum(axis=1, keepdims=True)
+            return input_gradient
+
+    return Dense()
+
+
+@style("x", "x layers.0.W layers.1.W", X)
+def network_that_takes_the_step(wrong):
+    """The gradient of the input must not be taken from weights that have moved already."""
+
+    class Dense:
+        def __init__(self, W):
+            self.W, self.dW = W, None
+
+        def forward(self, x):
+            self.x = x
+            return np.tanh(x @ self.W)
+
+        def backward(self, dy, lr=0.01):
+            dz = dy * (1 - np.tanh(self.x @ self.W) ** 2)
+            W = self.W
+            self.dW = self.x.T @ dz
+            self.W = self.W - lr * self.dW
+            return dz @ (self.W if wrong and len(W) == 3 else W).T
+
+    class Network:
+        def __init__(self):
+            self.layers = [Dense(normal(3, 4, seed=1)), Dense(normal(4, 2, seed=2))]
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer.forward(x)
+            return x
+
+        def backward(self, dy, lr=0.01):
+            for layer in reversed(self.layers):
+                dy = layer.backward(dy, lr)
+            return dy
+
+    return Network()
+
+
 @style("theta", "x theta", X)
 def names_that_must_be_said(wrong):
     class Odd:
