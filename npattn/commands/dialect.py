@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from npattn.backend import Array
 from npattn.dialects.candidates import Candidate, misfits_text
@@ -14,6 +14,8 @@ from npattn.dialects.keys import NO_WEIGHTS, WRAPPERS, part, quoted, shown, unwr
 from npattn.dialects.network import halves, inside
 from npattn.dialects.numbers import HALF
 from npattn.dialects.weights_file import Contents, contents
+
+FLOATS = ("float32", "float64", *HALF)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,16 +41,15 @@ def run(args: argparse.Namespace) -> int:
     found = contents(
         args.file, under=args.under, dtype=args.dtype or "float64"
     )  # which holds all; found.dtypes are the file's
-    print("\n".join(report(found, args.file, args.under, args.dtype)))
+    print("\n".join(report(found, Asked(args.file, args.under, args.dtype))))
     return 0 if inside(found.state) else 1
 
 
-def report(found: Contents, path: str, under: str | None = None, dtype: str | None = None) -> list[str]:
+def report(found: Contents, asked: Asked) -> list[str]:
     """The lines that the command prints for a file's contents. Modules of one class are listed together."""
     plain = unwrapped(found.state)
     numbers = sum(math.prod(value.shape) for value in found.state.values())
-    lines = [f"{shown(path)}: {len(found.state)} entries, {numbers:,} numbers", *remarks(found, dtype)]
-    read = read_call(found, path, under, dtype)
+    lines = [f"{shown(asked.path)}: {len(found.state)} entries, {numbers:,} numbers", *remarks(found, asked.dtype)]
     modules, partly = inside(plain), halves(plain)
     alike: dict[tuple[str, ...], list[str]] = {}
     for prefix, fitting in modules.items():
@@ -56,7 +57,7 @@ def report(found: Contents, path: str, under: str | None = None, dtype: str | No
             prefix
         )
     for prefixes in alike.values():
-        lines += ["", *module_lines(prefixes, modules, found, read), *half_lines(prefixes, partly)]
+        lines += ["", *module_lines(prefixes, modules, found, asked), *half_lines(prefixes, partly)]
     near = near_lines(plain)
     if not modules:
         reasons = misfits_text(plain)
@@ -95,18 +96,27 @@ def remarks(found: Contents, dtype: str | None) -> list[str]:
     return lines
 
 
-def read_call(found: Contents, path: str, under: str | None, dtype: str | None) -> str:
-    """The call that reads the file as it was read here."""
-    coarse = any(name in HALF for name in found.dtypes.values())
-    wanted = dtype or ("float32" if coarse else None)
-    chosen = found.under if under is not None or found.others else None
-    arguments = [quoted(path)]
+class Asked(NamedTuple):
+    """What the command was asked for."""
+
+    path: str
+    under: str | None = None
+    dtype: str | None = None
+
+
+def read_call(found: Contents, asked: Asked, names: set[str]) -> str:
+    """The call that reads the file as it was read here, so that a module of these dtypes can be loaded from it."""
+    wanted = asked.dtype
+    if wanted is None and (len(names) > 1 or names & set(HALF)):
+        wanted = "float64" if "float64" in names else "float32"
+    chosen = found.under if asked.under is not None or found.others else None
+    arguments = [quoted(asked.path)]
     arguments += [f"under={quoted(chosen)}"] if chosen is not None else []
     arguments += [f"dtype={quoted(wanted)}"] if wanted is not None else []
     return f"npattn.dialects.read({', '.join(arguments)})"
 
 
-def module_lines(prefixes: list[str], modules: dict[str, list[Candidate]], found: Contents, read: str) -> list[str]:
+def module_lines(prefixes: list[str], modules: dict[str, list[Candidate]], found: Contents, asked: Asked) -> list[str]:
     """What there is to say of the modules at these prefixes, which are of one class. The first is the example."""
     first, fitting = prefixes[0], modules[prefixes[0]]
     names = " or ".join(candidate.row.title for candidate in fitting)
@@ -120,22 +130,28 @@ def module_lines(prefixes: list[str], modules: dict[str, list[Candidate]], found
             "  One set of keys and shapes, but not one function. Only whoever made the file knows which it is:"
         )
     for candidate in fitting:
-        lines += candidate_lines(candidate, first, read)
+        lines += [f"  {line}" for line in candidate_lines(candidate, first, found, asked)]
     return lines
 
 
-def candidate_lines(candidate: Candidate, prefix: str, read: str) -> list[str]:
+def candidate_lines(candidate: Candidate, prefix: str, found: Contents, asked: Asked) -> list[str]:
     """What one class that fits computes, what the file cannot say of it, where it is used, and the call."""
     row, place = candidate.row, candidate.row.place(prefix)
-    lines = [f"  {row.title} returns {row.returns}"]
+    lines = [f"{row.title} returns {row.returns}"]
     if row.unseen:
-        lines.append(f"    the file cannot show {', '.join(row.unseen)}: give what is not the default")
+        lines.append(f"  the file cannot show {', '.join(row.unseen)}: give what is not the default")
     if row.used:
-        lines.append(f"    it is used {row.used}")
+        lines.append(f"  it is used {row.used}")
+    dtypes = below(found.dtypes, prefix)
+    names = {key.theirs: dtypes[key.theirs] for key in row.keys if key.axes and key.theirs in dtypes}
+    whole = [f"{key} is {name}" for key, name in names.items() if name not in FLOATS]
+    if whole:
+        return [*lines, f"  no call loads it: {whole[0]}, and a layer here takes floats"]
     if place is not None:
-        lines.append(f"    {shown(prefix)} is where {row.dialect}'s {place.network} has it, and the call is for that")
-    lines.append(f"    state = {read}" if not prefix else f"    state = npattn.dialects.part({read}, {quoted(prefix)})")
-    lines.append(f"    {row.call(candidate.placed(prefix).args)}")
+        lines.append(f"  {shown(prefix)} is where {row.dialect}'s {place.network} has it, and the call is for that")
+    read = read_call(found, asked, set(names.values()))
+    lines.append(f"  state = {read}" if not prefix else f"  state = npattn.dialects.part({read}, {quoted(prefix)})")
+    lines.append(f"  {row.call(candidate.placed(prefix).args)}")
     return lines
 
 

@@ -193,7 +193,9 @@ def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Seen:
         if not fits:
             wanted = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in axes)
             wrong.append(f"{name}: expected ({wanted}), got {shape}")
-    if sizes.get("k", 1) % 2 == 0:
+    if 0 in sizes.values():
+        wrong.append("expected no empty arrays")
+    elif sizes.get("k", 1) % 2 == 0:
         wrong.append(f"expected an odd kernel size, got {sizes['k']}")
     if wrong:
         raise Misfit("; ".join(wrong))
@@ -222,7 +224,7 @@ def no_more(seen: Seen) -> tuple[int, int]:
 def reduction(seen: Seen, name: str = "reduction", usual: int = 16) -> dict[str, int]:
     """A reduction r with C // r = R, the usual one if it does. Raises Misfit if there is none."""
     C, R = seen.sizes["C"], seen.sizes["R"]
-    for r in (usual, C // R if R else 1, *range(1, C + 1)):
+    for r in (usual, max(1, C // R), *range(1, C + 1)):
         if C // r == R:
             return {name: r}
     raise Misfit(f"no whole {name} makes {R} hidden units of {C} channels")

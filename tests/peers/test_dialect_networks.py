@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +14,10 @@ import pytest
 
 import npattn
 from npattn import cli, dialects
-from npattn.commands.dialect import report
+from npattn.commands.dialect import Asked, report
 from npattn.dialects import AmbiguousError, UnknownError, write
 from npattn.dialects.network import halves, nearest
+from npattn.dialects.numbers import converted
 from npattn.dialects.table import TABLE
 from npattn.dialects.weights_file import Contents
 
@@ -28,7 +32,7 @@ def at(prefix: str, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def printed(state: dict[str, np.ndarray]) -> str:
     """What the command prints for a file of this state."""
-    return "\n".join(report(Contents(state, "", [], {}, {k: str(v.dtype) for k, v in state.items()}), "w.npz"))
+    return "\n".join(report(Contents(state, "", [], {}, {k: str(v.dtype) for k, v in state.items()}), Asked("w.npz")))
 
 
 OFFICIAL = weights("official", "CBAM", gate_channels=32)
@@ -296,3 +300,60 @@ def test_many_and_deep_keys_take_no_time():
         "else: raise SystemExit(1)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# Whatever is printed can be run
+
+
+ROWS = [row for modules in TABLE.values() for row in modules.values()]
+PREFIXES = ["", "a.", "layer1.0.", "layer1.0.cbam.", "module.", "model.x.", "features.1.block.1.", "é\n."]
+
+
+def random_state(rng: random.Random) -> dict[str, np.ndarray]:
+    """Entries of some classes, at some prefixes, now and then one missing, too much, of another shape or dtype."""
+    state: dict[str, np.ndarray] = {}
+    for _ in range(rng.randint(1, 4)):
+        row, prefix = rng.choice(ROWS), rng.choice(PREFIXES)
+        sizes: dict[str, int] = {}
+        for key in row.keys:
+            if rng.random() < 0.02 or (key.only_with and rng.random() < 0.3):
+                continue
+            shape = [
+                int(a) if a.isdigit() else sizes.setdefault(a, rng.choice([1, 2, 3, 5, 8, 16, 32])) for a in key.axes
+            ]
+            if rng.random() < 0.03:
+                shape = rng.choice([shape[:-1], [0] * len(shape), [*shape, 2]])
+            dtype = rng.choice([*["float32"] * 20, "float16", "float64", "int64"])
+            state[prefix + key.theirs] = np.zeros(shape, dtype) if key.axes else np.array(3)
+        if rng.random() < 0.2:
+            state[prefix + rng.choice(["total_ops", "alpha", "fc.4.weight"])] = np.zeros(1)
+    return state
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_call_that_is_printed_runs(seed: int):
+    rng, calls = random.Random(seed), 0
+    for _ in range(40):
+        state = random_state(rng)
+        lines = [line.strip() for line in printed(state).splitlines()]
+        for first, second in itertools.pairwise(lines):
+            if first.startswith("state = "):
+                calls += 1
+                read = re.search(r'npattn\.dialects\.read\("w\.npz"(?:, dtype="(\w+)")?\)', first)
+                given = {key: converted(value, read[1]) for key, value in state.items()}
+                exec(f"{first.replace(read[0], 'given')}\n{second}", {"npattn": npattn, "given": given})
+    assert calls > 20
+
+
+def test_weights_that_are_whole_numbers_get_no_call():
+    state = {key: np.zeros(shape, np.int8) for key, shape in BIASED.items()}
+    out = printed(state)
+    assert "no call loads it: fc.0.weight is int8, and a layer here takes floats" in out
+    assert "npattn.dialects.load" not in out
+
+
+def test_more_hidden_units_than_channels():
+    """5 hidden units of 3 channels: no ratio gives that, and the search for one divided by 0."""
+    state = {"mlp.1.weight": (5, 3), "mlp.1.bias": (5,), "mlp.3.weight": (3, 5), "mlp.3.bias": (3,)}
+    with pytest.raises(UnknownError, match="no whole reduction_ratio makes 5 hidden units of 3 channels"):
+        dialects.detect({key: np.zeros(shape) for key, shape in state.items()})
