@@ -14,6 +14,9 @@ RATE = 2.0**40  # what is handed to a backward that takes the step itself
 OUTPUTS = ("y", "out", "output", "outputs")
 
 
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
 class CallError(TypeError):
     """What a forward gives and what a backward asks for do not fit together."""
 
@@ -21,7 +24,7 @@ class CallError(TypeError):
 def argument_names(forward: Callable[..., Any], inputs: Sequence[Any]) -> list[str]:
     """What the forward calls its arguments."""
     try:
-        known = [p.name for p in inspect.signature(forward).parameters.values() if p.kind not in (p.VAR_POSITIONAL,)]
+        known = [p.name for p in inspect.signature(forward).parameters.values() if p.kind in POSITIONAL]
     except (TypeError, ValueError):
         known = []
     return [known[i] if i < len(known) else f"inputs[{i}]" for i in range(len(inputs))]
@@ -45,7 +48,7 @@ def asked(backward: Callable[..., Any]) -> Asked:
         parameters = inspect.signature(backward).parameters.values()
     except (TypeError, ValueError):
         return Asked([], [], any_number=True)
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    positional = [p for p in parameters if p.kind in POSITIONAL]
     return Asked(
         [p.name for p in positional if p.default is p.empty],
         [p.name for p in positional if p.default is not p.empty],

@@ -14,7 +14,7 @@ from npattn.checker.calls import Call, asked, call_of_object
 from npattn.checker.copying import attributes, generators
 from npattn.checker.inputs import Choice
 from npattn.checker.named_places import named_places
-from npattn.checker.places import Place, at, gradient_at, is_number, places
+from npattn.checker.places import Place, at, gradient_at, is_number, places, put
 from npattn.checker.recipe import Recipe, has_method
 from npattn.checker.running import Runner, bound
 from npattn.checker.stepping import moved_by_backward
@@ -121,6 +121,8 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
         if recipe.params is None and (changes or (missing and STATISTIC.search(key))):
             if place.listed:
                 runner.notes.append(f"{key}: no gradient asked for, since it is a running statistic")
+        elif recipe.params is None and not place.listed and influence(runner, probe, place.value) == (False, False):
+            continue  # forward sets it anew: a state, such as a first h
         elif choice.takes(key):
             chosen.append((key, place))
     choice.must_name([*runner.inputs.known, *(key for key, _ in chosen), *(place.name for place in found)])
@@ -145,16 +147,33 @@ def ignores_dy(runner: Runner, target: Any) -> bool:
 
 
 def tell_of_others(runner: Runner, target: Any, first: dict[Any, np.ndarray], probe: Any, chosen: list[Place]) -> None:
-    """Name arrays that look like parameters and have no gradient that the checker knows of."""
+    """Name arrays that y depends on and that have no gradient that the checker knows of."""
     held, before = attributes(probe), attributes(target)
     known = {id(at(probe, place.value)) for place in chosen} | {id(gradient_at(probe, place)) for place in chosen}
-    for (*_, (_, name)), old in first.items():
+    for way, old in first.items():
+        name = way[-1][1]
         value = held.get(name)
-        if not isinstance(value, np.ndarray) or id(value) in known or name not in before:
+        if len(way) > 1 or not isinstance(value, np.ndarray) or id(value) in known or name not in before:
             continue
-        still = value.size > 1 and isinstance(before[name], np.ndarray) and np.array_equal(old, value)
-        if still and not STATISTIC.search(name) and not name.lower().startswith(("d", "grad")):
+        still = isinstance(before[name], np.ndarray) and np.array_equal(old, value) and not STATISTIC.search(name)
+        if still and influence(runner, probe, way) == (True, True):
             runner.notes.append(
                 f"{name}: not checked, since no gradient of it was found (d{name}, grad_{name}, …; "
                 "gradcheck.wrap(layer, params={...}) names it)"
             )
+
+
+def influence(runner: Runner, probe: Any, way: Any) -> tuple[bool, bool]:
+    """Whether a number that is moved stays so in a forward, and whether y moves with it."""
+    probe = copy.deepcopy(probe)
+    runner.repeat.hold(generators(probe))
+    trees = runner.inputs.at(runner.inputs.values)
+    with np.errstate(all="ignore"):
+        try:
+            y = np.array(runner.outputs.flat(runner.call.split(runner.run(probe, trees))[0]))
+            there = np.array(at(probe, way))
+            put(probe, way, there * 1.25 + 0.125)
+            other = np.array(runner.outputs.flat(runner.call.split(runner.run(probe, trees))[0]))
+        except Exception:  # such numbers may be refused
+            return True, True
+    return not np.array_equal(at(probe, way), there), not np.array_equal(y, other)

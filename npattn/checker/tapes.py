@@ -5,6 +5,7 @@ No library is imported here. Whoever hands in a target of PyTorch's or JAX's has
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import re
@@ -56,7 +57,8 @@ class Tape(Taped):
 
     def __init__(self, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> None:
         what = recipe.target
-        super().__init__(recipe.name or getattr(what, "__name__", type(what).__name__), what, inputs, choice, repeat)
+        name = recipe.name or getattr(what, "__name__", type(what).__name__)
+        super().__init__(name, getattr(what, "forward", what), inputs, choice, repeat)
         self._tensor: Any = recipe.tensor
         self._owner = copied(what, recipe.copy) if is_object(what) and not inspect.isroutine(what) else what
         self._function = bound(self._owner, recipe.forward) if recipe.forward is not None else self._owner
@@ -64,6 +66,7 @@ class Tape(Taped):
         self._places = {p.name: p for p in found if choice.takes(p.name)}
         choice.must_name([*self._inputs.known, *self._places])
         self.values |= {name: float64(at(self._owner, place.value)) for name, place in self._places.items()}
+        self._fresh = {name: at(self._owner, place.gradients[0]) for name, place in self._places.items()}
         self._wrapped = False  # whether y.grad wants to be a tensor, as x.grad is
 
     def _run(self, values: Values) -> tuple[Any, dict[str, Any]]:
@@ -92,9 +95,9 @@ class Tape(Taped):
         return {**found, **grads}
 
     def _undo(self, dy: Array, values: Values) -> dict[str, Any]:
-        for place in self._places.values():
+        for name, place in self._places.items():  # as they were before anything was added to them
             owner = at(self._owner, place.value[:-1])
-            setattr(owner, place.gradients[0][-1][1], None)
+            setattr(owner, place.gradients[0][-1][1], copy.deepcopy(self._fresh[name]))
         self._repeat.before_backward()
         y, tensors = self._run(values)
         given = self._tensor(dy) if self._wrapped else dy

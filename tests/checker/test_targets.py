@@ -253,7 +253,7 @@ def test_an_array_that_has_no_gradient_is_named():
     class Forgetful(Scale):
         def __init__(self):
             super().__init__()
-            self.shift = normal(3)
+            self.shift, self.momentum = normal(3), normal(3)
 
         def forward(self, x):
             return super().forward(x) + self.shift
@@ -261,7 +261,39 @@ def test_an_array_that_has_no_gradient_is_named():
     report = gradcheck(Forgetful(), X)
     assert verdicts(report) == {"x": "ok", "w": "ok"}
     assert any(note.startswith("shift: not checked, since no gradient of it was found") for note in report.notes)
+    assert sum("not checked" in note for note in report.notes) == 1  # y does not depend on the other
     assert not any("not checked" in note for note in gradcheck(Scale(), X).notes)
+
+
+def test_a_state_that_forward_sets_anew_is_no_parameter():
+    class Recurrent(Scale):
+        def __init__(self):
+            super().__init__()
+            self.h, self.dh = np.ones(3), None
+
+        def forward(self, x):
+            self.h = np.zeros(3)
+            return super().forward(x) + self.h
+
+        def backward(self, dy):
+            self.dh = dy.sum(axis=0)
+            return super().backward(dy)
+
+    assert verdicts(gradcheck(Recurrent(), X)) == {"x": "ok", "w": "ok"}
+
+
+def test_a_parameter_without_influence_is_not_left_out():
+    class Forgotten(Scale):
+        def __init__(self):
+            super().__init__()
+            self.b, self.db = np.ones(3), None
+
+        def backward(self, dy):
+            self.db = dy.sum(axis=0)
+            return super().backward(dy)
+
+    report = gradcheck(Forgotten(), X, raise_exception=False)
+    assert [row.name for row in report.rows if row.wrong] == ["b"]
 
 
 def test_a_number_is_a_parameter_too():
