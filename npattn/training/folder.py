@@ -67,15 +67,17 @@ def load_model(folder: str | os.PathLike[str]) -> Sequential:
     TypeError, ValueError
         If `folder` is no path.
     """
-    return restored(Path(path_text("folder", folder)), "cpu")[2].eval()
+    return restored(path_text("folder", folder), "cpu")[2].eval()
 
 
-def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
+def restored(
+    out: str | os.PathLike[str], device: str | None = None
+) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
     """Config, state, model, optimiser and the digits' source, as `Run.save` left them; None is the run's own device.
 
-    Raises CheckpointError, or DeviceError if there is no such device.
+    Raises CheckpointError, DeviceError if there is no such device, or TypeError or ValueError if `out` is no path.
     """
-    path = out / CHECKPOINT
+    path = Path(path_text("out", out)) / CHECKPOINT
     arrays, meta = checkpoint.load(path)
     try:
         config, state, model, optimizer, source = rebuilt(arrays, meta)
