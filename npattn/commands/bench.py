@@ -40,9 +40,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--growth", metavar="FILE", help="draw the fused CBAM's time against N, H·W and C")
     sub.add_argument("--shape", type=shape_of, default=(8, 32, 300, 300), metavar="N,C,H,W", help="of x (8,32,300,300)")
     sub.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of x (float32)")
-    sub.add_argument(
-        "--data", choices=DATA, default="dense", help="normal numbers, half of them 0, or all 0"
-    )
+    sub.add_argument("--data", choices=DATA, default="dense", help="normal numbers, half of them 0, or all 0")
     sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where; cuda needs CuPy (cpu)")
     sub.add_argument("--threads", type=threads, metavar="N", help="of every side (as many as the process may use)")
     sub.add_argument(
@@ -56,6 +54,14 @@ def add_parser(commands: Any) -> None:
 def leaves_files(arguments: argparse.Namespace) -> bool:
     """Whether more than the text is left of it."""
     return not arguments.list and (arguments.json is not None or arguments.growth is not None)
+
+
+def check_file(option: str, path: Path, endings: tuple[str, ...]) -> None:
+    """Check that a file can stand there, before minutes are spent on what will be in it. Raises ValueError."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"{option}: expected a file in a folder that is there, got {path}")
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f"{option}: expected a file that ends in {' or '.join(endings)}, got {path}")
 
 
 def shape_of(text: str) -> tuple[int, ...]:
@@ -89,6 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
         for name, entry in blocks().items():
             print(f"{name:<22}{entry.what}")
         return 0
+    for option, file, endings in (("--json", arguments.json, ()), ("--growth", arguments.growth, (".svg", ".png"))):
+        if file is not None:
+            check_file(option, Path(file), endings)
     number, on = arguments.threads or get_num_threads(), arguments.device
     about = machine(number)
     if on != "cpu":

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from npattn.backend import Array
+from npattn.checks import true_or_false
 from npattn.dialects.keys import shown, unwrapped
 from npattn.dialects.table import COUNTER, TABLE, Misfit, Module, fit
 
@@ -46,7 +47,7 @@ def candidates(state: Mapping[str, Array], *, wrapped: bool = True) -> list[Cand
 
     wrapped: whether a prefix such as `module.` on all keys is passed over.
     """
-    shapes = shapes_in(unwrapped(state) if wrapped else state)
+    shapes = shapes_in(unwrapped(state) if true_or_false("wrapped", wrapped) else state)
     fitting = []
     for row in possible(shapes):
         try:

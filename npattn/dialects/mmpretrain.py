@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from npattn import variants
-from npattn.checks import whole_number
+from npattn.checks import shown, whole_number
 from npattn.dialects.table import Seen, module, no_more
 from npattn.layer import Layer
 
@@ -54,8 +56,8 @@ def SELayer(
     channels, ratio, divisor = (
         whole_number(name, value) for name, value in (("channels", channels), ("ratio", ratio), ("divisor", divisor))
     )
-    if bias not in (True, False, "auto"):
-        raise ValueError(f"bias: expected True, False or 'auto', got {bias!r}")
+    if not (isinstance(bias, bool | np.bool_) or (isinstance(bias, str) and bias == "auto")):
+        raise ValueError(f"bias: expected True, False or 'auto', got {shown(bias)}")
     hidden = divisible(channels // ratio, divisor) if squeeze_channels is None else squeeze_channels
     act, gate = functions(act_cfg)
     return variants.SELayer(

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from npattn.checks import true_or_false
 from npattn.dialects.keys import shown
 from npattn.layer import Layer
 from npattn.state import generator
@@ -82,7 +83,7 @@ class Module(NamedTuple):
         return shown.replace(parameters=own, return_annotation=shown.empty)
 
     def bound(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """`args` with the defaults filled in. Raises TypeError if one is missing or unknown."""
+        """`args` with the defaults filled in. Raises TypeError if one is missing, unknown, or no bool."""
         signature = self.signature
         plain = ", ".join(re.sub(r": [^,=]+(?= = )|: [^,=]+$", "", str(p)) for p in signature.parameters.values())
         try:
@@ -90,6 +91,9 @@ class Module(NamedTuple):
         except TypeError as error:
             raise TypeError(f"{self.title}: {error}; its arguments are ({plain})") from None
         bound.apply_defaults()
+        for name, parameter in signature.parameters.items():
+            if isinstance(parameter.default, bool):
+                true_or_false(name, bound.arguments[name])
         return dict(bound.arguments)
 
     @property

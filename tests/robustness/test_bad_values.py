@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn import backend, cli, data, models
+from npattn import backend, cli, data, dialects, models
 from npattn.bench.runs import bench_block, bench_train_step
 from npattn.block import Block, Place
 from npattn.blocks import blocks
 from npattn.checks import real_number, shown, true_or_false, whole_number, whole_numbers
+from npattn.dialects.table import TABLE
 from npattn.explain import class_activation_map, gate_statistics, overlay
 from npattn.explain.counts import added
 from npattn.explain.gate_maps import channel_bars, gate_maps
@@ -86,6 +87,32 @@ def test_flags_elsewhere(value, tmp_path):
         with pytest.raises(TypeError, match=rf"^{name}: expected True or False, got "):
             call(value)
     assert model.training
+
+
+FLAGS = [
+    (row, name)
+    for rows in TABLE.values()
+    for row in rows.values()
+    for name, parameter in row.signature.parameters.items()
+    if isinstance(parameter.default, bool)
+]
+
+
+@pytest.mark.parametrize(("row", "flag"), FLAGS, ids=[f"{row.title}-{flag}" for row, flag in FLAGS])
+def test_every_flag_of_every_dialect(row, flag):
+    first = next(iter(row.signature.parameters))  # how many channels there are
+    for value in NO_BOOLS:
+        with pytest.raises(TypeError, match=rf"^{flag}: expected True or False, got "):
+            dialects.build(row.dialect, row.name, **{first: 16, flag: value})
+    dialects.build(row.dialect, row.name, **{first: 16, flag: np.False_})
+
+
+def test_a_flag_of_three_values():
+    for value in (1, 0, "yes", None, np.array([True])):
+        with pytest.raises(ValueError, match=r"^bias: expected True, False or 'auto', got "):
+            dialects.build("mmpretrain", "SELayer", channels=16, bias=value)
+    with pytest.raises(TypeError, match=r"^wrapped: expected True or False, got 'no'"):
+        dialects.candidates({}, wrapped="no")
 
 
 # Numbers
@@ -582,6 +609,18 @@ def block_bench(**given: Any) -> Any:
 
 
 # The command line
+
+
+@pytest.mark.parametrize("option", ["--json", "--growth"])
+def test_bench_asks_for_its_file_before_it_measures(option, tmp_path, capsys, monkeypatch):
+    for name in ("bench_block", "growth"):
+        monkeypatch.setattr(f"npattn.commands.bench.{name}", lambda *args, **options: pytest.fail("it measures"))
+    for path in (tmp_path, tmp_path / "none" / "a.svg", tmp_path / "a.xyz") if option == "--growth" else (
+        tmp_path, tmp_path / "none" / "a.json"
+    ):  # fmt: skip
+        assert cli.main(["bench", option, str(path)]) == 1
+        assert capsys.readouterr().err.startswith(f"npattn: {option}: expected a file ")
+
 
 NUMBERS = ("0", "-1", "1e3", "nan", "", "9" * 5000, "9999999999999999999999", "٣", "1_0", "0x10", " 3", "３")
 
