@@ -31,6 +31,7 @@ among them), and a forward that is not the function you meant. A golden vector s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,6 +51,9 @@ def gradcheck(
     raise_exception: bool = True,
     entries: int = 2000,
     directions: int = 8,
+    points: int = 8,
+    strict: bool = False,
+    dtype: Any = "float64",
     allow_sharing: bool = False,
     wrt: str | Sequence[str] | None = None,
     constants: str | Sequence[str] = (),
@@ -104,20 +108,30 @@ def gradcheck(
     TypeError, ValueError
         If target or inputs are not of this form.
     """
+    from npattn.checker.arguments import refuse_strange, settings
     from npattn.checker.check import report_on  # when it is used: npattn imports about as fast as NumPy
     from npattn.checker.inputs import Choice
     from npattn.checker.recognise import as_target
+    from npattn.checks import true_or_false
 
-    form = as_target(target, inputs, Choice.of(wrt, constants), before_backward, seed_forward)
-    report = report_on(
-        form,
+    how = settings(
         seed=seed,
         rtol=rtol,
         atol=atol,
         entries=entries,
         directions=directions,
+        points=points,
+        strict=strict,
         allow_sharing=allow_sharing,
+        dtype=dtype,
     )
-    if raise_exception and not report:
+    raising = true_or_false("raise_exception", raise_exception)
+    for i, tree in enumerate(inputs):
+        refuse_strange(f"inputs[{i}]", tree)
+    form = as_target(target, inputs, Choice.of(wrt, constants), before_backward, seed_forward)
+    report = report_on(form, how)
+    if raising and not report:
         raise GradcheckError(report)
+    if raising and report.untested:
+        warnings.warn(UntestedWarning(f"{report.target}: {report.summary}"), stacklevel=2)
     return report

@@ -99,7 +99,7 @@ SCALE = ["--input", "x=2,3", "--input", "w=3", "--input", "labels=4:0..1"]
         ["mine.py:make_with_names"],
         ["mine.py:make_several"],
         ["mine.py:make_several", "--wrt", "x"],
-        ["mine.py:loss", "--input", "x=3,2", "--input", "labels=5:0..2"],
+        ["mine.py:loss", "--input", "x=3,2", "--input", "labels=20:0..2"],
     ],
     ids=" ".join,
 )

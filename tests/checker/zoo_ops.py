@@ -272,7 +272,7 @@ def cache_outside_of_the_cache(dy, cache):
     return sigmoid.backward(dy, _kept["last"])
 
 
-@mistake(relu.forward, only_x, "x: expected a gradient of dtype float64, got float32")
+@mistake(relu.forward, only_x, "x: expected a gradient of dtype float64, got float32", house_rule=True)
 def gradient_in_float32(dy, cache):
     return relu.backward(dy, cache).astype(np.float32)
 
@@ -283,7 +283,7 @@ def sigmoid_slope_by_a_quotient_that_overflows(dy, cache):
     return dy * np.exp(x) / (1 + np.exp(x)) ** 2
 
 
-@mistake(lambda x: (x + 0.0, None), only_x, "gradient of x: shares memory with dy")
+@mistake(lambda x: (x + 0.0, None), only_x, "gradient of x: shares memory with dy", house_rule=True)
 def identity_hands_dy_on(dy, cache):
     return dy
 
