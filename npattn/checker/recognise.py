@@ -13,12 +13,13 @@ from npattn.checker.calls import asked
 from npattn.checker.contexts import with_context
 from npattn.checker.functions import LossWithGradients, Pair
 from npattn.checker.inputs import Choice
+from npattn.checker.library_autograds import described, is_taped, of_a_library
 from npattn.checker.objects import Stateful
 from npattn.checker.ours import OurLayer
+from npattn.checker.own_autograd import Tape
 from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method, method
 from npattn.checker.refusal import pairs_in, refused
 from npattn.checker.repeat import Repeat
-from npattn.checker.tapes import described, is_taped, tape_of
 from npattn.checker.target import Target
 from npattn.layer import Layer
 
@@ -81,9 +82,11 @@ def recognised_form(
         recipe = dataclasses.replace(recipe, before_backward=before_backward)
     what, hook = recipe.target, recipe.before_backward
     repeat = Repeat(seed_forward, hook if callable(hook) else None)
-    tape: Target | None = tape_of(recipe, inputs, choice, repeat)
-    if tape is not None:
-        return tape
+    if recipe.tensor is not None:
+        return Tape(recipe, inputs, choice, repeat)
+    taped: Target | None = of_a_library(recipe, inputs, choice, repeat)
+    if taped is not None:
+        return taped
     if isinstance(what, Layer) and not recipe.says_how:
         return OurLayer(what, inputs, choice)
     functions = functions_of(what, recipe)

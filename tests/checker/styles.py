@@ -642,6 +642,33 @@ def tape_of_somebodys_own(wrong):
     return gradcheck.wrap(lambda x: Exp()(x), tensor=Variable, name="exp")
 
 
+@style("x", "x", X)
+def tape_that_starts_from_one(wrong):
+    class Value:
+        def __init__(self, data, undo=lambda dy: None):
+            self.data, self.grad, self.undo = data, np.zeros_like(data), undo
+
+        def __mul__(self, other):
+            def undo(dy):
+                self.grad = self.grad + dy * other.data
+                other.grad = other.grad + dy * self.data
+                self.undo(self.grad)
+
+            return Value(self.data * other.data, undo)
+
+        def sin(self):
+            def undo(dy):
+                self.grad = self.grad + dy * (1 if wrong else np.cos(self.data))
+
+            return Value(np.sin(self.data), undo)
+
+        def backward(self):
+            self.grad = np.ones_like(self.data)
+            self.undo(self.grad)
+
+    return gradcheck.wrap(lambda x: x.sin(), tensor=Value, name="sin")
+
+
 # Several inputs, several outputs, randomness, other names
 
 
