@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ class Picture(NamedTuple):
     name: str
     image: np.ndarray  # (28, 28), uint8
     right: int | None  # the right digit, where it is known
+    photo: np.ndarray | None = None  # (H, W), uint8: the picture that it was taken from
+    box: tuple[int, int, int, int] | None = None  # where in it: top, bottom, left, right
+    doubted: bool = False  # whether it may be no digit
 
 
 class Seen(NamedTuple):
@@ -62,17 +65,25 @@ def look(model: Sequential, x: np.ndarray, method: str = "cam", layer: str | Non
 
 
 def draw(pictures: list[Picture], seen: Seen, path: Path) -> None:
-    """Write the sheet as PNG: a row a picture; input, map of the answer, map of the runner-up, spatial gate."""
+    """Write the sheet as PNG: a row a picture; input, map of the answer, map of the runner-up, spatial gate.
+
+    If one was taken from a larger picture, there is a first column with it, and a frame around what was used.
+    """
     from npattn.explain.figures import ACCENT, INK, new_figure, save, title
 
-    columns = 3 if seen.gate is None else 4
+    first = int(any(picture.photo is not None for picture in pictures))
+    columns = first + (3 if seen.gate is None else 4)
     figure = new_figure(1.55 * columns + 0.5, 1.62 * len(pictures) + 0.9)
-    grid = figure.subplots(len(pictures), columns, squeeze=False)
+    whole = figure.subplots(len(pictures), columns, squeeze=False)
+    grid = whole[:, first:]
     for row, picture in enumerate(pictures):
         paper = 1 - picture.image / 255  # ink dark on light: the colours show on paper as on ink
         grid[row, 0].imshow(paper, cmap="gray", vmin=0, vmax=1)
         right = seen.classes[row, 0] == picture.right or picture.right is None
-        grid[row, 0].set_ylabel(picture.name, fontsize=8, color=INK)
+        if first:
+            draw_photo(whole[row, 0], picture)
+        name = f"{picture.name}\nno digit?" if picture.doubted else picture.name
+        whole[row, 0].set_ylabel(name, fontsize=8, color=ACCENT if picture.doubted else INK)
         for i in (0, 1):
             axes = grid[row, 1 + i]
             axes.imshow(overlay(paper[None], seen.maps[row, i][None])[0])
@@ -86,11 +97,11 @@ def draw(pictures: list[Picture], seen: Seen, path: Path) -> None:
             grid[row, 3].contour(
                 np.arange(28) + 0.5, np.arange(28) + 0.5, picture.image, levels=[128], colors="white", linewidths=0.8
             )
-    for axes in grid.flat:
+    for axes in whole.flat:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(linewidth=0.5)
     heads = ("input", "for the answer", "for the runner-up", title(seen.gate_name) if seen.gate is not None else "")
-    for axes, head in zip(grid[0], heads, strict=False):
+    for axes, head in zip(whole[0], ("picture", *heads)[1 - first :], strict=False):
         axes.set_title(head, fontsize=9)
     if seen.gate is not None:
         bar = figure.colorbar(shown, ax=grid[:, 3], location="bottom", shrink=0.8, aspect=15, pad=0.01, fraction=0.02)
@@ -98,6 +109,22 @@ def draw(pictures: list[Picture], seen: Seen, path: Path) -> None:
         bar.ax.tick_params(labelsize=7)
     figure.supxlabel("red speaks for the class, blue against it", fontsize=8, x=0.02, ha="left")
     save(figure, path)
+
+
+def draw_photo(axes: Any, picture: Picture) -> None:
+    """The picture that a digit was taken from, and a frame around the part that was used; nothing if there is none."""
+    if picture.photo is None or picture.box is None:
+        axes.spines[:].set_visible(False)
+        return
+    from matplotlib.patches import Rectangle
+
+    from npattn.explain.figures import ACCENT
+
+    axes.imshow(picture.photo, cmap="gray", vmin=0, vmax=255)
+    top, bottom, left, right = picture.box
+    axes.add_patch(
+        Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=ACCENT, linewidth=1)
+    )
 
 
 def from_test_set(images: np.ndarray, labels: np.ndarray, places: list[int] | None) -> list[Picture]:

@@ -201,10 +201,13 @@ def parse_weights(raw: bytes) -> None:
 
 def parse_image(raw: bytes) -> None:
     with held(raw) as path:
-        digit, notes = images.read_digit(path)
-    assert digit.shape == (28, 28)
-    assert digit.dtype == np.uint8
-    assert notes
+        found = images.read_digit(path)
+    assert found.image.shape == (28, 28)
+    assert found.image.dtype == np.uint8
+    assert found.notes
+    top, bottom, left, right = found.box
+    assert 0 <= top < bottom <= found.picture.shape[0]
+    assert 0 <= left < right <= found.picture.shape[1]
 
 
 # What `npattn ablate` keeps
