@@ -7,12 +7,12 @@ each block, as in Hu et al., table 1, and Woo et al., figure 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from npattn.block import Place
 from npattn.blocks import block as find
 from npattn.capacity import shapes_only
-from npattn.checks import one_of, shown, whole_number, whole_numbers
+from npattn.checks import one_of, shown, whole_number
 
 
 class Network(NamedTuple):
@@ -69,15 +69,25 @@ def added(
         stages = NETWORKS[one_of("stages", stages, tuple(NETWORKS))].stages
     if not isinstance(stages, Sequence):
         raise TypeError(f"stages: expected (channels, blocks) of each stage, or a name, got {shown(stages)}")
-    stages = [whole_numbers("stages (channels, blocks)", stage, 2) for stage in stages]
+    stages = [checked(stage) for stage in stages]
     fewest = min((channels for channels, _ in stages), default=ratio)
     if whole_number("ratio", ratio) > fewest:
         raise ValueError(f"ratio: expected at most {fewest}, the fewest channels of a stage, got {ratio}")
     total = 0
     for i, (channels, blocks) in enumerate(stages):
         side = max(1, IMAGE // 4 >> i)
-        C = whole_number("stages (channels)", channels, most=MOST)
-        place = Place(C, side, side, r=ratio, k=whole_number("kernel_size", kernel_size, most=MOST))
+        place = Place(channels, side, side, r=ratio, k=whole_number("kernel_size", kernel_size, most=MOST))
         with shapes_only():
-            total += whole_number("stages (blocks)", blocks, most=MOST) * entry.layer(place, rng=0).count()
+            total += blocks * entry.layer(place, rng=0).count()
     return total
+
+
+def checked(stage: Any) -> tuple[int, int]:
+    """Channels and blocks of a stage. Raises TypeError or ValueError."""
+    if isinstance(stage, str) or not isinstance(stage, Sequence) or len(stage) != 2:
+        raise ValueError(f"stages: expected (channels, blocks) of each stage, got {shown(stage)}")
+    channels, blocks = stage
+    return (
+        whole_number("stages (channels)", channels, most=MOST),
+        whole_number("stages (blocks)", blocks, most=MOST),
+    )

@@ -45,7 +45,7 @@ def overlay(
         If the shapes differ or a value is outside its range.
     """
     images, maps = grid("images", images, "uint8", "float32", "float64"), grid("maps", maps, "float32", "float64")
-    same_shape("maps", maps, images.shape, "images")
+    same_shape("maps", maps, shaped("images", images, "N H W"), "images")
     colours = colour("positive", positive), colour("negative", negative)
     share = real_number("strength", strength, least=0, most=1) * np.abs(maps)[..., None]
     grey = np.repeat((images / 255 if images.dtype == np.uint8 else images)[..., None], 3, axis=-1)
@@ -58,12 +58,11 @@ def overlay(
 
 
 def grid(name: str, array: Any, *dtypes: str) -> np.ndarray:
-    """An array (N, H, W) of one of these dtypes, as NumPy's. Raises TypeError or ValueError."""
+    """An array of one of these dtypes, as NumPy's. Raises TypeError or ValueError."""
     named_module({name: array})  # an array, and no masked one
     values = to_numpy(array)
     if values.dtype.name not in dtypes:
         raise TypeError(f"{name}: expected dtype {' or '.join(dtypes)}, got {values.dtype}")
-    shaped(name, values, "N H W")
     return values
 
 
