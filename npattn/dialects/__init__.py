@@ -39,7 +39,7 @@ from npattn.dialects.keys import part, unwrapped
 from npattn.dialects.network import inside
 from npattn.dialects.numbers import HALF, NotRead, array_of, dtype_of
 from npattn.dialects.spoken import Spoken
-from npattn.dialects.table import TABLE, Misfit, Module, fit, own, shapes_of
+from npattn.dialects.table import COUNTER, TABLE, Misfit, Module, fit, own, shapes_of
 from npattn.dialects.weights_file import Contents, FileError, contents, read, write
 from npattn.layer import Layer
 from npattn.state import dtype_name
@@ -62,8 +62,6 @@ FILES = (
 )
 DIALECTS = tuple(file.__name__.rpartition(".")[2] for file in FILES)
 """The codebases, by the names that `load` and `detect` have for them."""
-
-CONVERTS = 'dtype="float32"'
 
 __all__ = [
     "DIALECTS",
@@ -126,22 +124,18 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], *, dtype: A
         bound = row.bound(args)
     except TypeError as error:
         raise TypeError(f"{error}{hint(row, state)}") from None
-    floats = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    if dtype is not None:
-        floats = {key: in_dtype(key, value, dtype_name(dtype)) for key, value in floats.items()}
-        state |= floats
-    if floats:
-        try:
-            floating(**floats)
-        except TypeError as error:
-            coarse = any(dtype_of(value) in HALF for value in floats.values())
-            more = f"; {CONVERTS} converts it" if coarse else ""
-            raise TypeError(f"{error}{more}") from None
-    found = dtype_of(next(iter(floats.values()))) if floats else "float32"
-    layer = Spoken(row, bound, row.build(**bound, dtype=found))
+    own_keys = {key.theirs for key in row.keys if key.ours != COUNTER}
+    floats = {key: value for key, value in state.items() if key in own_keys}
+    for key, value in floats.items():
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+            raise TypeError(f"{key}: expected an array, got {type(value).__name__}")
+    wanted = dtype_in(floats) if dtype is None else dtype_name(dtype)
+    layer = Spoken(row, bound, row.build(**bound, dtype=wanted))
     wrong = wrong_shapes(row, layer, state)
     if wrong:
         raise ValueError(f"{row.title}({row.arguments_text(bound)}): {wrong}{hint(row, state)}")
+    if dtype is not None:
+        state |= {key: in_dtype(key, value, wanted) for key, value in floats.items()}
     return layer.load_state_dict(state)
 
 
@@ -156,10 +150,23 @@ def build(dialect: str, module: str, *, dtype: Any = "float32", rng: Any = None,
     return Spoken(row, bound, row.build(**bound, dtype=dtype, rng=rng))
 
 
+def dtype_in(floats: Mapping[str, Array]) -> str:
+    """The dtype that all of these have. Raises TypeError if it is none to compute in, or they differ."""
+    if not floats:
+        return "float32"
+    try:
+        floating(**floats)
+    except TypeError as error:
+        coarse = any(dtype_of(value) in HALF for value in floats.values())
+        more = '; dtype="float32" converts it' if coarse else ""
+        raise TypeError(f"{error}{more}") from None
+    return dtype_of(next(iter(floats.values())))
+
+
 def in_dtype(key: str, value: Array, dtype: str) -> Array:
     """The value in that dtype if it is of floats. Raises TypeError if it has no numbers that NumPy could hold."""
     try:
-        return array_of(value, dtype) if hasattr(value, "shape") and hasattr(value, "dtype") else value
+        return array_of(value, dtype)
     except NotRead as error:
         raise TypeError(f"{key}: {error}") from None
 

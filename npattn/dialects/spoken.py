@@ -128,6 +128,8 @@ def batches_in(state: Mapping[str, Array], name: str) -> int:
         array = to_numpy(value)
     except TypeError:
         array = np.asarray(value)
+    except (NotImplementedError, RuntimeError):  # torch's, of a tensor on the device meta, or sparse
+        raise TypeError(f"state[{name!r}]: expected one whole number, got a tensor without one") from None
     if array.dtype.kind not in "iu" or array.size != 1:
         raise TypeError(f"state[{name!r}]: expected one whole number, got {array.dtype} of shape {array.shape}")
     if array.item() < 0:

@@ -326,7 +326,26 @@ def test_tensors_without_numbers_or_in_other_layouts(tmp_path: Path):
             read(tmp_path / "w.pt")
         assert cli.main(["dialect", str(tmp_path / "w.pt")]) == 1
     with pytest.raises(TypeError, match=r"fc1\.weight: a tensor without numbers"):
-        dialects.load("timm", "SEModule", {"fc1.weight": torch.zeros(3, device="meta")}, dtype="float32", channels=8)
+        dialects.load(
+            "timm", "SEModule", {"fc1.weight": torch.zeros(8, 8, 1, 1, device="meta")}, dtype="float32", channels=8
+        )
+
+
+def test_a_counter_without_a_number():
+    torch = torch_or_skip()
+    state = dialects.dump(dialects.build("official", "SpatialGate"))
+    counter = "spatial.bn.num_batches_tracked"
+    with pytest.raises(TypeError, match=f"{counter}'\\]: expected one whole number, got a tensor without one"):
+        dialects.load("official", "SpatialGate", state | {counter: torch.zeros((), device="meta", dtype=torch.int64)})
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [1.0], np.zeros(64, object)])
+def test_what_is_no_array(value):
+    """Each was another error, or none: None stands for an absent array elsewhere."""
+    state = dialects.dump(dialects.build("moskomule", "SELayer", channel=64))
+    for dtype in (None, "float32"):
+        with pytest.raises(TypeError, match=r"fc\.2\.bias: expected an array|fc\.2\.bias: .*object"):
+            dialects.load("moskomule", "SELayer", state | {"fc.2.bias": value}, dtype=dtype, channel=64)
 
 
 # Classes that torch refuses
