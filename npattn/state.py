@@ -198,9 +198,9 @@ class State:
         self.__dict__ = {**state, "xp": importlib.import_module(state["xp"])}
 
 
-def counts(key: str, here: Mapping[str, Array]) -> bool:
+def counts(key: Any, here: Mapping[str, Array]) -> bool:
     """Whether this is the key of PyTorch's counter of batches, beside running statistics that are here."""
-    before = key.removesuffix("num_batches_tracked")
+    before = key.removesuffix("num_batches_tracked") if isinstance(key, str) else key
     return before != key and f"{before}running_mean" in here
 
 

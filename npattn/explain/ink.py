@@ -19,6 +19,7 @@ EIGHT = np.ones((3, 3))  # neighbours, corners among them, are of one mark
 AGREES = 1.25  # times its contrast, for what the border lets one expect
 DIM = 32  # of 255: in less light a share says nothing
 PART = 0.03  # of the digit's largest part: a smaller one is a speck
+PARTS = 3  # times that a part may be near only to another part: no digit is a chain of many
 NEAR = 0.2  # of the digit's longer side: a part that is further off belongs to something else
 
 
@@ -205,12 +206,13 @@ def together(
         and amount >= PART * amounts[main]
         and (runs_out(boxes[main], shape) or not runs_out(boxes[i], shape))
     ]
-    grown = True
-    while grown and wanted:
+    for _ in range(PARTS):
         distance = ndimage.distance_transform_edt(~mine)
         near = [i for i in wanted if distance[boxes[i]][marks[boxes[i]] == i + 1].min() <= reach]
+        if not near:
+            break
         mine |= np.isin(marks, [i + 1 for i in near])
-        wanted, grown = [i for i in wanted if i not in near], bool(near)
+        wanted = [i for i in wanted if i not in near]
     return np.asarray(mine)
 
 
