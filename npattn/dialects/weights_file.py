@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from npattn.backend import Array, to_numpy
+from npattn.capacity import need
 from npattn.checkpoint import DTYPES, read_member
 from npattn.dialects.containers import chosen, is_array
 from npattn.dialects.formats import NPZ, SAFETENSORS, OtherError, kind_of
@@ -130,6 +131,8 @@ def parsed(file: BinaryIO, size: int, path: str, under: str | None, dtype: str |
 
 def all_of(file: BinaryIO, path: str) -> bytes:
     """The bytes of an open file, which may have grown since its size was looked at."""
+    size = os.fstat(file.fileno()).st_size
+    need(2 * size, lambda: f"{path}: {size:,} bytes, held twice")  # a hole takes no disk, but memory
     whole = bytearray()
     while part := file.read(2**20):
         whole += part

@@ -142,6 +142,33 @@ def parse_container(given: tuple[Any, str | None]) -> None:
     assert place.name not in others or others.count(place.name) < len(others) + 1
 
 
+# What torch.save writes
+
+
+def saved() -> list[bytes]:
+    """A layer's weights in each container, in both forms that torch writes; none where torch is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return []
+    state = {"fc.0.weight": np.ones((2, 4), np.float32), "fc.2.weight": np.ones((4, 2), np.float32)}
+    found = []
+    for name in CONTAINERS:
+        for as_zip in (True, False):
+            out = io.BytesIO()
+            torch.save(contained(state, name, tensor=torch.as_tensor), out, _use_new_zipfile_serialization=as_zip)
+            found.append(out.getvalue())
+    return found
+
+
+SAVED = saved()
+
+
+def pickled(rng: random.Random) -> bytes:
+    """A file of torch.save, changed a little. torch reads it, and so must make nothing of it but tensors."""
+    return mutated(rng.choice(SAVED), rng)
+
+
 # Streams
 
 

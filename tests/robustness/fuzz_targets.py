@@ -27,10 +27,12 @@ from npattn.training import folder
 from tests.robustness.fuzz_doors import (
     LOST,
     REFUSED,
+    SAVED,
     container,
     parse_container,
     parse_special,
     parse_stream,
+    pickled,
     safetensors,
     special,
     stream,
@@ -278,3 +280,5 @@ TARGETS = (
     Target("ablation", finished, parse_finished, (trainings.AblationError,), 3, bytes=True),
     Target("state_dict", state_dict, parse_state_dict, WRONG, 15),
 )
+if SAVED:
+    TARGETS += (Target("torch", pickled, parse_weights, (weights_file.FileError,), 2, memory=64 << 20, bytes=True),)

@@ -18,6 +18,8 @@ from npattn.bench.size import held
 from npattn.block import Place
 from npattn.blocks import blocks
 from npattn.cli import main
+from npattn.dialects import weights_file
+from npattn.dialects.weights_file import FileError
 from npattn.explain.counts import added
 from npattn.explain.trace import trace
 from npattn.fused import memory, threads
@@ -260,3 +262,19 @@ def test_what_a_step_holds_for_each_digit(model: str, attention: str, fused: boo
     finally:
         tracemalloc.stop()
     assert 0.4 * HELD[fused] < measured < 1.2 * HELD[fused]
+
+
+def test_a_file_of_weights_that_is_a_hole(tmp_path, monkeypatch):
+    """Some gigabytes of nothing, whose header may be right: refused before it is read."""
+    path = tmp_path / "holes.safetensors"
+    with path.open("wb") as file:
+        file.write((2**20).to_bytes(8, "little") + b"{")
+        file.truncate(2**33)
+    monkeypatch.setattr(capacity, "capacity", lambda: 2**30)
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileError, match=r"holes\.safetensors: does not fit into the memory"):
+            weights_file.read(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
