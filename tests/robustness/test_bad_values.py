@@ -334,6 +334,13 @@ def test_no_grad_is_entered_again_and_again():
                 layer.backward(X)
         layer.backward(np.ones_like(layer(X)))
 
+    with off:
+        with off:
+            pass
+        layer(X)
+        with pytest.raises(RuntimeError, match="no_grad"):
+            layer.backward(X)
+
     @npattn.no_grad()
     def twice(depth: int) -> None:
         layer(X)
