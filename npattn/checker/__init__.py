@@ -65,10 +65,12 @@ def gradcheck(
     Parameters
     ----------
     target
-        An `npattn.Layer`; an object with `forward(*inputs) -> y`, `backward(dy) -> dx`, and dicts `params` and `grads`;
+        An `npattn.Layer`; an object with `forward(*inputs) -> y`, `backward(dy) -> dx`, and its parameters and their
+        gradients in `params` and `grads`, in attributes such as `W` and `dW`, or in objects with `data` and `grad`;
         or a pair of functions `(forward, backward)`, or a module that has the two: `forward(*inputs) -> (y, cache)`,
-        and `backward(dy, cache)` giving one gradient, or a tuple aligned with the inputs (None where there is none).
-        Layers and objects are copied: the caller's stay as they are.
+        and `backward(dy, cache)` giving one gradient, or a tuple aligned with the inputs (None where there is none);
+        or a function that gives `(loss, gradients)`; or what an autograd of PyTorch's or JAX's differentiates.
+        `npattn.gradcheck.wrap` says how to run any other. Layers and objects are copied: the caller's stay as they are.
     *inputs
         Arrays, or NamedTuples, dicts and tuples of arrays. Float arrays are converted to float64 and get a gradient;
         integers, numbers and None are passed on as they are.

@@ -21,6 +21,7 @@ from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method, metho
 from npattn.checker.refusal import pairs_in, refused
 from npattn.checker.repeat import Repeat
 from npattn.checker.target import Target
+from npattn.checks import whole_number
 from npattn.layer import Layer
 
 
@@ -62,6 +63,10 @@ def recognised(target: Any, inputs: tuple[Any, ...], choice: Choice, before_back
         If it has no form that is known, or the inputs do not fit.
     """
     recipe = target if isinstance(target, Recipe) else Recipe(target)
+    if not (before_backward is None or isinstance(before_backward, str) or callable(before_backward)):
+        raise TypeError(f"before_backward: expected a method's name or a function, got {before_backward!r}")
+    if not (seed_forward is None or callable(seed_forward)):
+        seed_forward = whole_number("seed_forward", seed_forward, 0, 2**32 - 1)
     form = recognised_form(recipe, inputs, choice, before_backward, seed_forward)
     if not isinstance(form, Stateful):
         if isinstance(before_backward, str):

@@ -40,8 +40,6 @@ def leaves(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
             raise TypeError(f"{name}: expected a real array, got dtype {array.dtype}")
         if array.dtype.kind == "f":
             yield name, array
-    elif isinstance(tree, np.ndarray) and tree.dtype.kind == "f":
-        array_module(tree)  # which says what is wrong with it: numpy.matrix and masked arrays compute otherwise
     elif isinstance(tree, Mapping):
         for key, value in tree.items():
             yield from leaves(f"{name}.{key}", value)

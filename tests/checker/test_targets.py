@@ -114,7 +114,7 @@ def test_a_loss_method_has_its_own_names():
 
 
 def test_arrays_that_compute_otherwise_are_refused_and_those_of_jax_are_not():
-    with pytest.raises(TypeError, match="expected a plain array, got MaskedArray"):
+    with pytest.raises(TypeError, match="expected a plain array, got a masked one"):
         gradcheck((lambda x: (2 * x, None), lambda dy, cache: 2 * dy), np.ma.masked_array(X))
 
     class Array:
@@ -193,6 +193,22 @@ def test_a_graph_that_serves_one_backward():
     assert any(note.startswith("backward works once with a cache") for note in report.notes)
     with pytest.raises(GradcheckError, match="raised IndexError"):
         gradcheck((lambda x: (x**2, []), lambda dy, cache: 2 * dy * cache.pop()), X)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"wrt": 3}, "wrt: expected a name or several, got 3"),
+        ({"wrt": [X]}, "wrt: expected a name or several, got "),
+        ({"constants": {"x": 1}}, "constants: expected a name or several, got "),
+        ({"before_backward": 3}, "before_backward: expected a method's name or a function, got 3"),
+        ({"seed_forward": 1.5}, "seed_forward: expected a whole number, got 1.5"),
+        ({"seed_forward": -1}, "seed_forward: expected .*, got -1"),
+    ],
+)
+def test_arguments_of_another_kind(said, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        gradcheck(Scale(), X, **said)
 
 
 # Randomness
