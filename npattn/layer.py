@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from npattn.backend import Array, array_module, copied, library_name, quiet
+from npattn.backend import Array, array_module, copied, is_torch, library_name, quiet
 from npattn.checks import floating, same_shape, shaped, true_or_false
 from npattn.grad_mode import keeps_cache
 from npattn.last_forward import Kept, LastForward, running, undoing
@@ -123,7 +123,11 @@ class Layer(State):
         ValueError
             If its shape does not fit.
         """
-        xp = floating(x=x, **self.params)
+        try:
+            xp = floating(x=x, **self.params)
+        except TypeError:
+            self._check_fits(x)
+            raise
         if x is None:
             raise TypeError("x: expected an array, got None")
         if self.input_axes is not None:
@@ -139,6 +143,25 @@ class Layer(State):
                     "backward after a forward under npattn.no_grad(), which keeps no cache: run forward outside of it"
                 )
         return y
+
+    def _check_fits(self, x: Array) -> None:
+        """Raise TypeError if x is no float array, or not of the parameters' library and dtype: with both ways out."""
+        xp, first = floating(x=x), next(iter(self.params.values()), None)
+        if first is None:
+            return
+        name, here = type(self).__name__, library_name(array_module(first))
+        if array_module(first) is not xp:
+            inside = "npattn.torch.module(layer), which takes tensors, " if is_torch(xp) else ""
+            raise TypeError(
+                f"x: expected an array of the same library as the parameters of {name} ({here}), got "
+                f"{library_name(xp)}. Convert x, or use {inside}or a layer that works with {library_name(xp)}, layer.to(xp={library_name(xp)})"
+            )
+        if x.dtype != first.dtype:
+            theirs, ours = (str(array.dtype).rpartition(".")[2] for array in (x, first))
+            raise TypeError(
+                f"x: expected dtype {ours}, the same as the parameters of {name}, got {theirs}. Convert x, "
+                f'x.astype("{ours}"), or the layer, layer.to(dtype="{theirs}")'
+            )
 
     def _choose(self, x: Array) -> None:
         """Set `pair` and `path`: the fused form of the pair where it may be used and can take x, else the textbook."""
