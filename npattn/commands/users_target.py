@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import re
 import sys
 import traceback
@@ -14,9 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from npattn.capacity import need
 from npattn.checker.calls import asked
 from npattn.checker.recognise import input_names, is_target
+from npattn.files import opened
 
+LARGEST = 2**24  # bytes of a file with a target
+HELD = 6  # arrays of an input's size, at least, that a check holds: x, y, their gradients, and the differences
 PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -59,8 +64,13 @@ def imported(name: str) -> ModuleType:
 
 def file(path: Path) -> ModuleType:
     """A Python file as a module."""
-    if not path.is_file():
-        raise UsageError(f"no such file: {path}")
+    try:
+        with opened(path, LARGEST):
+            pass  # a file, and of a size that Python may read
+    except FileNotFoundError:
+        raise UsageError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -140,7 +150,11 @@ def value(what: str, rng: np.random.Generator, ties: bool) -> Any:
 def lengths(shape: str) -> tuple[int, ...]:
     """A shape from words such as 2,8,5,5."""
     try:
-        return tuple(int(length) for length in shape.split(","))
+        found = tuple(int(length) for length in shape.split(","))
+        need(HELD * 8 * math.prod(found), lambda: f"--shape or --input {shape}: {HELD} arrays of that shape")
+        return found
+    except MemoryError as error:
+        raise UsageError(str(error)) from None
     except ValueError:
         raise UsageError(
             f"expected a shape such as 2,3, one with a range such as 4:0..9, or a value such as 0.5 or True, got "

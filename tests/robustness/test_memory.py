@@ -64,7 +64,7 @@ def test_layers_that_no_machine_can_hold(make, message: str):
     ("arguments", "message"),
     [
         ("bench --shape 9999,9999,999,999", "shape: x of (9999, 9999, 999, 999) in float32, y and their gradients: "),
-        ("bench --shape 1,999999999999999999999,1,1", "shape: x of (1, 999999999999999999999, 1, 1) in float32"),
+        ("bench --shape 1,999999999999999999999,1,1", "shape: expected a whole number of at most 9223372036854775807"),
         (
             "bench --block conv-gate --shape 1,32,200,200",
             "shape: conv-gate on x of (1, 32, 200, 200) in float32, forwa",
@@ -278,3 +278,13 @@ def test_a_file_of_weights_that_is_a_hole(tmp_path, monkeypatch):
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
+
+
+def test_a_shape_for_a_target_of_ones_own(small, capsys):
+    for words in (["--shape", "9,999,999,999"], ["--input", "x=9,999,999,999:0..3"]):
+        assert main(["gradcheck", "npattn.ops.relu:ReLU", *words]) == 2
+        said = capsys.readouterr().err
+        assert (
+            "--shape or --input 9,999,999,999: 6 arrays of that shape: 401 GiB of memory; this process may have" in said
+        )
+        assert said.count("\n") == 1
