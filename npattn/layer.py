@@ -154,7 +154,8 @@ class Layer(State):
             inside = "npattn.torch.module(layer), which takes tensors, " if is_torch(xp) else ""
             raise TypeError(
                 f"x: expected an array of the same library as the parameters of {name} ({here}), got "
-                f"{library_name(xp)}. Convert x, or use {inside}or a layer that works with {library_name(xp)}, layer.to(xp={library_name(xp)})"
+                f"{library_name(xp)}. Convert x, or use {inside}or a layer that works with {library_name(xp)}, "
+                f"layer.to(xp={library_name(xp)})"
             )
         if x.dtype != first.dtype:
             theirs, ours = (str(array.dtype).rpartition(".")[2] for array in (x, first))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import os
 import sys
 from collections.abc import Mapping, MutableMapping
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from npattn import saved
 from npattn.backend import Array, as_module, copied, from_numpy, library_name, placed, to_numpy
 from npattn.checks import floating, same_shape, shown, true_or_false
 from npattn.parameters import Parameters
@@ -94,6 +96,37 @@ class State:
         """
         self._assign(self._checked(state))
         return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the `state_dict` to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            A name that ends in .npz (NumPy's format), or in .safetensors (needs the library of that name).
+
+        Raises
+        ------
+        ValueError
+            If it ends otherwise, or the library is not installed.
+        OSError
+            If the disk refuses.
+        """
+        saved.write(path, {key: to_numpy(value) for key, value in self.state_dict().items()})
+
+    def load(self, path: str | os.PathLike[str]) -> Self:
+        """Take over the parameters and buffers of a file that `save` wrote: all of them, or none. Returns the layer.
+
+        Raises
+        ------
+        ValueError
+            If it is no such file, or a broken one, or a shape differs.
+        KeyError, TypeError
+            As `load_state_dict`.
+        OSError
+            If it is missing, no regular file, or may not be read.
+        """
+        return self.load_state_dict(saved.read(path))
 
     def _checked(self, state: Mapping[str, Array]) -> dict[str, Array]:
         """New arrays for every key, after checking all of `state`."""

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from npattn import saved
 from npattn.backend import Array, to_numpy
 from npattn.capacity import need
 from npattn.checkpoint import DTYPES, read_member
@@ -261,21 +262,16 @@ def write(path: str | os.PathLike[str], state: Mapping[str, Array]) -> None:
     """
     path = Path(path)
     ending = path.suffix.lower()
-    # safetensors 0.8.0 writes an array that is not contiguous in another order than it reads it, without a word
-    arrays = {key: np.ascontiguousarray(to_numpy(value)).reshape(tuple(value.shape)) for key, value in state.items()}
+    arrays = {key: to_numpy(value) for key, value in state.items()}
     if ending == ".npz":
         for key, value in arrays.items():
             if value.dtype not in DTYPES.values():
                 names = ", ".join(dict.fromkeys(dtype.name for dtype in DTYPES.values()))  # two byte orders each
                 raise FileError(f"{path}: {key}: expected a dtype out of {names}, got {value.dtype}")
-        with atomic(path) as file, zipfile.ZipFile(file, "w") as archived:
-            for key, value in arrays.items():
-                with archived.open(f"{key}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, value, allow_pickle=False)
+        saved.write(path, arrays)
     elif ending == ".safetensors":
-        content = needed("safetensors.numpy", path).save(arrays)
-        with atomic(path) as file:
-            file.write(content)
+        needed("safetensors.numpy", path)
+        saved.write(path, arrays)
     elif ending in TORCH:
         torch = needed("torch", path)
         with atomic(path) as file:

@@ -11,6 +11,7 @@ from tests.support.imports import FILES, GRAPH, PACKAGE, by_name, cycle, module_
 FLOORS = (
     ("backend", "capacity", "files", "grad_mode", "seems", "streams", "version"),
     ("checks", "checkpoint", "packing", "parameters", "progress"),
+    ("saved",),
     ("data", "last_forward", "optimizer", "state"),
     ("layer",),
     ("block",),
