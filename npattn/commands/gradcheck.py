@@ -46,6 +46,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--constants", metavar="NAMES", help="take none by these, such as mask,labels")
     parser.add_argument("--seed-forward", type=int, metavar="N", help="of the random numbers that the forward draws")
     parser.add_argument("--before-backward", metavar="METHOD", help="called before each backward, such as zero_grad")
+    parser.add_argument("--points", type=int, default=8, help="at how many points a check is made (default 8)")
+    parser.add_argument("--strict", action="store_true", help="what is untested, and the house's rules, count as wrong")
+    parser.add_argument("--dtype", default="float64", help="float64 (the default), or float32 with its tolerance")
     parser.add_argument("--seed", type=int, default=0, help="of inputs, cotangents and directions (default 0)")
     parser.add_argument("--ties", action="store_true", help="small whole numbers for inputs, so that maxima are tied")
     parser.set_defaults(run=run)
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Check, print a table, and return the exit status."""
     try:
         return of_the_library(args) if args.target is None else of_ones_own(args)
-    except UsageError as error:
+    except (UsageError, ValueError) as error:
         print(f"npattn gradcheck: {error}", file=sys.stderr)
         return 2
 
@@ -67,7 +70,7 @@ def of_the_library(args: argparse.Namespace) -> int:
         if getattr(args, option) not in (None, []):
             raise UsageError(f"--{option.replace('_', '-')} is for a target of your own")
     reports = []
-    for name, report in library(args.seed, args.ties):
+    for name, report in library(args.seed, args.ties, args.points):
         reports.append(report)
         print(summary(name, report), flush=True)
     wrong, untested = sum(not report for report in reports), sum(report.status == 3 for report in reports)
@@ -97,6 +100,9 @@ def of_ones_own(args: argparse.Namespace) -> int:
             raise_exception=False,
             wrt=args.wrt.split(",") if args.wrt else None,
             constants=args.constants.split(",") if args.constants else (),
+            points=args.points,
+            strict=args.strict,
+            dtype=args.dtype,
             seed_forward=args.seed_forward,
             before_backward=args.before_backward,
         )
@@ -109,14 +115,15 @@ def of_ones_own(args: argparse.Namespace) -> int:
     return 2 if crashed else report.status
 
 
-def library(seed: int, ties: bool = False) -> Iterator[tuple[str, GradcheckReport]]:
-    """A report for every pair, and for every layer in each form it has."""
+def library(seed: int, ties: bool = False, points: int = 8) -> Iterator[tuple[str, GradcheckReport]]:
+    """A report for every pair, and for every layer in each form it has, by the house's rules."""
     size = (2, 8, 4, 3)
+    how: dict[str, Any] = {"seed": seed, "points": points, "strict": True, "raise_exception": False}
     for case in (*op_cases(), *block_cases(), *fused_cases()):
         inputs = case.draw(Random(np.random.default_rng(seed), size))
         if ties and len(inputs[0].shape) == 4:
             inputs = (image(np.random.default_rng(seed), inputs[0].shape, ties), *inputs[1:])
-        yield case.name, gradcheck((case.forward, case.backward), *inputs, seed=seed, raise_exception=False)
+        yield case.name, gradcheck((case.forward, case.backward), *inputs, **how)
     for make in makers():
         for fused in (False, True):
             tried, layer = (make(fused).to(dtype="float64") for _ in range(2))
@@ -124,7 +131,7 @@ def library(seed: int, ties: bool = False) -> Iterator[tuple[str, GradcheckRepor
             tried.forward(x)
             if fused and tried.path == "textbook":
                 continue  # it has no fused form
-            yield f"{make.name}, {tried.path}", gradcheck(layer, x, seed=seed, raise_exception=False)
+            yield f"{make.name}, {tried.path}", gradcheck(layer, x, **how)
 
 
 def summary(name: str, report: GradcheckReport) -> str:

@@ -99,6 +99,8 @@ SCALE = ["--input", "x=2,3", "--input", "w=3", "--input", "labels=4:0..1"]
         ["mine.py:make_with_names"],
         ["mine.py:make_several"],
         ["mine.py:make_several", "--wrt", "x"],
+        ["mine.py:Affine", "--shape", "4,3", "--points", "2", "--strict"],
+        ["mine.py:Affine", "--shape", "4,3", "--dtype", "float32"],
         ["mine.py:loss", "--input", "x=3,2", "--input", "labels=20:0..2"],
     ],
     ids=" ".join,
@@ -137,6 +139,9 @@ def test_wrong_is_1(mine, capsys):
         (["typo.py:x", "--shape", "2"], "typo.py:1"),
         (["leaves.py:x", "--shape", "2"], "leaves.py:2, in <module>: sys.exit(0): SystemExit"),
         (["--input", "x=2,3"], "--input is for a target of your own"),
+        (["--points", "0"], "points: expected"),
+        (["mine.py:layer", "--shape", "2,3", "--points", "0"], "points: expected"),
+        (["mine.py:layer", "--shape", "2,3", "--dtype", "int8"], "dtype: expected float32 or float64"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )
