@@ -1,6 +1,7 @@
 """How much memory there is: what would take more is refused by name before anything is taken.
 
 need(size, what)    raise MemoryError if `size` bytes are more than this process may have
+shortage(error)     whether an error comes of a want of memory, in words
 shapes_only()       within it, new layers have the shapes of their weights, but no memory for them: to count them
 """
 
@@ -82,6 +83,23 @@ def amount(size: int) -> str:
             return f"{value:.3g} {unit}"
         value /= 1024
     return f"{value:,.3g} PiB"
+
+
+SIGNS = ("failed to map segment", "cannot allocate memory", "can't start new thread", "unable to allocate")
+
+
+def shortage(error: BaseException) -> str:
+    """A want of memory in words, by the error that it comes as; "" if that is about something else.
+
+    A library that cannot be mapped is an ImportError, a thread that cannot be started a RuntimeError, and a MemoryError
+    often says nothing at all.
+    """
+    text = str(error)
+    if isinstance(error, MemoryError):
+        return text or f"out of memory; this process may have {amount(capacity())} more"
+    if isinstance(error, ImportError | RuntimeError | OSError) and any(sign in text.lower() for sign in SIGNS):
+        return f"out of memory, or of threads: {text.splitlines()[0]}"
+    return ""
 
 
 _shapes_only: ContextVar[bool] = ContextVar("shapes_only", default=False)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from npattn.ablation import AblationError
 from npattn.backend import DeviceError
 from npattn.bench import BenchError
+from npattn.capacity import shortage
 from npattn.checkpoint import CheckpointError
 from npattn.commands import ablate, bench, cam, count, dialect, gradcheck, trace, train
 from npattn.data import DataError
@@ -61,7 +62,12 @@ def ended(argv: Sequence[str] | None, out: Plain) -> int:
     except LostOutput:
         return 1  # main says why
     except TOLD as error:
-        print(f"npattn: {str(error) or type(error).__name__}", file=sys.stderr)
+        print(f"npattn: {shortage(error) or str(error) or type(error).__name__}", file=sys.stderr)
+        return 1
+    except (ImportError, RuntimeError) as error:
+        if not shortage(error):
+            raise
+        print(f"npattn: {shortage(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("npattn: interrupted", file=sys.stderr)

@@ -47,7 +47,7 @@ def small(monkeypatch):
         (lambda: npattn.CBAM(10**7), r"CBAM\(10000000, ratio=16, kernel_size=7\): ca\.fc1\.weight .*: 45\.5 TiB"),
         (lambda: Linear(10**7, 10**6), r"Linear\(10000000, 1000000\): weight of shape \(1000000, 10000000\)"),
         (lambda: BatchNorm2d(10**12), r"BatchNorm2d\(1000000000000\): weight of shape \(1000000000000,\)"),
-        (lambda: npattn.SELayer(10**400), r"fc\.0\.weight .* inf PiB of memory"),
+        (lambda: npattn.SELayer(10**18), r"fc\.0\.weight .* PiB of memory; this process may have"),
     ],
 )
 def test_layers_that_no_machine_can_hold(make, message: str):
@@ -288,3 +288,33 @@ def test_a_shape_for_a_target_of_ones_own(small, capsys):
             "--shape or --input 9,999,999,999: 6 arrays of that shape: 401 GiB of memory; this process may have" in said
         )
         assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory; this process may have "),
+        (MemoryError("Unable to allocate 3 GiB"), "Unable to allocate 3 GiB"),
+        (ImportError("libx.so: failed to map segment from shared object"), "out of memory, or of threads: libx.so: "),
+        (RuntimeError("can't start new thread"), "out of memory, or of threads: can't start new thread"),
+        (OSError(12, "Cannot allocate memory"), "out of memory, or of threads: [Errno 12] Cannot allocate memory"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_want_of_memory_is_told_in_a_line(monkeypatch, capsys, error, words: str):
+    def fail(arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr("npattn.commands.count.run", fail)
+    assert main(["count"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"npattn: {words}")
+    assert said.count("\n") == 1
+
+
+def test_another_error_is_not_taken_for_one(monkeypatch):
+    for error in (ImportError("no module named x"), RuntimeError("a mistake")):
+        assert not capacity.shortage(error)
+        monkeypatch.setattr("npattn.commands.count.run", lambda arguments, error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error), match=str(error)):
+            main(["count"])
