@@ -17,6 +17,7 @@ import pytest
 from npattn import cli, dialects
 from npattn.dialects import FileError, contents, read, write
 from npattn.dialects.containers import chosen
+from npattn.dialects.torch_file import why
 from tests.support.nested_weights import CONTAINERS, contained
 
 STATE = {
@@ -375,3 +376,11 @@ def test_a_refused_class_is_named_and_what_to_do(tmp_path: Path, content, capsys
     assert "two options" not in message
     assert cli.main(["dialect", str(path)]) == 1
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_torchs_own_reason_without_its_colours_and_preface():
+    preface = "Weights only load failed. You have two options, \x1b[1mdo those only if you trust it\x1b[0m.\n"
+    error = RuntimeError(f"{preface}\tWeightsUnpickler error: \x1b[1munexpected end\x1b[0m of it\n\nRead the manual.")
+    assert why(error, "w.pt", b"\x80\x02") == "torch cannot read it as weights alone: unexpected end of it"
+    assert why(RuntimeError("\x1b[31mno\x1b[0m"), "w.pt", b"PK") == "torch cannot read it as weights alone: no"
+    assert why(EOFError(), "w.pt", b"PK") == "torch cannot read it as weights alone: EOFError"

@@ -104,6 +104,12 @@ def test_a_cbam_whose_gates_stand_among_others():
     assert dialects.dump(layer).keys() == LUUUYI.keys()
 
 
+def test_a_module_beside_those_that_stand_among_others():
+    se = weights("xmu", "CBAMBlock", channel=16, kernel_size=3)
+    state = at("layer1.0", LUUUYI | at("block", se) | {"conv1.weight": np.zeros((32, 32, 3, 3))})
+    assert list(dialects.inside(state)) == ["layer1.0", "layer1.0.block"]
+
+
 def test_efficientnets_convolutions_among_others():
     rng = np.random.default_rng(0)
     shapes = {
