@@ -117,6 +117,8 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
         key = f"self.{place.name}" if place.name in runner.inputs.known else place.name
         old = first.get(place.value)
         changes = old is not None and not np.array_equal(old, at(probe, place.value), equal_nan=True)
+        if np.ndim(at(probe, place.value)) == 0 and not place.listed and untouched(probe, target, place):
+            continue  # numbers such as t and dt, of which the second is no gradient
         missing = given is not None and not runner.call.steps and place.name not in has_gradient
         if recipe.params is None and (changes or (missing and STATISTIC.search(key))):
             if place.listed:
@@ -129,6 +131,12 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
     if not runner.call.steps:
         tell_of_others(runner, target, first, probe, [place for _, place in chosen])
     return chosen
+
+
+def untouched(probe: Any, target: Any, place: Place) -> bool:
+    """Whether a gradient is a number that a backward leaves as it was."""
+    before = gradient_at(target, place)
+    return before is not None and bool(np.all(before == gradient_at(probe, place)))
 
 
 def numbers(probe: Any) -> dict[Any, np.ndarray]:

@@ -14,6 +14,7 @@ from npattn.checker.contexts import with_context
 from npattn.checker.functions import LossWithGradients, Pair
 from npattn.checker.inputs import Choice
 from npattn.checker.library_autograds import described, is_taped, of_a_library
+from npattn.checker.losses import LossBeside, LossOf, has_loss_beside, named_as
 from npattn.checker.objects import Stateful
 from npattn.checker.ours import OurLayer
 from npattn.checker.own_autograd import Tape
@@ -103,6 +104,9 @@ def recognised_form(
         raise refused(what, inputs)
     if has_one(what, FORWARDS, recipe.forward) and has_one(what, BACKWARDS, recipe.backward):
         return of_object(what, recipe, inputs, choice, Repeat(seed_forward))
+    if has_loss_beside(what) and not recipe.says_how:
+        recipe = dataclasses.replace(recipe, name=recipe.name or type(what).__name__, forward=named_as(what.loss))
+        return Stateful(LossBeside(what), recipe, inputs, choice, Repeat(seed_forward))
     if isinstance(what, MethodType):
         return of_method(what, recipe, inputs, choice, Repeat(seed_forward))
     if callable(what) and not recipe.says_how:
@@ -141,42 +145,13 @@ def of_object(what: Any, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice
     return Stateful(what, recipe, inputs, choice, repeat)
 
 
-class _Loss:
-    """An object and a method of it that gives (loss, gradients): the object's parameters are params, as in CS231n."""
-
-    def __init__(self, owner: Any, name: str) -> None:
-        self.owner, self._name = owner, name
-        self.grads: Any = {}
-        self._dx: Any = None
-
-    @property
-    def params(self) -> Any:
-        return self.owner.params
-
-    def forward(self, *inputs: Any) -> Any:
-        loss, gradients, *more = getattr(self.owner, self._name)(*inputs)
-        self.grads, self._dx = (gradients, None) if isinstance(gradients, dict | list) else (more[0], gradients)
-        return loss
-
-    def backward(self) -> Any:
-        return self._dx
-
-
 def of_method(method: MethodType, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> Target:
     """`net.loss`, a method that gives (loss, gradients): by the object's `params`, if it has them."""
     owner, name = method.__self__, method.__name__
     if not hasattr(owner, "params"):
         return LossWithGradients(recipe.name or f"{type(owner).__name__}.{name}", method, inputs, choice, repeat)
-
-    def forward(made: _Loss, *given: Any) -> Any:
-        return made.forward(*given)
-
-    arguments = list(inspect.signature(method).parameters.values())
-    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter("made", inspect.Parameter.POSITIONAL_ONLY), *arguments]
-    )
-    recipe = dataclasses.replace(recipe, name=f"{type(owner).__name__}.{name}", forward=forward)
-    return Stateful(_Loss(owner, name), recipe, inputs, choice, repeat)
+    recipe = dataclasses.replace(recipe, name=f"{type(owner).__name__}.{name}", forward=named_as(method))
+    return Stateful(LossOf(owner, name), recipe, inputs, choice, repeat)
 
 
 def has_one(what: Any, names: tuple[str, ...], given: Any) -> bool:
@@ -209,7 +184,7 @@ def input_names(target: Any) -> list[str] | None:
         how = method(what, recipe.forward, FORWARDS, "forward")
         forward = getattr(what, how) if isinstance(how, str) else functools.partial(how, what)
     else:
-        forward = what
+        forward = what.loss if has_loss_beside(what) else what
     want = asked(forward)
     return None if want.any_number else [*want.required, *want.optional]
 

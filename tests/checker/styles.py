@@ -242,6 +242,27 @@ def network_with_a_loss(wrong):
     return TwoLayers().loss
 
 
+@style("W1", "W1 W2", X, ONE_HOT, constants=["x", "t"])
+def network_with_a_loss_and_its_gradient(wrong):
+    """loss = net.loss(x, t); grads = net.gradient(x, t)."""
+
+    class TwoLayers:
+        def __init__(self):
+            self.params = {"W1": normal(3, 5, seed=1), "W2": normal(5, 3, seed=2)}
+
+        def loss(self, x, t):
+            h = np.tanh(x @ self.params["W1"])
+            return -np.sum(t * np.log(softmax(h @ self.params["W2"]))) / len(x)
+
+        def gradient(self, x, t):
+            h = np.tanh(x @ self.params["W1"])
+            dz = (softmax(h @ self.params["W2"]) - t) / len(x)
+            da = dz @ self.params["W2"].T * (1 if wrong else 1 - h**2)
+            return {"W1": x.T @ da, "W2": h.T @ dz}
+
+    return TwoLayers()
+
+
 @style("x", "x", X, ONE_HOT, constants="t")
 def loss_with_one_hot_labels(wrong):
     """backward(dout=1), which leaves dout aside; the labels are floats, and are constants."""

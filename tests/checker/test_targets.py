@@ -342,6 +342,21 @@ def test_a_number_is_a_parameter_too():
     assert verdicts(gradcheck(Slope(), X)) == {"x": "ok", "alpha": "ok"}
 
 
+def test_two_numbers_of_which_one_seems_to_be_the_others_gradient():
+    class Decay(Scale):
+        def __init__(self):
+            super().__init__()
+            self.t, self.dt = 2.0, 0.5
+
+        def forward(self, x):
+            return super().forward(x) * self.t
+
+        def backward(self, dy):
+            return super().backward(dy * self.t)
+
+    assert verdicts(gradcheck(Decay(), X)) == {"x": "ok", "w": "ok"}
+
+
 def test_statistics_that_are_among_the_parameters():
     class Norm:
         def __init__(self):
