@@ -162,7 +162,7 @@ def test_a_layer_with_buffers_in_float64_is_checked_by_differences_and_never_see
 
     report = gradcheck(Buffered(), X)
     assert {row.method for row in report.rows} == {"differences"}
-    assert any("writes complex numbers into a real array (test_targets.py, line " in note for note in report.notes)
+    assert any("writes complex numbers into a real array (test_objects.py, line " in note for note in report.notes)
 
 
 def test_a_layer_whose_arrays_are_in_several_places_is_checked_by_the_complex_step():
