@@ -110,7 +110,7 @@ def gradcheck(
     TypeError, ValueError
         If target or inputs are not of this form.
     """
-    from npattn.checker.arguments import refuse_strange, settings
+    from npattn.checker.arguments import names_of, passed_on, refuse_strange, settings
     from npattn.checker.check import report_on  # when it is used: npattn imports about as fast as NumPy
     from npattn.checker.inputs import Choice
     from npattn.checker.recognise import as_target
@@ -128,9 +128,13 @@ def gradcheck(
         dtype=dtype,
     )
     raising = true_or_false("raise_exception", raise_exception)
-    for i, tree in enumerate(inputs):
-        refuse_strange(f"inputs[{i}]", tree)
+    names = names_of(target, inputs)
+    for name, tree in zip(names, inputs, strict=True):
+        refuse_strange(name, tree)
     form = as_target(target, inputs, Choice.of(wrt, constants), before_backward, seed_forward)
+    unseen = [text for name, tree in zip(names, inputs, strict=True) for text in passed_on(name, tree, form.values)]
+    if unseen:
+        form.notes.append(f"passed on, and not checked: {', '.join(unseen)}")
     report = report_on(form, how)
     if raising and not report:
         raise GradcheckError(report)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from npattn.checker.calls import argument_names
 from npattn.checks import real_number, true_or_false, whole_number
 
 LARGEST = float(np.finfo(np.float64).max)
@@ -99,18 +100,21 @@ def arrays(name: str, tree: Any) -> Iterator[tuple[str, np.ndarray]]:
             yield from arrays(f"{name}.{key}", value)
 
 
-def passed_on(name: str, tree: Any) -> Iterator[str]:
-    """What an input hands in that has no gradient: "t (int64 array)". None is nothing."""
+def names_of(target: Any, inputs: Sequence[Any]) -> list[str]:
+    """What the target's forward calls its inputs; "inputs[0]", … where that cannot be seen."""
+    forward = target[0] if isinstance(target, tuple) and target else getattr(target, "forward", target)
+    return argument_names(forward if callable(forward) else target, inputs)
+
+
+def passed_on(name: str, tree: Any, known: Collection[str]) -> Iterator[str]:
+    """What an input hands in that has no row, by `known` names of those that have one: "t (int64 array)"."""
     if isinstance(tree, Mapping):
         for key, value in tree.items():
-            yield from passed_on(f"{name}.{key}", value)
+            yield from passed_on(f"{name}.{key}", value, known)
     elif isinstance(tree, tuple | list):
         for key, value in zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True):
-            yield from passed_on(f"{name}.{key}", value)
-    elif tree is not None:
-        dtype = getattr(tree, "dtype", None)
-        shape = getattr(tree, "shape", ())
-        if dtype is None or not shape:
-            yield f"{name} ({type(tree).__name__})"
-        elif "float" not in str(dtype):
-            yield f"{name} ({dtype} array)"
+            yield from passed_on(f"{name}.{key}", value, known)
+    elif tree is not None and name not in known:
+        shape, dtype = getattr(tree, "shape", ()), str(getattr(tree, "dtype", "")).removeprefix("torch.")
+        if not (shape and "float" in dtype):  # that has a row, unless wrt= or constants= say otherwise
+            yield f"{name} ({dtype} array)" if shape and dtype else f"{name} ({type(tree).__name__})"

@@ -108,9 +108,8 @@ def begin(form: Target, rng: np.random.Generator, how: Settings) -> Found:
             dy, earlier = signed(rng, y.shape), {}
         if y.dtype != np.float64 and not how.single:
             found.no_verdict = (
-                f"it computes in {y.dtype}, since y came so for inputs of float64"
-                + (": no difference in steps is exact enough; " if y.dtype == np.float32 else "; ")
-                + 'dtype="float32" checks it to float32\'s tolerance'
+                f"it computes in {y.dtype}, for y came so for inputs of float64, and no derivative can be measured in "
+                'that; dtype="float32" checks it to float32\'s tolerance'
             )
             return found
         if not np.all(np.isfinite(y)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 
 from npattn.checker.arguments import Settings
 from npattn.checker.begin import Found, begin
-from npattn.checker.compare import Comparison, Verdict
+from npattn.checker.compare import Comparison, Refused, Verdict
 from npattn.checker.explain import explained, where_to_look
 from npattn.checker.influence import idle
 from npattn.checker.points import FREE, NEAR, WITHIN, at, drawn
@@ -20,7 +21,7 @@ from npattn.checker.report import GradcheckReport, Row
 from npattn.checker.reuse import used_twice
 from npattn.checker.seen import Seen
 from npattn.checker.single import Single
-from npattn.checker.state import Start
+from npattn.checker.state import Arrays, Start
 from npattn.checker.target import Target
 from npattn.checker.ties import together
 
@@ -35,10 +36,13 @@ def report_on(form: Target, how: Settings) -> GradcheckReport:
     found = begin(form, rng, how)
     if found.start is not None and not how.single:
         found.no_verdict = in_steps(found.start)
-    check = Check(found, how, rng)
+    check = Check(found, form.values, how, rng)
     if found.start is not None and not found.no_verdict:
-        check.here(Comparison(found.start, rng, how))
-        if not check.wrong:
+        try:
+            check.here(Comparison(found.start, rng, how))
+        except Refused as refused:
+            found.no_verdict = str(refused)
+        if not check.wrong and not found.no_verdict:
             check.elsewhere()
     rows = check.told()
     wrong = any(row.wrong for row in rows) or bool(found.problems)
@@ -58,8 +62,8 @@ def report_on(form: Target, how: Settings) -> GradcheckReport:
 class Check:
     """A check under way: the rows so far, and what has been seen different from 0."""
 
-    def __init__(self, found: Found, how: Settings, rng: np.random.Generator) -> None:
-        self.found, self.how, self.rng = found, how, rng
+    def __init__(self, found: Found, values: Arrays, how: Settings, rng: np.random.Generator) -> None:
+        self.found, self.values, self.how, self.rng = found, values, how, rng
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self.remarks: list[str] = []
@@ -109,7 +113,8 @@ class Check:
             on.complex = self.on.complex
             for i, row in enumerate(self.rows):
                 if row.name in start.gradients:
-                    self.rows[i] = self.there(on, row)
+                    with contextlib.suppress(Refused):  # at the edge of what it takes
+                        self.rows[i] = self.there(on, row)
             if self.seen.count > before:
                 gained = k
             if self.wrong:
@@ -153,9 +158,8 @@ class Check:
     def told(self) -> list[Row]:
         """The rows, with what stayed untested; what has no influence becomes a remark."""
         if self.found.no_verdict:
-            shapes = {name: value.shape for name, value in self.values.items()}
-            return [Row(name, shape, "", "", None, untested="no verdict") for name, shape in shapes.items()]
-        if not self.seen.count:
+            return [Row(name, value.shape, "", "", None, untested="no verdict") for name, value in self.values.items()]
+        if not self.seen.count:  # y hangs on nothing at all, which nobody means
             self.seen.idle = {name: np.zeros_like(mask) for name, mask in self.seen.idle.items()}
         self.remarks += filter(None, map(self.seen.without_influence, self.seen.masks))
         left = self.seen.left
@@ -168,10 +172,6 @@ class Check:
         """Of what was always 0, what has no influence at all."""
         for name in self.seen.left:
             self.seen.idle[name] = idle(given, name, self.seen, self.rng)
-
-    @property
-    def values(self) -> dict[str, np.ndarray]:
-        return self.found.start.values if self.found.start is not None else {}
 
 
 def checked(on: Comparison, name: str, how: Settings) -> tuple[Row, list[str], np.ndarray | None]:

@@ -25,6 +25,18 @@ Direction = np.ndarray | int
 """A direction in a tensor, of its shape; or the number of one entry, counted in reading order."""
 
 
+class Refused(Exception):
+    """A forward raises where the inputs are moved by little."""
+
+    def __init__(self, error: Exception) -> None:
+        where = line_of(error)
+        super().__init__(
+            f"the forward raises {type(error).__name__} where the inputs are moved by little, so no derivative can be "
+            f"measured: {error}" + (f" ({where})" if where else "")
+        )
+        self.error = error
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What came of comparing along several directions, or at several entries: arrays with one number for each."""
@@ -82,8 +94,11 @@ class Comparison:
     def forward(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         if self.start.mutates:
             values = {name: value.copy() for name, value in values.items()}
-        with np.errstate(all="ignore"), no_grad():  # no backward follows
-            y = np.asarray(self.start.form.forward(values)[0])
+        try:
+            with np.errstate(all="ignore"), no_grad():  # no backward follows
+                y = np.asarray(self.start.form.forward(values)[0])
+        except Exception as error:
+            raise Refused(error) from error
         return y if y.dtype.kind == "c" else y.astype(np.float64, copy=False)
 
     def line(
@@ -142,7 +157,7 @@ class Comparison:
                 return ["differences: the forward makes real numbers of complex ones"]
             if not np.allclose(y.real, self.start.y, rtol=1e-9, atol=1e-12 * float(np.max(np.abs(y.real), initial=0))):
                 return ["differences: the forward gives other values on complex numbers"]
-            beside = {name: self.off_ties(name) for name in values}
+            beside = {**values, **{name: self.off_ties(name) for name in self.start.gradients}}
             for name in self.start.gradients:
                 for v in self.gaussian(values[name].shape, 2 if values[name].size else 0):
                     one = complex_step(self.line(name, v, beside), self.start.dy)
@@ -156,13 +171,14 @@ class Comparison:
                             f"differences: the complex step disagrees with them along {name}, so the forward is not "
                             "analytic in complex numbers (abs, real and conj are not)"
                         ]
-        except np.exceptions.ComplexWarning as warning:
+        except Refused as refused:  # whatever a forward says to complex numbers, it does not take them
+            if not isinstance(refused.error, np.exceptions.ComplexWarning):
+                return [f"differences: the forward takes no complex numbers ({type(refused.error).__name__})"]
+            where = line_of(refused.error)
             return [
-                "differences: the forward writes complex numbers into a real array" + last_line(warning) + "; with "
-                "np.zeros_like(x), or dtype=x.dtype, in its place the check is sharper and several times as fast"
-            ]
-        except Exception as error:  # whatever a forward says to complex numbers, it does not take them
-            return [f"differences: the forward takes no complex numbers ({type(error).__name__})"]
+                "differences: the forward writes complex numbers into a real array" + (f" ({where})" if where else "")
+                + "; with np.zeros_like(x), or dtype=x.dtype, instead the check is sharper and several times as fast"
+            ]  # fmt: skip
         self.complex = True
         if other_path != path:
             return [f"the complex step took the {other_path} forward; its y and its slopes are those of the {path} one"]
@@ -257,9 +273,3 @@ class Gaussian(Sequence[np.ndarray]):
         if not 0 <= index < self.length:
             raise IndexError(index)
         return np.random.default_rng([self.seed, int(index)]).standard_normal(self.shape)
-
-
-def last_line(error: Exception) -> str:
-    """ " (file, line)" of where it came from, if that is not the checker."""
-    found = line_of(error)
-    return f" ({found})" if found else ""

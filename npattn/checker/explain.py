@@ -65,6 +65,7 @@ def facts_of(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict, fo
         value=part(start.values[name]),
         y=part(start.y),
         dy=part(start.dy),
+        y_shape=start.y.shape,
         y_whole=start.y if start.y.shape == shape and form == shape else None,
         earlier=part(start.earlier.get(name)),
         numeric_earlier=lambda: numeric(at=start.earlier_values),

@@ -15,6 +15,7 @@ class Facts:
     value: np.ndarray | None  # the tensor itself
     y: np.ndarray | None  # the output, if it has the tensor's shape
     dy: np.ndarray | None  # and its cotangent
+    y_shape: tuple[int, ...]
     y_whole: np.ndarray | None  # the same, if all entries are looked at
     earlier: np.ndarray | None  # the backward's gradient for an earlier forward, at other numbers
     numeric_earlier: Callable[[], np.ndarray]  # the numeric one there

@@ -14,7 +14,7 @@ from npattn.checker.seen import Seen, slices
 from npattn.checker.state import Start, copies, rms
 from npattn.grad_mode import no_grad
 
-POINTS = 4
+POINTS = 6
 MOST = 32  # slices of a tensor that are asked one by one
 
 
@@ -25,19 +25,24 @@ def idle(given: Start, name: str, seen: Seen, rng: np.random.Generator) -> np.nd
     whole = np.logical_or.reduce(parts) if parts else found
     if not np.any(whole):
         return found
-    if not influences(given, name, whole, rng):
+    others = {key: seen.never(key) for key in seen.left if key != name}
+    if not influences(given, name, whole, others, rng):
         return whole
     for part in parts[:MOST]:
-        if len(parts) > 1 and not influences(given, name, part, rng):
+        if len(parts) > 1 and not influences(given, name, part, others, rng):
             found |= part
     return found
 
 
-def influences(given: Start, name: str, mask: np.ndarray, rng: np.random.Generator) -> bool:
-    """Whether y changes where these entries do, by much."""
+def influences(
+    given: Start, name: str, mask: np.ndarray, others: dict[str, np.ndarray], rng: np.random.Generator
+) -> bool:
+    """Whether y changes where these entries do, by much. Two tensors may be dead by each other: `others` change too."""
     moving = {key: given.values[key] for key in given.gradients}
     for k in range(POINTS):
         at = {**given.values, **drawn(moving, (FREE, WITHIN)[k % 2], rng, {})} if k else copies(given.values)
+        for key, dead in others.items():
+            at[key] = np.where(dead, rms(given.values[key]) * rng.standard_normal(dead.shape), at[key])
         changed = copies(at)
         size = rms(given.values[name]) * (1, 10)[k % 2]
         changed[name] = np.where(mask, size * rng.standard_normal(mask.shape), at[name])

@@ -56,7 +56,10 @@ def by_float32(start: Start) -> dict[str, float]:
     noise = dict.fromkeys(start.values, 0.0)
     single = start.dy.astype(np.float32)
     for shrink in SHRUNK:
-        low = {name: (shrink * value).astype(np.float32) for name, value in start.values.items()}
+        low = {
+            name: ((shrink if name in start.gradients else 1) * value).astype(np.float32)
+            for name, value in start.values.items()
+        }
         high = {name: value.astype(np.float64) for name, value in low.items()}
         try:
             with np.errstate(all="ignore"):

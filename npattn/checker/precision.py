@@ -26,18 +26,18 @@ def in_steps(start: Start) -> str:
         return ""
     return (
         "y moves in steps, or not at all, where the inputs move by a billionth of themselves. The forward rounds "
-        'inside, to float32 or coarser, and no derivative can be measured; dtype="float32" allows for its rounding'
+        'inside, to float32 or still more coarsely, and no derivative can be measured; dtype="float32" allows for that'
     )
 
 
 def moves_in_steps(start: Start, rng: np.random.Generator) -> bool:
     """Along one random direction of everything."""
     u = {name: rng.choice([-1.0, 1.0], value.shape) * rng.uniform(0.5, 1, value.shape)
-         for name, value in start.values.items()}  # fmt: skip
+         for name, value in start.values.items() if name in start.gradients}  # fmt: skip
     base = {name: np.where(value == 0, rms(value), value) for name, value in start.values.items()}
 
     def y(t: float) -> np.ndarray:
-        values = {name: value + t * base[name] * u[name] for name, value in start.values.items()}
+        values = {**start.values, **{name: start.values[name] + t * base[name] * u[name] for name in u}}
         with np.errstate(all="ignore"), no_grad():
             found = start.form.forward(copies(values))[0]
         return np.asarray(found, dtype=np.float64)

@@ -34,7 +34,11 @@ def inner_layers(form: Target) -> list[tuple[str, Any]]:
     """Objects with a forward and a backward inside of what is checked, the outermost left out, each once."""
     seen: set[int] = set()
     found = [(name, each) for name, each in reachable("", form, DEEP, seen) if is_layer(each)]
-    return [(name.lstrip("."), each) for name, each in found if not type(each).__module__.startswith("npattn.checker")]
+    return [
+        (name.replace("_target.", "").lstrip("."), each)
+        for name, each in found
+        if not type(each).__module__.startswith("npattn.checker")
+    ]
 
 
 def is_layer(thing: Any) -> bool:

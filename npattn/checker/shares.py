@@ -30,25 +30,34 @@ def overwritten(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     return ""
 
 
-def through_one_output(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    """The share of one index of an axis of y is missing, or there is nothing else."""
+def through_some_outputs(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    """The share of some indices of an axis of y is missing: of a branch, a head, a step."""
     entries = np.arange(a.size)
     entries = entries[:: -(-len(entries) // facts.columns)]
     shares = facts.shares(entries)
-    got = a.reshape(-1)[entries]
-    missing = n.reshape(-1)[entries] - got
+    missing = (n - a).reshape(-1)[entries]
     if len(entries) < 3 or not np.any(missing):
         return ""
     for axis in range(1, shares.ndim):
         others = tuple(i for i in range(1, shares.ndim) if i != axis)
         along = np.sum(shares, axis=others) if others else shares
-        if along.shape[1] < 2:
+        count = along.shape[1]
+        if not 2 <= count < len(entries) or np.linalg.matrix_rank(along) < count:
             continue
-        for i in range(along.shape[1]):
-            if np.sum(along[:, i] != 0) < 3:
-                continue
-            if same(missing, along[:, i]):
-                return f"another path's share is missing: that of index {i} along axis {axis - 1} of y"
-            if along.shape[1] > 2 and same(got, along[:, i]):
-                return f"one path's share alone: that of index {i} along axis {axis - 1} of y"
+        parts = np.linalg.lstsq(along, missing, rcond=None)[0]
+        gone = np.flatnonzero(parts > 0.5)
+        if 0 < len(gone) < count and np.allclose(parts, parts > 0.5, atol=1e-6):
+            kept = np.flatnonzero(parts < 0.5)
+            if len(kept) == 1:
+                return f"one path's share alone: what comes back from {at(kept)} along axis {axis - 1} of y"
+            return f"another path's share is missing: what comes back from {at(gone)} along axis {axis - 1} of y"
     return ""
+
+
+def at(indices: np.ndarray) -> str:
+    """ "index 2", "indices 0 to 3", "indices 0, 2"."""
+    if len(indices) == 1:
+        return f"index {indices[0]}"
+    if np.all(np.diff(indices) == 1):
+        return f"indices {indices[0]} to {indices[-1]}"
+    return "indices " + ", ".join(map(str, indices[:6])) + (", …" if len(indices) > 6 else "")

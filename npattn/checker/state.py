@@ -100,7 +100,12 @@ def line_of(error: Exception) -> str:
     """The last line that is not the checker's: "file, line 12: code". Empty if there is none."""
     here = Path(__file__).parent
     frames = [one for one in traceback.extract_tb(error.__traceback__) if Path(one.filename).parent != here]
-    return f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    if not frames:
+        return ""
+    last = frames[-1]
+    code = (last.line or "").strip()
+    short = code if len(code) <= 60 else code[:57] + "…"
+    return f"{Path(last.filename).name}, line {last.lineno}" + (f": {short}" if short else "")
 
 
 def usable_gradients(
@@ -147,8 +152,8 @@ def usable_gradients(
 
 
 def in_float32(g: np.ndarray) -> bool:
-    """Whether the numbers are float32's, and not merely simple: small whole numbers and their halves are both."""
+    """Whether the numbers are float32's, and not merely simple: small whole numbers, halves and roundings are both."""
     with np.errstate(all="ignore"):
         kept = np.array_equal(g.astype(np.float32), g)
-    simple = bool(np.all(g * 4096 == np.round(g * 4096)))
-    return kept and not simple
+    mantissa = np.frexp(g)[0] * 4096
+    return kept and not bool(np.all(mantissa == np.round(mantissa)))

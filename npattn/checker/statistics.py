@@ -75,7 +75,7 @@ def term(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
             constant = np.broadcast_to(np.mean(missing, axis=axes, keepdims=True), n.shape)
             if np.max(np.abs(missing - constant)) <= 1e-6 * np.max(np.abs(missing)):
                 return (
-                    f"a term that is the same along axes {axes}: a path through a mean or a sum over them is missing, "
-                    "counted twice or scaled"
+                    f"a term that is the same along axes {axes}: the path through a mean or a sum over them is "
+                    "missing, counted twice, scaled or wrong in itself"
                 )
     return ""

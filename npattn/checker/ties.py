@@ -23,12 +23,6 @@ def together(on: Comparison, name: str, at_kink: np.ndarray | None) -> tuple[str
     v = np.zeros(on.start.values[name].shape)
     v.reshape(-1)[slice(None) if at_kink is None else at_kink] = 1
     which = "all entries" if at_kink is None else f"the {len(at_kink)} entries at kinks"
-    verdict = on.compare(name, [v])
-    a, n = float(verdict.analytic[0]), float(verdict.numeric[0])
-    gross = GROSS * float(np.sum(np.abs(on.start.gradients[name] * v)))
-    if verdict.wrong.any() and abs(a - n) > gross:
-        return told(f"with {which} moved together", a, n)
-
     slope = on.slope(name, v, np.ones_like(on.start.dy))  # the derivative of every output
     least, most = np.minimum(slope.right, slope.left), np.maximum(slope.right, slope.left)
     slack = 10 * slope.error + on.noise[name] * np.sqrt(v.size)
@@ -44,20 +38,27 @@ def together(on: Comparison, name: str, at_kink: np.ndarray | None) -> tuple[str
             low, high = on.beside(name, v, dy)
             if low - GROSS * size - slack <= a <= high + GROSS * size + slack:
                 continue
-        return told(f"with {which} moved together, and a dy that is {words}", a, (float(low) + float(high)) / 2)
+        return told(f"with {which} moved together, and a dy that is {words}", a, float(low), float(high))
+
+    verdict = on.compare(name, [v])  # for the first dy, by either method
+    a, n = float(verdict.analytic[0]), float(verdict.numeric[0])
+    if verdict.wrong.any() and abs(a - n) > GROSS * float(np.sum(np.abs(on.start.gradients[name] * v))):
+        return told(f"with {which} moved together", a, n, n)
     return "", ""
 
 
-def told(how: str, a: float, n: float) -> tuple[str, str]:
+def told(how: str, a: float, low: float, high: float) -> tuple[str, str]:
+    """What is wrong along the ties, and the likely cause."""
+    n = low if a < low else high
     cause = "a gradient on all ties, where one of them should get it"
-    if abs(a) < abs(n):
+    if abs(a) < abs(n) and a * n >= 0:
         cause = "a gradient on none of the ties in places, where one of them should get it"
-    return f"{how}, analytic {a:.9g}, numeric {n:.9g}, error {abs(a - n):.3g}", cause
+    return f"{how}: analytic {a:.9g}, numeric {n:.9g}, error {abs(a - n):.3g}", cause
 
 
 def cotangents(on: Comparison, reached: np.ndarray) -> list[tuple[np.ndarray, str]]:
-    """Several random dy, and some that are 1 at one output that the direction reaches and 0 elsewhere."""
-    found = [(signed(on.rng, on.start.y.shape), "another random one") for _ in range(RANDOM)]
+    """dy that are 1 at one output that the direction reaches and 0 elsewhere, and several random ones."""
+    found = []
     outputs = np.flatnonzero(reached)
     if len(outputs) > SINGLE:
         outputs = np.sort(on.rng.choice(outputs, SINGLE, replace=False))
@@ -66,4 +67,4 @@ def cotangents(on: Comparison, reached: np.ndarray) -> list[tuple[np.ndarray, st
         dy.reshape(-1)[output] = 1
         index = [int(i) for i in np.unravel_index(int(output), on.start.y.shape)]
         found.append((dy, f"1 at {index} of y and 0 elsewhere"))
-    return found
+    return found + [(signed(on.rng, on.start.y.shape), "another random one") for _ in range(RANDOM)]
