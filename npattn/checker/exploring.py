@@ -113,6 +113,8 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
     with contextlib.suppress(Exception):  # it may refuse such numbers
         runner.run(probe, runner.inputs.at(moved))
     chosen = []
+    trial = copy.deepcopy(probe)
+    runner.repeat.hold(generators(trial))
     for place in found:
         key = f"self.{place.name}" if place.name in runner.inputs.known else place.name
         old = first.get(place.value)
@@ -123,13 +125,13 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
         if recipe.params is None and (changes or (missing and STATISTIC.search(key))):
             if place.listed:
                 runner.notes.append(f"{key}: no gradient asked for, since it is a running statistic")
-        elif recipe.params is None and not place.listed and influence(runner, probe, place.value) == (False, False):
+        elif recipe.params is None and not place.listed and influence(runner, trial, place.value) == (False, False):
             continue  # forward sets it anew: a state, such as a first h
         elif choice.takes(key):
             chosen.append((key, place))
     choice.must_name([*runner.inputs.known, *(key for key, _ in chosen), *(place.name for place in found)])
     if not runner.call.steps:
-        tell_of_others(runner, target, first, probe, [place for _, place in chosen])
+        tell_of_others(runner, target, first, probe, trial, [place for _, place in chosen])
     return chosen
 
 
@@ -154,7 +156,9 @@ def ignores_dy(runner: Runner, target: Any) -> bool:
     return isinstance(once, np.ndarray) and bool(np.any(once)) and np.array_equal(once, twice)
 
 
-def tell_of_others(runner: Runner, target: Any, first: dict[Any, np.ndarray], probe: Any, chosen: list[Place]) -> None:
+def tell_of_others(
+    runner: Runner, target: Any, first: dict[Any, np.ndarray], probe: Any, trial: Any, chosen: list[Place]
+) -> None:
     """Name arrays that y depends on and that have no gradient that the checker knows of."""
     held, before = attributes(probe), attributes(target)
     known = {id(at(probe, place.value)) for place in chosen} | {id(gradient_at(probe, place)) for place in chosen}
@@ -164,7 +168,7 @@ def tell_of_others(runner: Runner, target: Any, first: dict[Any, np.ndarray], pr
         if len(way) > 1 or not isinstance(value, np.ndarray) or id(value) in known or name not in before:
             continue
         still = isinstance(before[name], np.ndarray) and np.array_equal(old, value) and not STATISTIC.search(name)
-        if still and influence(runner, probe, way) == (True, True):
+        if still and influence(runner, trial, way) == (True, True):
             runner.notes.append(
                 f"{name}: not checked, since no gradient of it was found (d{name}, grad_{name}, …; "
                 "gradcheck.wrap(layer, params={...}) names it)"
@@ -173,15 +177,16 @@ def tell_of_others(runner: Runner, target: Any, first: dict[Any, np.ndarray], pr
 
 def influence(runner: Runner, probe: Any, way: Any) -> tuple[bool, bool]:
     """Whether a number that is moved stays so in a forward, and whether y moves with it."""
-    probe = copy.deepcopy(probe)
-    runner.repeat.hold(generators(probe))
     trees = runner.inputs.at(runner.inputs.values)
+    there = np.array(at(probe, way))
     with np.errstate(all="ignore"):
         try:
             y = np.array(runner.outputs.flat(runner.call.split(runner.run(probe, trees))[0]))
-            there = np.array(at(probe, way))
             put(probe, way, there * 1.25 + 0.125)
             other = np.array(runner.outputs.flat(runner.call.split(runner.run(probe, trees))[0]))
+            kept = not np.array_equal(at(probe, way), there)
         except Exception:  # such numbers may be refused
             return True, True
-    return not np.array_equal(at(probe, way), there), not np.array_equal(y, other)
+        finally:
+            put(probe, way, there)
+    return kept, not np.array_equal(y, other)

@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from npattn.checker.recipe import has_method, keeps
+
 GRADIENTS = ("gradient", "gradients")
 """What the method is called that gives the gradients of `loss`, where that gives the loss alone."""
 
@@ -55,8 +57,7 @@ class LossBeside:
 
 def has_loss_beside(what: Any) -> bool:
     """Whether it is such an object."""
-    methods = callable(getattr(what, "loss", None)) and any(callable(getattr(what, one, None)) for one in GRADIENTS)
-    return methods and hasattr(what, "params")
+    return has_method(what, "loss") and any(has_method(what, one) for one in GRADIENTS) and keeps(what, "params")
 
 
 def named_as(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -176,12 +176,12 @@ def box_of(value: Any) -> tuple[str, str] | None:
 
 def opened(target: Any, name: str) -> tuple[Step, Any]:
     """An attribute, or what a method of that name gives; None if there is none."""
-    value = getattr(target, name, None)
-    if callable(value) and not isinstance(value, Mapping):
-        try:
+    try:
+        value = getattr(target, name, None)
+        if callable(value) and not isinstance(value, Mapping):
             return ("call", name), None if asked(value).required else contents(value())
-        except Exception:  # a method of that name that is something else
-            return ("call", name), None
+    except Exception:  # a method or property of that name that is something else
+        return ("call", name), None
     return ("attribute", name), value
 
 

@@ -18,7 +18,7 @@ from npattn.checker.losses import LossBeside, LossOf, has_loss_beside, named_as
 from npattn.checker.objects import Stateful
 from npattn.checker.ours import OurLayer
 from npattn.checker.own_autograd import Tape
-from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method, method
+from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method, keeps, method
 from npattn.checker.refusal import pairs_in, refused
 from npattn.checker.repeat import Repeat
 from npattn.checker.target import Target
@@ -138,7 +138,7 @@ def of_object(what: Any, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice
     forward, backward = getattr(what, "forward", None), getattr(what, "backward", None)
     if not recipe.says_how and callable(forward) and callable(backward):
         wants = [p.name for p in inspect.signature(backward).parameters.values() if p.default is p.empty]
-        if not hasattr(what, "params") and len(wants) == 2 and "cache" in wants:
+        if not keeps(what, "params") and len(wants) == 2 and "cache" in wants:
             return Pair(getattr(what, "__name__", type(what).__name__), forward, backward, inputs, choice, repeat)
         if wants[:1] == ["ctx"]:
             return Pair(type(what).__name__, *with_context(forward, backward), inputs, choice, repeat)
@@ -148,7 +148,7 @@ def of_object(what: Any, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice
 def of_method(method: MethodType, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> Target:
     """`net.loss`, a method that gives (loss, gradients): by the object's `params`, if it has them."""
     owner, name = method.__self__, method.__name__
-    if not hasattr(owner, "params"):
+    if not keeps(owner, "params"):
         return LossWithGradients(recipe.name or f"{type(owner).__name__}.{name}", method, inputs, choice, repeat)
     recipe = dataclasses.replace(recipe, name=f"{type(owner).__name__}.{name}", forward=named_as(method))
     return Stateful(LossOf(owner, name), recipe, inputs, choice, repeat)

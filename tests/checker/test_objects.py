@@ -108,6 +108,41 @@ def test_two_numbers_of_which_one_seems_to_be_the_others_gradient():
     assert verdicts(gradcheck(Decay(), X)) == {"x": "ok", "w": "ok"}
 
 
+def test_names_that_stand_for_something_else():
+    class Base(Scale):
+        @property
+        def params(self):
+            raise NotImplementedError("of each class that is derived")
+
+        def parameters(self, trainable):
+            return []
+
+        def gradients(self):
+            raise RuntimeError("not yet")
+
+    assert verdicts(gradcheck(Base(), X)) == {"x": "ok", "w": "ok"}
+
+
+def test_objects_that_know_each_other():
+    class Inner(Scale):
+        def __init__(self, outer):
+            super().__init__()
+            self.outer = outer
+
+    class Outer:
+        def __init__(self):
+            self.inner = Inner(self)
+            self.all = [self.inner, [self.inner]]
+
+        def forward(self, x):
+            return self.inner.forward(x)
+
+        def backward(self, dy):
+            return self.inner.backward(dy)
+
+    assert verdicts(gradcheck(Outer(), X)) == {"x": "ok", "inner.w": "ok"}
+
+
 def test_statistics_that_are_among_the_parameters():
     class Norm:
         def __init__(self):
