@@ -47,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed-forward", type=int, metavar="N", help="of the random numbers that the forward draws")
     parser.add_argument("--before-backward", metavar="METHOD", help="called before each backward, such as zero_grad")
     parser.add_argument("--points", type=int, default=8, help="at how many points a check is made (default 8)")
-    parser.add_argument("--strict", action="store_true", help="what is untested, and the house's rules, count as wrong")
+    parser.add_argument("--strict", action="store_true", help="the house's rules count as wrong, too")
     parser.add_argument("--dtype", default="float64", help="float64 (the default), or float32 with its tolerance")
     parser.add_argument("--seed", type=int, default=0, help="of inputs, cotangents and directions (default 0)")
     parser.add_argument("--ties", action="store_true", help="small whole numbers for inputs, so that maxima are tied")
