@@ -30,6 +30,26 @@ def argument_names(forward: Callable[..., Any], inputs: Sequence[Any]) -> list[s
     return [known[i] if i < len(known) else f"inputs[{i}]" for i in range(len(inputs))]
 
 
+def fitting_names(forward: Callable[..., Any], inputs: Sequence[Any]) -> list[str]:
+    """The same, of a forward that takes these inputs.
+
+    Raises
+    ------
+    CallError
+        If it takes more or fewer.
+    """
+    try:
+        signature = inspect.signature(forward)
+    except (TypeError, ValueError):
+        return argument_names(forward, inputs)
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        if inputs:
+            raise CallError(f"inputs: expected what forward{signature} takes, got {len(inputs)} ({error})") from None
+    return argument_names(forward, inputs)
+
+
 class Asked(NamedTuple):
     """The arguments of a backward, by position."""
 

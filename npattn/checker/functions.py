@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from npattn.backend import Array
-from npattn.checker.calls import Call, CallError, argument_names, call_of_pair
+from npattn.checker.calls import Call, CallError, call_of_pair, fitting_names
 from npattn.checker.inputs import Choice, Inputs
 from npattn.checker.repeat import Repeat
 from npattn.checker.trees import Outputs, Values
@@ -26,7 +26,7 @@ class Pair:
         choice: Choice, repeat: Repeat,
     ) -> None:  # fmt: skip
         self.name, self._forward, self._backward, self._repeat = name, forward, backward, repeat
-        self._inputs = Inputs(argument_names(forward, inputs), inputs, choice)
+        self._inputs = Inputs(fitting_names(forward, inputs), inputs, choice)
         self._outputs, self._call, self._once = Outputs(), Call(()), False
         self.values, self.notes = self._inputs.values, self._inputs.notes
         choice.must_name(self._inputs.known)
@@ -75,7 +75,7 @@ class LossWithGradients:
         self, name: str, function: Callable[..., Any], inputs: tuple[Any, ...], choice: Choice, repeat: Repeat
     ) -> None:
         self.name, self._function, self._repeat = name, function, repeat
-        self._inputs = Inputs(argument_names(function, inputs), inputs, choice)
+        self._inputs = Inputs(fitting_names(function, inputs), inputs, choice)
         self.values, self.notes = self._inputs.values, self._inputs.notes
         choice.must_name(self._inputs.known)
 

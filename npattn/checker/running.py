@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from npattn.checker.calls import Call, CallError, argument_names, asked
+from npattn.checker.calls import Call, CallError, asked, fitting_names
 from npattn.checker.copying import attributes
 from npattn.checker.inputs import Choice, Inputs
 from npattn.checker.places import gradient_name, unboxed
@@ -34,7 +34,7 @@ class Runner:
         self.backward_method: Method = method(target, recipe.backward, BACKWARDS, "backward")
         self.call, self.outputs, self.repeat = Call(("dy",)), Outputs(), repeat
         self.kept: Any = None
-        self.inputs = Inputs(argument_names(bound(target, self.forward_method), inputs), inputs, choice)
+        self.inputs = Inputs(fitting_names(bound(target, self.forward_method), inputs), inputs, choice)
         self.notes = self.inputs.notes
         self.hook = recipe.before_backward or self._own_hook(target)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from npattn.backend import Array
-from npattn.checker.calls import argument_names
+from npattn.checker.calls import fitting_names
 from npattn.checker.inputs import Choice, Inputs
 from npattn.checker.repeat import Repeat
 from npattn.checker.trees import Outputs, Values, is_array
@@ -26,7 +26,7 @@ class Taped:
     ) -> None:
         self.name: str = name
         self._repeat, self._outputs = repeat, Outputs()
-        self._inputs = Inputs(argument_names(signature, inputs), inputs, choice)
+        self._inputs = Inputs(fitting_names(signature, inputs), inputs, choice)
         self.values, self.notes = dict(self._inputs.values), self._inputs.notes
 
     def forward(self, values: Values) -> tuple[Array, Any]:

@@ -25,6 +25,12 @@ def test_what_is_wanted_can_be_said(choice):
     assert not any("not checked" in note for note in report.notes)
 
 
+@pytest.mark.parametrize("target", [(product, product_backward), Scale()])
+def test_more_or_fewer_inputs_than_forward_takes(target):
+    with pytest.raises(TypeError, match=r"^inputs: expected what forward\(x.*\) takes, got 2 "):
+        gradcheck(target, X, X)
+
+
 def test_one_name_of_many():
     pair = product, lambda dy, cache: product_backward(dy, cache)[1]
     assert verdicts(gradcheck(pair, X, MASK, normal(3, seed=1), wrt="w")) == {"w": "ok"}
