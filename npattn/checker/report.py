@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+LONG = 5.0  # seconds: nobody asks how long less took
+
 
 class GradcheckError(AssertionError):
     """A gradient is wrong, or nothing could be said of any. The text says which, where, by how much and why."""
@@ -173,4 +175,6 @@ class GradcheckReport:
                   for line in [head, *body]]  # fmt: skip
         wrong = self.message().split("\n")[1:]
         remarks = [f"remark: {remark}" for remark in self.remarks]
+        if self.seconds >= LONG:
+            lines.append(f"checked at {self.points} point{'s' * (self.points > 1)} in {self.seconds:.1f} s")
         return "\n".join([*lines, *self.notes, *remarks, *self.untested, *wrong])

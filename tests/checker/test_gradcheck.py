@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -220,6 +221,55 @@ def test_a_jump_of_the_second_derivative_is_no_kink_but_an_error():
     dy = np.array([1.0])
     found = differences(along(lambda t: t + 100 * np.maximum(t, 0) * t, 0.0), dy, np.zeros(1), h=1 / 32, goal=1e-12)
     assert abs(found.middle - 1) <= 3 * found.error
+
+
+def calls(f, dy, y, goal, share=0.0):
+    """How often the ladder asks the function."""
+    count = [0]
+
+    def counted(t):
+        count[0] += 1
+        return f(t)
+
+    return differences(counted, dy, y, 1 / 32, goal, share), count[0]
+
+
+def test_the_ladder_is_short_where_the_function_is_smooth():
+    """Six calls: and where the backward gives 0, what the first steps show says how exact is exact enough."""
+    x, dy = normal(40), normal(40, seed=1)
+    f = along(np.sin, x)
+    exact = float(np.sum(dy * np.cos(x)))
+    for goal, share in ((1e-8, 0.0), (0.0, 1e-9)):
+        found, count = calls(f, dy, f(0.0), goal, share)
+        assert found.middle == pytest.approx(exact, rel=1e-9)
+        assert count == 6
+    endless, count = calls(f, dy, f(0.0), 0.0)  # no goal at all: it stops where rounding alone is the larger error
+    assert endless.middle == pytest.approx(exact, rel=1e-9)
+    assert 6 < count < 30
+    still, count = calls(lambda t: np.ones(40), dy, np.ones(40), 0.0)
+    assert (still.middle, count) == (0, 6)
+
+
+def test_a_wrong_zero_is_found_as_fast_as_anything_else():
+    """A backward that gives 0 leaves no size to be exact to."""
+    seen = []
+
+    def forward(x, w):
+        seen.append(1)
+        return np.tanh(x @ w).real, (x, w)  # real: no complex step
+
+    def backward(dy, cache, forgotten):
+        x, w = cache
+        d = dy * (1 - np.tanh(x @ w) ** 2)
+        return d @ w.T, (0 if forgotten else 1) * x.T @ d
+
+    counts = []
+    for forgotten in (False, True):
+        seen.clear()
+        pair = forward, functools.partial(backward, forgotten=forgotten)
+        gradcheck(pair, normal(3, 4), normal(4, 5), points=1, raise_exception=False)
+        counts.append(len(seen))
+    assert counts[1] < 2.5 * counts[0]
 
 
 def test_where_complex_numbers_mislead_differences_decide():

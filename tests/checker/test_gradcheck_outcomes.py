@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,7 +210,15 @@ def test_our_own_layer_used_twice_is_named():
     assert "one layer object is used twice in a forward (relu, a ReLU, 2 times)" in report.message()
 
 
-# Where to look
+# Where to look, and how long it took
+
+
+def test_a_long_check_says_how_long_it_took():
+    report = gradcheck(sigmoid, X)
+    assert report.seconds > 0
+    assert "checked at" not in str(replace(report, seconds=1.0))
+    assert "\nchecked at 8 points in 12.3 s" in str(replace(report, seconds=12.34))
+    assert "\nchecked at 1 point in 12.3 s" in str(replace(report, seconds=12.34, points=1))
 
 
 def test_which_gradients_are_right_tells_where_to_look():
