@@ -23,12 +23,13 @@ from typing import Any, ClassVar, NamedTuple, Self, Unpack
 
 import numpy as np
 
+from npattn.arguments import arguments_text
 from npattn.backend import Array, array_module
 from npattn.capacity import has_shapes_only, need
 from npattn.checks import real_number
 from npattn.layer import Layer, Options
 from npattn.packing import factors, fields, lengths, packed, stored_axes
-from npattn.state import arguments_text, called_with, uniform
+from npattn.state import uniform
 
 
 class Weight(NamedTuple):
@@ -171,17 +172,14 @@ class Block(Layer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A class in a file with `forward` and `backward` is of that pair. One derived from it keeps that pair."""
         super().__init_subclass__(**kwargs)
+        if cls.__init__ is Block.__init__ and not cls.state:
+            cls.internal = ("sizes", "without", "settings", "momentum")  # nothing here has a size or a statistic
         module = sys.modules[cls.__module__]
         if cls.textbook is None and hasattr(module, "forward") and hasattr(module, "backward"):
             cls.textbook = cls.__module__
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note what the constructor is called with, for `repr`."""
-        layer = super().__new__(cls)
-        layer._called_with = called_with(cls, args, kwargs)
-        return layer
-
-    _called_with: dict[str, Any]
+    def _note(self, given: dict[str, Any]) -> None:
+        self._called_with = given
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({arguments_text(type(self), self._called_with)})"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.arguments import did_you_mean
 from npattn.backend import Array, named_module, numpy_module
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))  # in the machine's own byte order
@@ -298,7 +299,9 @@ def names_of(name: str, values: Sequence[str], accepted: tuple[str, ...]) -> tup
     if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(v, str) for v in values):
         raise TypeError(f"{name}: expected a tuple of names out of {listed}, got {shown(values)}")
     if not values or len(set(values)) < len(values) or not set(values) <= set(accepted):
-        raise ValueError(f"{name}: expected at least one of {listed}, none of them twice, got {shown(tuple(values))}")
+        meant = "".join(did_you_mean(value, accepted) for value in values if value not in accepted)
+        wanted = f"expected at least one of {listed}, none of them twice"
+        raise ValueError(f"{name}: {wanted}, got {shown(tuple(values))}{meant}")
     return tuple(values)
 
 
@@ -311,5 +314,6 @@ def one_of(name: str, value: str, accepted: tuple[str, ...]) -> str:
         If it is not.
     """
     if not isinstance(value, str) or value not in accepted:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, accepted))}, got {shown(value)}")
+        listed = ", ".join(map(repr, accepted))
+        raise ValueError(f"{name}: expected one of {listed}, got {shown(value)}{did_you_mean(value, accepted)}")
     return value

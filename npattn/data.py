@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.checks import shown, true_or_false
 from npattn.files import atomic, opened, read_bytes, sweep
 from npattn.seems import stranger
@@ -72,6 +73,7 @@ class Digits(NamedTuple):
     source: str  # "embedded 10,000" or "full 60,000"
 
 
+@explained
 def load(data_dir: str | os.PathLike[str] | None = None, *, download: bool = False) -> Digits:
     """Read and check the digits.
 

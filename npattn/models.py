@@ -28,6 +28,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple, Unpack
 
+from npattn.arguments import explained
 from npattn.attention.gate import Gated
 from npattn.attention.residual import Residual
 from npattn.backend import Array
@@ -94,6 +95,7 @@ def stage(inputs: int, outputs: int, size: int, attention: str, pool: bool, **op
     return Sequential(**layers)
 
 
+@explained
 def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     """The demo's network: images (N, 1, 28, 28) to scores (N, 10).
 
@@ -137,6 +139,7 @@ def unit(inputs: int, outputs: int, size: int, attention: str, **options: Unpack
     return Residual(Sequential(**layers), skip)
 
 
+@explained
 def se_resnet(attention: str = "se", **options: Unpack[Options]) -> Sequential:
     """A small SE-ResNet: images (N, 1, 28, 28) to scores (N, 10).
 

@@ -17,8 +17,9 @@ import math
 import sys
 from collections.abc import Mapping, MutableMapping
 
+from npattn.arguments import explained
 from npattn.backend import Array, array_module
-from npattn.checks import real_number, whole_number
+from npattn.checks import each, real_number, whole_number
 from npattn.parameters import Parameters
 
 BELOW_1 = math.nextafter(1, 0)
@@ -33,9 +34,12 @@ class Optimizer:
             raise TypeError(
                 f"params: expected a dict of arrays, or a layer's parameters(), got {type(params).__name__}"
             )
+        for _ in each("params", params):  # checks each
+            pass
         self.params = params
         self.lr = real_number("lr", lr, least=0)
 
+    @explained
     def step(self, grads: Mapping[str, Array] | None = None, rate: float | None = None) -> None:
         """Update every parameter by its gradient.
 
@@ -70,6 +74,7 @@ class Optimizer:
         raise NotImplementedError
 
 
+@explained
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as PyTorch's `SGD` computes it.
 
@@ -106,6 +111,7 @@ class SGD(Optimizer):
             self.params[key] = p - rate * g
 
 
+@explained
 class AdamW(Optimizer):
     """Adam with decoupled weight decay.
 
@@ -162,6 +168,7 @@ class AdamW(Optimizer):
             self.params[key] = p - rate * direction
 
 
+@explained
 def one_cycle(step: int, steps: int, peak: float, warmup: float = 0.2, floor: float = 1e-3) -> float:
     """The learning rate at `step` of `steps`: up to `peak` in the first fifth, then down to peak · floor, by cosines.
 

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
+from inspect import Signature
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from npattn import saved
+from npattn.arguments import called_with, constructor, explained
 from npattn.backend import Array, as_module, copied, from_numpy, library_name, placed, to_numpy
 from npattn.checks import floating, same_shape, shown, true_or_false
 from npattn.parameters import Parameters
 
 
+class Takes:
+    """What a class is called with, for `inspect.signature`, `help` and a notebook's tooltip. Not its objects."""
+
+    def __get__(self, layer: object, kind: type) -> Signature | None:
+        return constructor(kind) if layer is None else None
+
+
 class State:
     """The base of `npattn.Layer`: everything about a layer but its forward and backward."""
+
+    __signature__ = Takes()
+    internal: ClassVar[tuple[str, ...]] = ()  # those of the constructor's arguments that only classes made from it give
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the constructor's arguments before it runs: one deep down has other names. Raises TypeError."""
+        given = called_with(cls, args, kwargs)
+        layer = super().__new__(cls)
+        layer._note(given)
+        return layer
+
+    def _note(self, given: dict[str, Any]) -> None:
+        """Take note of the constructor's own arguments, by name, before it runs."""
 
     def __init__(
         self,
@@ -76,6 +97,7 @@ class State:
         """Copies of the parameters and buffers, by PyTorch's keys, in PyTorch's shapes."""
         return {key: copied(value) for key, value in {**self.params, **self.buffers}.items()}
 
+    @explained
     def load_state_dict(self, state: Mapping[str, Array]) -> Self:
         """Take over parameters and buffers: all of them, or none if anything does not fit. Returns the layer.
 
@@ -97,6 +119,7 @@ class State:
         self._assign(self._checked(state))
         return self
 
+    @explained
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the `state_dict` to a file, whole or not at all.
 
@@ -114,6 +137,7 @@ class State:
         """
         saved.write(path, {key: to_numpy(value) for key, value in self.state_dict().items()})
 
+    @explained
     def load(self, path: str | os.PathLike[str]) -> Self:
         """Take over the parameters and buffers of a file that `save` wrote: all of them, or none. Returns the layer.
 
@@ -168,6 +192,7 @@ class State:
 
     # Moving
 
+    @explained
     def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
         """Move parameters and buffers to another device, dtype or array module; caches are dropped. Returns the layer.
 
@@ -201,6 +226,7 @@ class State:
         self._forget("backward after to(), which drops the cache: call the layer on an input first")
         return self
 
+    @explained
     def train(self, mode: bool = True) -> Self:
         """Set training mode, which only batch normalisation asks for. Returns the layer.
 
@@ -223,12 +249,21 @@ class State:
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """How it is copied and pickled: made without its constructor's arguments, then given its state."""
+        return blank, (type(self),), self.__getstate__()
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle takes along. A module goes by its name."""
         return {**self.__dict__, "xp": self.xp.__name__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = {**state, "xp": importlib.import_module(state["xp"])}
+
+
+def blank(kind: type[State]) -> State:
+    """An object of a layer's class to which nothing has been done."""
+    return object.__new__(kind)
 
 
 def counts(key: Any, here: Mapping[str, Array]) -> bool:
@@ -294,26 +329,3 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np
     """
     bound = 1 / math.sqrt(fan_in)
     return rng.uniform(-bound, bound, shape)
-
-
-def called_with(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """A constructor's arguments by name, the defaults too; nothing if they do not fit (the call itself will say so)."""
-    try:
-        bound = inspect.signature(kind.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
-    except TypeError:
-        return {}
-    bound.apply_defaults()
-    options = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    named = [name for name, p in bound.signature.parameters.items() if p.kind not in options]
-    return {name: bound.arguments[name] for name in named[1:]}  # without self
-
-
-def arguments_text(kind: type, given: Mapping[str, Any]) -> str:
-    """The arguments as one would write them: "8, ratio=4, bias=True". Keyword-only ones only where they were chosen."""
-    parts = []
-    for name, p in inspect.signature(kind.__init__).parameters.items():  # type: ignore[misc]
-        if name not in given or (p.kind is p.KEYWORD_ONLY and given[name] == p.default) or given[name] is None:
-            continue
-        value = tuple(given[name]) if isinstance(given[name], list) else given[name]
-        parts.append(repr(value) if p.default is p.empty else f"{name}={value!r}")
-    return ", ".join(parts)

@@ -12,6 +12,7 @@ from typing import Any
 
 from npattn.ablation.record import checked_record
 from npattn.ablation.rows import BASELINES, Settings, rows
+from npattn.arguments import explained
 from npattn.checks import one_of, real_number, shown, whole_number
 from npattn.explain.figures import ACCENT, INK, QUIET, new_figure, plain, save
 from npattn.files import atomic
@@ -19,6 +20,7 @@ from npattn.files import atomic
 TABLE, RESULTS, FIGURE = "ablation.md", "ablation.json", "ablation.png"
 
 
+@explained
 def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One dict a row: accuracies by seed, mean, spread, and the difference to its baseline, seed by seed.
 
@@ -79,6 +81,7 @@ def half_width(values: Sequence[float]) -> float:
     return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
+@explained
 def table(summary: Sequence[dict[str, Any]]) -> str:
     """The summary as a Markdown table, in per cent and percentage points.
 

@@ -21,6 +21,7 @@ from npattn import data
 from npattn.ablation.record import checked_record
 from npattn.ablation.report import FIGURE, RESULTS, TABLE, write
 from npattn.ablation.rows import AblationError, Row, Settings, chosen
+from npattn.arguments import explained_within
 from npattn.checks import shown, whole_number
 from npattn.files import atomic, read_text, sweep
 from npattn.fused.threads import set_num_threads
@@ -129,6 +130,7 @@ def store(out: Path, row: Row, seed: int, result: dict[str, Any]) -> None:
         file.write((json.dumps(result, indent=1) + "\n").encode())
 
 
+@explained_within(settings=Settings)
 def ablate(
     out: str | os.PathLike[str],
     *,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.bench import device, pytorch
 from npattn.bench.measure import compare, copy_side, measure
 from npattn.bench.pytorch import torch_sides, torch_train_side
@@ -30,6 +31,7 @@ BESIDE = frozenset({"textbook", "eager", "compiled", "autograd"})  # what can st
 COPIED = 64 << 20  # bytes at least that a copy is timed with: more than the caches hold
 
 
+@explained
 def bench_block(
     name: str,
     shape: tuple[int, int, int, int],
@@ -92,6 +94,7 @@ OUR_STEPS: dict[str, dict[str, Any]] = {
 }
 
 
+@explained
 def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on: str = "cpu") -> dict[str, Any]:
     """Compare and time one training step of the demo's network: forward, loss, backward, AdamW.
 

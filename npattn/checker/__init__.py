@@ -43,6 +43,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from npattn.arguments import explained
 from npattn.checker.helpers import with_helpers
 from npattn.checker.report import GradcheckError, GradcheckReport, Row, UntestedWarning
 
@@ -50,6 +51,7 @@ __all__ = ["GradcheckError", "GradcheckReport", "Row", "UntestedWarning", "gradc
 
 
 @with_helpers
+@explained
 def gradcheck(
     target: Any,
     *inputs: Any,
@@ -163,5 +165,5 @@ def gradcheck(
     if raising and not report:
         raise GradcheckError(report)
     if raising and report.untested:
-        warnings.warn(UntestedWarning(f"{report.target}: {report.summary}"), stacklevel=2)
+        warnings.warn(UntestedWarning(f"{report.target}: {report.summary}"), stacklevel=3)  # 3: `explained` is between
     return report

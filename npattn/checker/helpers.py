@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+from npattn.arguments import explained
 from npattn.checker.report import GradcheckError, GradcheckReport
 
 P = ParamSpec("P")
@@ -48,6 +49,7 @@ class Gradcheck(Protocol[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
 
+@explained
 def wrap(
     target: Any = None,
     *,

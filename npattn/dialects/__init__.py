@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from npattn.arguments import did_you_mean, explained
 from npattn.backend import Array, copied
 from npattn.checks import floating
 from npattn.dialects import (
@@ -84,6 +85,7 @@ __all__ = [
 ]
 
 
+@explained
 def load(dialect: str, module: str, state_dict: Mapping[str, Array], *, dtype: Any = None, **args: Any) -> Spoken:
     """Make a layer that computes what a module of another codebase does with these weights.
 
@@ -139,6 +141,7 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], *, dtype: A
     return layer.load_state_dict(state)
 
 
+@explained
 def build(dialect: str, module: str, *, dtype: Any = "float32", rng: Any = None, **args: Any) -> Spoken:
     """Make a layer as `load` does, with initial weights instead of given ones: PyTorch's defaults, drawn by `rng`.
 
@@ -171,6 +174,7 @@ def in_dtype(key: str, value: Array, dtype: str) -> Array:
         raise TypeError(f"{key}: {error}") from None
 
 
+@explained
 def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
     """Copies of a loaded layer's parameters and buffers, or of its gradients, in the keys and shapes of its codebase.
 
@@ -205,9 +209,12 @@ def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
 def row_of(dialect: str, module: str) -> Module:
     """The class in the table. Raises ValueError if there is none."""
     if dialect not in TABLE:
-        raise ValueError(f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}")
+        raise ValueError(
+            f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}{did_you_mean(dialect, DIALECTS)}"
+        )
     if module not in TABLE[dialect]:
-        raise ValueError(f"module: expected one of {', '.join(TABLE[dialect])} in {dialect}, got {module!r}")
+        meant = did_you_mean(module, TABLE[dialect])
+        raise ValueError(f"module: expected one of {', '.join(TABLE[dialect])} in {dialect}, got {module!r}{meant}")
     return TABLE[dialect][module]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from npattn.arguments import explained
 from npattn.backend import Array
 from npattn.dialects.candidates import Candidate, candidates, different, misfits_text
 from npattn.dialects.keys import shown
@@ -26,6 +27,7 @@ class AmbiguousError(ValueError):
         )
 
 
+@explained
 def detect(state_dict: Mapping[str, Array]) -> tuple[str, str]:
     """Say which dialect and which module a state_dict is of.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from npattn.arguments import explained
 from npattn.backend import Array
 
 WRAPPERS = {
@@ -63,6 +64,7 @@ def unwrapped(state: Mapping[str, Array]) -> dict[str, Array]:
     return {key.removeprefix(before): value for key, value in state.items()}
 
 
+@explained
 def part(state: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     """One module's entries out of a whole network's: those whose keys begin with `prefix` and a dot, without these.
 

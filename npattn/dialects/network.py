@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from npattn.arguments import explained
 from npattn.backend import Array
 from npattn.dialects.candidates import Candidate, candidates, different, rows, shapes_in, sharing
 from npattn.dialects.keys import unwrapped
@@ -61,6 +62,7 @@ def upwards(prefix: str) -> Iterator[str]:
     yield ""
 
 
+@explained
 def inside(state: Mapping[str, Array]) -> dict[str, list[Candidate]]:
     """The attention modules in a whole network's state_dict: the prefix of each, and what it can be.
 

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from npattn.arguments import fitted
 from npattn.checks import true_or_false
 from npattn.dialects.keys import shown
 from npattn.layer import Layer
@@ -85,11 +86,7 @@ class Module(NamedTuple):
     def bound(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """`args` with the defaults filled in. Raises TypeError if one is missing, unknown, or no bool."""
         signature = self.signature
-        plain = ", ".join(re.sub(r": [^,=]+(?= = )|: [^,=]+$", "", str(p)) for p in signature.parameters.values())
-        try:
-            bound = signature.bind(**args)
-        except TypeError as error:
-            raise TypeError(f"{self.title}: {error}; its arguments are ({plain})") from None
+        bound = fitted(self.title, signature, (), args)
         bound.apply_defaults()
         for name, parameter in signature.parameters.items():
             if isinstance(parameter.default, bool):

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from npattn import saved
+from npattn.arguments import explained
 from npattn.backend import Array, to_numpy
 from npattn.capacity import need
 from npattn.checkpoint import DTYPES, read_member
@@ -66,6 +67,7 @@ class Contents(NamedTuple):
     dtypes: dict[str, str]
 
 
+@explained
 def read(path: str | os.PathLike[str], *, under: str | None = None, dtype: Any = None) -> dict[str, np.ndarray]:
     """Read a file of weights: key to array.
 
@@ -94,6 +96,7 @@ def read(path: str | os.PathLike[str], *, under: str | None = None, dtype: Any =
     return contents(path, under=under, dtype=dtype).state
 
 
+@explained
 def contents(path: str | os.PathLike[str], *, under: str | None = None, dtype: Any = None) -> Contents:
     """Read a file of weights, and say what was taken, what was left, and what dtypes it has. Arguments as in `read`."""
     wanted = None if dtype is None else dtype_name(dtype)
@@ -250,6 +253,7 @@ def within(content: Any, size: int, path: str, under: str | None, dtype: str | N
     return Contents(state, place.name, others, left_out, {key: dtype_of(value) for key, value in taken.items()})
 
 
+@explained
 def write(path: str | os.PathLike[str], state: Mapping[str, Array]) -> None:
     """Write key to array into a file, whole or not at all; the ending decides what kind of file.
 

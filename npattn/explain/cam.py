@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.backend import Array, array_module, device, to_numpy
 from npattn.checks import floating, one_of, shaped, shown, true_or_false
 from npattn.grad_mode import keep_caches
@@ -37,6 +38,7 @@ from npattn.ops.linear import Linear
 METHODS = ("cam", "grad-cam")
 
 
+@explained
 def class_activation_map(
     model: Sequential,
     x: Array,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from npattn.arguments import explained
 from npattn.block import Place
 from npattn.blocks import block as find
 from npattn.capacity import shapes_only
@@ -35,6 +36,7 @@ MOST = 10**6  # channels, blocks, and pixels of a kernel's side: no network has 
 IMAGE = 224  # pixels a side: the first stage's maps are a quarter of that, and each further stage's half as large
 
 
+@explained
 def added(
     block: str, stages: Sequence[tuple[int, int]] | str = "resnet50", ratio: int = 16, kernel_size: int = 7
 ) -> int:

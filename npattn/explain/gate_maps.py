@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.backend import Array, to_numpy
 from npattn.checks import each
 
 
+@explained
 def gate_maps(gates: Mapping[str, Array]) -> dict[str, np.ndarray]:
     """A map (N, h, w) for each layer whose gates tell places apart.
 
@@ -52,6 +54,7 @@ def gate_maps(gates: Mapping[str, Array]) -> dict[str, np.ndarray]:
     return found
 
 
+@explained
 def channel_bars(gates: Mapping[str, Array]) -> dict[str, np.ndarray]:
     """The gates that are one number a channel, (N, C, 1, 1) with C > 1, as (N, C), by name."""
     return {

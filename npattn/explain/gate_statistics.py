@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.backend import Array, to_numpy
 from npattn.checks import each, real_number
 
@@ -22,6 +23,7 @@ RANGES = {
 }  # of the five numbers
 
 
+@explained
 def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     """Five numbers for each gate.
 

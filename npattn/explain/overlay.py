@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.backend import named_module, to_numpy
 from npattn.checks import real_number, same_shape, shaped, shown
 
 FOR, AGAINST = (0.84, 0.15, 0.24), (0.13, 0.36, 0.75)  # red and blue, as RGB between 0 and 1
 
 
+@explained
 def overlay(
     images: np.ndarray,
     maps: np.ndarray,

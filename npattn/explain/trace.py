@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.block import Place
 from npattn.blocks import Entry, block, modules
 from npattn.capacity import shapes_only
@@ -75,6 +76,7 @@ class Trace(NamedTuple):
         raise KeyError(f"{name} at {' or '.join(tags) or 'any line'}")
 
 
+@explained
 def trace(
     name: str,
     shape: Sequence[int] | None = None,
@@ -215,6 +217,7 @@ def ops() -> dict[str, ModuleType]:
     return {module.__name__.rpartition(".")[2]: module for module in modules("ops") if hasattr(module, "PAGE")}
 
 
+@explained
 def trace_op(name: str, seed: int | None = None) -> Trace:
     """Run an op forward and backward on its small example, and keep every number.
 

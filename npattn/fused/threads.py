@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from npattn.arguments import explained
 from npattn.checks import whole_number
 from npattn.fused.blas import blas_held
 
@@ -66,6 +67,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@explained
 def set_num_threads(n: int | None) -> None:
     """Set how many threads the fused pairs use, in the whole process.
 

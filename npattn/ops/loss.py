@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from npattn.backend import Array, array_module, device
+from npattn.arguments import explained
+from npattn.backend import Array, array_module, device, named_module
 from npattn.checks import floating, same_shape, shaped
 from npattn.samples import Draw
 
@@ -34,7 +35,7 @@ def forward(z: Array, t: Array) -> tuple[Array, Cache]:
     """
     xp = floating(z=z)
     N, K = shaped("z", z, "N K")
-    if array_module(z, t) is xp and not xp.isdtype(t.dtype, "integral"):
+    if named_module({"z": z, "t": t}) is xp and not xp.isdtype(t.dtype, "integral"):
         raise TypeError(f"t: expected integer classes, got dtype {t.dtype}")
     shaped("t", t, "N", N=N)
     if N == 0 or K == 0:
@@ -68,6 +69,7 @@ def backward(dloss: Array, cache: Cache) -> Array:
     return dz
 
 
+@explained
 class CrossEntropy:
     """The loss as an object that remembers its last forward, as a layer does: `forward(z, t)`, then `backward()`."""
 

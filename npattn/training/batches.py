@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn import models
+from npattn.arguments import explained
 from npattn.backend import Array, from_numpy, to_numpy
 from npattn.checks import real_number, shaped, shown, whole_number
 from npattn.fused import layout
@@ -39,6 +40,7 @@ def keeps_order(layer: Layer, x: Array) -> bool:
     return layer.fused and layer.textbook is not None and faster(layer.textbook, arrays) is not None
 
 
+@explained
 def prepared(images: np.ndarray) -> np.ndarray:
     """Digits (N, 28, 28), 0 to 255, as the network's input: (N, 1, 28, 28), float32, of mean 0 and spread 1.
 
@@ -78,6 +80,7 @@ def moved(images: np.ndarray, moves: Moves) -> np.ndarray:
     return new
 
 
+@explained
 def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np.random.Generator) -> np.ndarray:
     """Each image (N, H, W) turned, scaled and shifted a little, by its own random amounts; paper comes in at the edges.
 
@@ -92,6 +95,7 @@ def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np
     return moved(images, drawn(images.shape, shift, turn, zoom, rng))
 
 
+@explained
 @blas_held
 def evaluate(
     model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int = 500

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from npattn import checkpoint, finite, models
+from npattn.arguments import explained
 from npattn.checks import real_number, shown, whole_number
 from npattn.files import alone, atomic
 from npattn.fused.threads import available_threads
@@ -52,6 +53,7 @@ class State:
         self.history = checked_history("state.history", self.history, self.epoch)
 
 
+@explained
 def load_model(folder: str | os.PathLike[str]) -> Sequential:
     """The network of a run, in eval mode, on the CPU. `prepared` makes its input from images.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from npattn import models
+from npattn.arguments import explained
 from npattn.capacity import need
 from npattn.checks import one_of, real_number, shown, true_or_false, whole_number
 from npattn.fused import twin
@@ -20,6 +21,7 @@ class TrainingError(Exception):
     """Training cannot start or go on. The message says why, and what is left on the disk."""
 
 
+@explained
 @dataclass(frozen=True)
 class TrainConfig:
     """What a run depends on. The same config on the same machine gives the same weights, bit for bit.

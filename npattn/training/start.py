@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from npattn import data
+from npattn.arguments import explained_within
 from npattn.checks import shown, true_or_false
 from npattn.files import sweep
 from npattn.nested import Sequential
@@ -52,6 +53,7 @@ class TrainResult:
     finished: bool
 
 
+@explained_within(config=TrainConfig)
 def train(
     config: TrainConfig | None = None,
     *,

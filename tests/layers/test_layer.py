@@ -376,11 +376,11 @@ def test_bad_cotangents_of_pairs(case: Case):
         ),
         (lambda: npattn.Gated("x"), TypeError, "attention: expected a layer, got str"),
         (lambda: npattn.Sequential(), ValueError, "layers: expected at least one layer"),
-        (lambda: npattn.Sequential(npattn.ReLU(), 3), TypeError, "1: expected a layer, got int"),
+        (lambda: npattn.Sequential(npattn.ReLU(), 3), TypeError, r"layers\[1\]: expected a layer, got int"),
         (
             lambda: npattn.Sequential(npattn.ReLU(), npattn.ReLU(dtype="float64")),
             TypeError,
-            "1: expected a layer of numpy and float32, as the first one, got numpy and float64",
+            r"layers\[1\]: expected a layer of numpy and float32, as the first one, got numpy and float64",
         ),
     ],
 )

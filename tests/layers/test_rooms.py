@@ -9,7 +9,7 @@ import pytest
 from tests.support.imports import FILES, GRAPH, PACKAGE, by_name, cycle, module_of, ours, parsed, room_of
 
 FLOORS = (
-    ("backend", "capacity", "files", "grad_mode", "seems", "streams", "version"),
+    ("arguments", "backend", "capacity", "files", "grad_mode", "seems", "streams", "version"),
     ("checks", "checkpoint", "packing", "parameters", "progress"),
     ("saved",),
     ("data", "last_forward", "optimizer", "state"),
