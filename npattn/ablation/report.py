@@ -143,31 +143,41 @@ def write(out: Path, results: Sequence[dict[str, Any]], settings: Settings) -> N
 
 
 def figure(summary: Sequence[dict[str, Any]], path: Path) -> None:
-    """The error of every training as a dot, each row's mean as a line, and no attention's mean all the way down."""
-    canvas = new_figure(8, 0.27 * (len(summary) + len({row["group"] for row in summary})) + 1.1)
+    """The accuracy of every training as a dot, each row's mean as a line, and no attention's mean all the way down."""
+    canvas = new_figure(7.2, 0.27 * (len(summary) + len({row["group"] for row in summary})) + 1.6)
     axes = canvas.subplots()
-    means = {row["row"]: 100 * (1 - row["mean"]) for row in summary}
+    means = {row["row"]: 100 * row["mean"] for row in summary}
     at, labels, headings, group = 0.0, [], [], None
     for row in summary:
         if row["group"] != group:
             group = row["group"]
             headings.append((at, group))
             at += 1
-        errors = [100 * (1 - accuracy) for accuracy in row["accuracies"].values()]
+        accuracies = [100 * accuracy for accuracy in row["accuracies"].values()]
         is_base = row["row"] in BASELINES.values()
-        axes.plot(errors, [at] * len(errors), "o", ms=4.5, color=QUIET, alpha=0.75, mec="none")
-        axes.plot([means[row["row"]]] * 2, [at - 0.32, at + 0.32], color=INK if is_base else ACCENT, linewidth=2.2)
+        (dots,) = axes.plot(accuracies, [at] * len(accuracies), "o", ms=4.5, color=QUIET, alpha=0.75, mec="none")
+        (mean,) = axes.plot(
+            [means[row["row"]]] * 2, [at - 0.32, at + 0.32], color=INK if is_base else ACCENT, linewidth=2.2
+        )
+        dots.set_label("a training, one seed")
+        mean.set_label("mean of a baseline" if is_base else "mean of a row")
         labels.append((at, row["row"]))
         at += 1
     if BASELINES["digits"] in means:
-        axes.axvline(means[BASELINES["digits"]], color=INK, linewidth=0.8, linestyle=":")
-    axes.set_yticks([place for place, _ in labels], [name for _, name in labels], fontsize=8)
-    for place, name in headings:
+        axes.axvline(
+            means[BASELINES["digits"]], color=INK, linewidth=0.8, linestyle=":", zorder=0, label="no attention's mean"
+        )
+    axes.set_yticks([place for place, _ in labels], [name for _, name in labels], fontsize=9.5)
+    for place, name in headings:  # on a ground of their own: a line may pass
         axes.annotate(name, (0, place), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-                      va="center", fontsize=8, fontweight="bold", color=INK)  # fmt: skip
+                      va="center", fontsize=9.5, fontweight="bold", color=INK,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
     axes.set_ylim(at - 0.4, -0.6)
-    axes.set_xlabel("test digits that are wrong (%): a dot a seed, a line their mean; dotted: no attention")
+    axes.set(xlabel="accuracy: test digits read rightly (%)", ylabel="row of the table")
     axes.grid(alpha=0.25, axis="x")
     axes.tick_params(axis="y", length=0)
     plain(axes)
+    key = {line.get_label(): line for line in axes.lines}  # each kind once
+    canvas.legend(key.values(), key.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
+    canvas.suptitle("Accuracy of each training, and the mean over its seeds", fontsize=11)
     save(canvas, path)

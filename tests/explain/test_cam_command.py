@@ -229,7 +229,7 @@ def test_the_sheet(folder, tmp_path, capsys, digit):
     assert f"maps by cam; the sheet is {folder / 'cam.png'}" in shown
     with Image.open(folder / "cam.png") as picture:
         assert picture.size[0] > 800
-        assert picture.size[1] > 2000
+        assert picture.size[0] / picture.size[1] == pytest.approx(16 / 9, rel=0.01)  # a slide
     saved(large(digit), tmp_path / "seven.png")
     argv = ["cam", str(folder), "--digits", "0", "8", "--image", str(tmp_path / "seven.png")]
     assert cli.main([*argv, "--layer", "stage3.relu", "--out", str(tmp_path / "sheet.png")]) == 0
@@ -316,11 +316,11 @@ def test_the_crop_and_the_doubts_are_shown(folder, tmp_path, capsys, digit):
 def test_the_sheet_has_a_column_for_the_picture(folder, tmp_path, digit, monkeypatch):
     saved(large(digit), tmp_path / "seven.png")
     drawn = []
-    monkeypatch.setattr("npattn.explain.figures.save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr("npattn.explain.sheet.save", lambda figure, path: drawn.append(figure))
     for argv in (["--digits", "0"], ["--digits", "0", "--image", str(tmp_path / "seven.png")]):
         assert cli.main(["cam", str(folder), *argv]) == 0
-    without, with_picture = ([axes.get_title() for axes in figure.axes] for figure in drawn)
-    assert without[:3] == ["input", "for the answer", "for the runner-up"]
+    without, with_picture = ([axes.get_title().replace("\n", " ") for axes in figure.axes] for figure in drawn)
+    assert without[:3] == ["test digit", "for the answer", "for the runner-up"]
     assert with_picture[:4] == ["picture", "input", "for the answer", "for the runner-up"]
     (frame,) = drawn[1].axes[0].patches
     top, bottom, left, right = images.read_digit(tmp_path / "seven.png").box
