@@ -88,7 +88,17 @@ def kept(gradients: dict[str, Any]) -> dict[str, Any]:
 def begin(form: Target, rng: np.random.Generator, how: Settings) -> Found:
     """Run forward and backward a few times, and say what they do that they must not."""
     found = Found()
-    runs = Runs(form, how, found)
+    look(Runs(form, how, found), rng)
+    if found.problems:  # what is written to is their cause, most likely, and no mere remark then
+        written = [text for text in found.remarks if "mutated" in text]
+        found.problems[:0] = written
+        found.remarks = [text for text in found.remarks if text not in written]
+    return found
+
+
+def look(runs: Runs, rng: np.random.Generator) -> None:
+    """Do these runs, and note what they show."""
+    form, how, found = runs.form, runs.how, runs.found
     values = form.values
 
     # Another point first: what a layer keeps of it must be gone at the second forward
@@ -111,10 +121,10 @@ def begin(form: Target, rng: np.random.Generator, how: Settings) -> Found:
                 f"it computes in {y.dtype}, for y came so for inputs of float64, and no derivative can be measured in "
                 'that; dtype="float32" checks it to float32\'s tolerance'
             )
-            return found
+            return
         if not np.all(np.isfinite(y)):
             found.problems.append(f"y: {int(np.sum(~np.isfinite(y)))} of {y.size} numbers are NaN or infinite")
-            return found
+            return
         for name, value in given.items():
             if not how.allow_sharing and shares(y, value):
                 runs.against_the_rules(f"y: shares memory with {name}")
@@ -123,7 +133,7 @@ def begin(form: Target, rng: np.random.Generator, how: Settings) -> Found:
         first = kept(gradients)
         if not gradients:
             found.problems.append("backward: gave no gradient at all")
-            return found
+            return
         faults, usable, rounded = usable_gradients(values, gradients, exact=how.strict and not how.single)
         apart(runs, usable)
         if not how.single:
@@ -151,17 +161,16 @@ def begin(form: Target, rng: np.random.Generator, how: Settings) -> Found:
                 "forward: another y for the same input, so no derivative can be measured (seed_forward= seeds what it "
                 "draws)"
             )
-            return found
+            return
     except Exception as error:
         found.problems.append(raised(error))
-        return found
+        return
     mutates = any("mutated by forward" in text for text in (*found.problems, *found.remarks))
     measured = {name: np.asarray(first[name], dtype=np.float64) for name in usable}
     found.start = Start(
         form, copies(values), np.asarray(first_y, dtype=np.float64), np.asarray(dy, dtype=np.float64), mutates,
         measured, faults, EPS32 if how.single else EPS, rounded, earlier, other,
     )  # fmt: skip
-    return found
 
 
 def dtype_of(eps: float) -> str:

@@ -15,7 +15,7 @@ from npattn.checker.begin import Found, begin
 from npattn.checker.compare import Comparison, Refused, Verdict
 from npattn.checker.explain import explained, where_to_look
 from npattn.checker.influence import idle
-from npattn.checker.points import FREE, NEAR, WITHIN, at, drawn
+from npattn.checker.points import FREE, NEAR, WIDE, WITHIN, at, drawn
 from npattn.checker.precision import in_steps
 from npattn.checker.report import GradcheckReport, Row
 from npattn.checker.reuse import used_twice
@@ -128,7 +128,7 @@ class Check:
     def ways(careful: bool = False) -> Iterator[str]:
         """How to draw the next points; carefully where the forward has refused some."""
         while True:
-            yield from (NEAR, WITHIN) if careful else (FREE, WITHIN)
+            yield from (NEAR, WITHIN) if careful else (FREE, WITHIN, *WIDE)
 
     def there(self, on: Comparison, row: Row) -> Row:
         """The row after a look at a point drawn anew: along one random direction, by entries where that is wrong."""

@@ -19,6 +19,9 @@ from npattn.checker.state import Arrays, Start, as_array, copies, rms, signed, u
 NEAR, WITHIN, FREE = "near", "within", "free"
 """Ways to draw: each entry moved by up to a fifth; from between the given numbers; normal numbers of their scale."""
 
+WIDE = "first wide", "second wide"
+"""Normal numbers, for every second tensor of six times their scale: beyond the bounds of a ReLU6 or a hard sigmoid."""
+
 
 def drawn(
     values: Mapping[str, np.ndarray], way: str, rng: np.random.Generator, freed: Mapping[str, np.ndarray]
@@ -30,7 +33,11 @@ def drawn(
     """
     usual = [rms(value) for value in values.values() if np.any(value)]
     scale = float(np.median(usual)) if usual else 1.0
-    return {name: like(value, way, rng, freed.get(name), scale) for name, value in values.items()}
+    new = {name: like(value, way, rng, freed.get(name), scale) for name, value in values.items()}
+    for i, (name, value) in enumerate(values.items()):
+        if way in WIDE and i % 2 == WIDE.index(way) and np.any(value > 0) and np.any(value < 0):
+            new[name] = 6 * new[name]
+    return new
 
 
 def like(value: np.ndarray, way: str, rng: np.random.Generator, unseen: np.ndarray | None, scale: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 import npattn
 from npattn import gradcheck
 from npattn.checker import UntestedWarning
-from npattn.checker.points import FREE, NEAR, WITHIN, drawn
+from npattn.checker.points import FREE, NEAR, WIDE, WITHIN, drawn
 from npattn.checker.seen import slices, words
 from tests.checker.zoo_found import FOR_GATE, WORDS, gate_backward, gate_of_two_runs
 
@@ -254,7 +254,7 @@ def test_a_forward_that_refuses_to_be_moved_gets_no_verdict():
 def test_ways_to_draw():
     rng = np.random.default_rng(0)
     values = {"signed": X, "positive": POSITIVE, "bias": np.zeros(4), "gamma": np.ones(4), "after": np.maximum(X, 0)}
-    for way in (FREE, WITHIN, NEAR):
+    for way in (FREE, WITHIN, *WIDE, NEAR):
         new = drawn(values, way, rng, {})
         assert all(new[key].shape == value.shape for key, value in values.items())
         assert np.all(new["positive"] > 0)

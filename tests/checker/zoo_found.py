@@ -268,6 +268,16 @@ def clip_lets_everything_back(dy, x):
     return dy.copy()
 
 
+@mistake(lambda x: (np.clip(x, 0, 6), x), normal((6, 5)), "x", "a mask")
+def relu6_without_its_upper_bound(dy, x):
+    return dy * (x > 0)
+
+
+@mistake(lambda x: (x * np.clip(x / 6 + 0.5, 0, 1), x), normal((6, 5)), "x")
+def hard_swish_without_its_bounds(dy, x):
+    return dy * (x / 3 + 0.5)
+
+
 @mistake(lambda x: (np.sum(x**2, axis=1), x), normal((4, 5)), "x", "a constant factor of 0.5")
 def square_without_its_two(dy, x):
     return dy[:, None] * x
