@@ -306,3 +306,42 @@ def test_no_colour_has_two_meanings(drawn):
                 meant.setdefault(to_hex(band.get_facecolor()[0]), set()).add(band.get_label())
         assert all(len(labels) == 1 for labels in meant.values()), meant
         assert len(set(map(frozenset, styles.values()))) == len(styles)
+
+
+# The figures of the ablation and of the benchmark
+
+
+def test_the_ablation_is_drawn_by_accuracy(monkeypatch):
+    from npattn.ablation import report
+
+    kept = []
+    monkeypatch.setattr(report, "save", lambda figure, path: kept.append(figure))
+    accuracies = {"none": {0: 0.96, 1: 0.97}, "se": {0: 0.95, 1: 0.97}}
+    report.figure(
+        [{"row": name, "group": "blocks", "accuracies": each, "mean": sum(each.values()) / 2}
+         for name, each in accuracies.items()],
+        Path("none"),
+    )  # fmt: skip
+    (figure,) = kept
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    assert axes.get_xlabel().startswith("accuracy")
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [96, 97])
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["a training, one seed", "mean of a baseline", "mean of a row", "no attention's mean"]
+    assert overlapping(figure) == []
+
+
+def test_the_growth_names_its_axes(monkeypatch, tmp_path):
+    from matplotlib.figure import Figure
+
+    from npattn.bench import growth
+
+    kept = []
+    monkeypatch.setattr(growth, "bench_block", lambda *_, **__: {"sides": [{"both": {"median": 2e-3}}]})
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: kept.append(figure))
+    growth.growth("none", 1, lambda line: None)
+    (figure,) = kept
+    assert [axes.get_ylabel() for axes in figure.axes] == ["time (ms)"] * 3
+    assert all(axes.get_xlabel() and axes.get_title() for axes in figure.axes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["in proportion to the size", "measured"]
