@@ -217,6 +217,14 @@ def test_no_text_lies_on_another_or_outside(drawn, name: str):
         assert box.y1 <= figure.bbox.y1 + 1, text.get_text()
 
 
+@pytest.mark.parametrize("name", [OPEN, SHEET])
+def test_no_text_lies_on_a_picture(drawn, name: str):
+    renderer = drawn[name].canvas.get_renderer()
+    for text in texts(drawn[name]):
+        box = text.get_window_extent(renderer).padded(-1)
+        assert not any(box.overlaps(axes.bbox) for axes in drawn[name].axes), text.get_text()
+
+
 def test_overlapping_texts_are_found(drawn):
     figure = style.new_figure()
     figure.text(0.5, 0.5, "one word")
