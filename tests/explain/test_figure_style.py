@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -71,3 +73,12 @@ def test_an_outline_needs_ink():
     style.outline(axes, data.read(data.EMBEDDED, data.TEST_IMAGES)[0])
     (line,) = axes.collections
     assert line.get_path_effects()
+
+
+def test_the_pages_gradients_are_slanted_too():
+    """In the drawings of docs/_figures.py blue and red would be alike in grey."""
+    css = Path(__file__).parents[2].joinpath("docs", "_static", "npattn.css").read_text(encoding="utf-8")
+    rules = {line.partition("{")[0].strip(): line for line in css.splitlines() if line.startswith(".drawing")}
+    assert "font-style: italic" in rules[".drawing text.bwd"]
+    assert "stroke-dasharray" in rules[".drawing .wire.bwd"]
+    assert "font-style" not in rules[".drawing text.fwd"]
