@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 SMALL = 2**24  # bytes that are not worth asking for
+A_THREAD = 112 << 20  # bytes of addresses that a thread takes at first use: its stack, its heap, its buffer of BLAS
 
 
 def need(size: int, what: Callable[[], str]) -> None:
@@ -41,6 +42,19 @@ def capacity() -> int:
     addressed.
     """
     return max(0, min([sys.maxsize, *machine(), *group(), *process()]))
+
+
+def check_limit() -> None:
+    """Raise MemoryError if `ulimit` leaves too little to compute at all.
+
+    BLAS that gets no buffer may end the process by itself, or never come back.
+    """
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if (left := min(process(), default=sys.maxsize)) < threads * A_THREAD:
+        raise MemoryError(
+            f"ulimit: {threads} threads with their stacks and buffers of BLAS may take {amount(threads * A_THREAD)} of "
+            f"memory; this process may have {amount(max(0, left))}"
+        )
 
 
 def machine() -> Iterator[int]:

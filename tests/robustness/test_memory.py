@@ -207,6 +207,16 @@ def test_a_limit_on_the_address_space(command: str, more: int):
         assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("limit", [250_000, 300_000, 350_000])  # in KiB, as `ulimit -v` counts
+def test_too_little_to_begin_with_ends_at_once(limit: int, tmp_path):
+    """Where OpenBLAS gets no buffer it may end the process, or spin for ever."""
+    command = f"ulimit -v {limit}; {sys.executable} -m npattn train --epochs 1 --out {tmp_path / 'run'}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("npattn: ulimit: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_limit_is_known():
     done = limited("from npattn import capacity; print(capacity.capacity())", 50 << 20)
     assert 40 << 20 < int(done.stdout) <= 50 << 20
