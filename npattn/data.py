@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from npattn import columns
 from npattn.arguments import explained
 from npattn.checks import shown, true_or_false
 from npattn.files import atomic, opened, read_bytes, sweep
+from npattn.notebook import html_lines, html_table
 from npattn.seems import stranger
 
 if TYPE_CHECKING:
@@ -63,6 +65,9 @@ SOME_TRAIN_LABELS = File(
 )
 
 
+HEAD = ("array", "shape", "dtype", "what")
+
+
 class Digits(NamedTuple):
     """Images are uint8, 0 (paper) to 255 (ink); labels are uint8, 0 to 9."""
 
@@ -71,6 +76,18 @@ class Digits(NamedTuple):
     test_images: np.ndarray  # (10000, 28, 28)
     test_labels: np.ndarray
     source: str  # "embedded 10,000" or "full 60,000"
+
+    def __repr__(self) -> str:
+        return f"MNIST, {self.source}\n{columns.table(HEAD, self.rows())}"
+
+    def _repr_html_(self) -> str:
+        return html_lines([f"MNIST, {self.source}"]) + html_table(HEAD, self.rows())
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Each array in words, as cells."""
+        what = {"images": "0 (paper) to 255 (ink)", "labels": "the digit, 0 to 9"}
+        arrays = zip(self._fields[:4], self[:4], strict=True)
+        return [(name, str(array.shape), str(array.dtype), what[name.rpartition("_")[2]]) for name, array in arrays]
 
 
 @explained

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from types import ModuleType
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar, overload
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from npattn.checks import floating, same_shape, shaped, true_or_false
 from npattn.grad_mode import keeps_cache
 from npattn.last_forward import Kept, LastForward, running, undoing
 from npattn.state import State
+
+Kind = TypeVar("Kind", bound="np.dtype[Any]")
+Other = TypeVar("Other")
+"""For a type checker: from a NumPy array comes one of its dtype, with axes of its own; from another library's, its."""
 
 
 class Options(TypedDict, total=False):
@@ -107,10 +111,18 @@ class Layer(State):
 
     # Forward and backward
 
+    @overload
+    def __call__(self, x: np.ndarray[Any, Kind]) -> np.ndarray[Any, Kind]: ...
+    @overload
+    def __call__(self, x: Other) -> Other: ...
     def __call__(self, x: Array) -> Array:
         """The same as `forward`."""
         return self.forward(x)
 
+    @overload
+    def forward(self, x: np.ndarray[Any, Kind]) -> np.ndarray[Any, Kind]: ...
+    @overload
+    def forward(self, x: Other) -> Other: ...
     def forward(self, x: Array) -> Array:
         """Return y for the input x, and keep what `backward` needs, in place of what the last forward kept.
 
@@ -180,6 +192,10 @@ class Layer(State):
         """The module of the pair that the last forward took."""
         return self._pair
 
+    @overload
+    def backward(self, dy: np.ndarray[Any, Kind]) -> np.ndarray[Any, Kind]: ...
+    @overload
+    def backward(self, dy: Other) -> Other: ...
     def backward(self, dy: Array) -> Array:
         """Return dx for the cotangent dy of the last forward's y, and set `grads`. Called again, it gives the same.
 

@@ -10,6 +10,7 @@ from npattn.arguments import OPTIONS, explained
 from npattn.backend import Array
 from npattn.block import Card
 from npattn.layer import Layer
+from npattn.parameters import in_words
 
 
 class Nested(Layer):
@@ -199,4 +200,4 @@ class Joined(MutableMapping[str, Array]):
         return sum(len(getattr(layer, self._kind)) for layer in self._layers.values())
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return in_words(self)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Protocol
 
 from npattn.backend import Array
+from npattn.notebook import html_table
 
 
 class Holder(Protocol):
@@ -51,4 +52,12 @@ class Parameters(MutableMapping[str, Array]):
         return len(self._layer.params)
 
     def __repr__(self) -> str:
-        return "\n".join(f"{key} {tuple(value.shape)}" for key, value in self.items()) or "no parameters"
+        return in_words(self)
+
+    def _repr_html_(self) -> str:
+        return html_table(("parameter", "shape"), [(key, str(tuple(value.shape))) for key, value in self.items()])
+
+
+def in_words(arrays: Mapping[str, Array]) -> str:
+    """Name and shape of each, a line each: what is shown of what may have 60,000 numbers."""
+    return "\n".join(f"{key} {tuple(value.shape)}" for key, value in arrays.items()) or "no parameters"

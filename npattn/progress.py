@@ -1,11 +1,13 @@
-"""How a run is shown: tqdm's bars on a terminal, a line an epoch elsewhere, or nothing."""
+"""How a run is shown: tqdm's bars on a terminal and in a notebook, a line an epoch elsewhere, or nothing."""
 
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
+from npattn.notebook import is_notebook
 from npattn.streams import is_terminal, plain, say
 
 
@@ -120,8 +122,37 @@ class Bars(Lines):
         super().end(out, accuracy, seconds, finished)
 
 
+class NotebookBar(Lines):
+    """One bar in a notebook, for all steps, with the epochs' lines: a cell has no lines to go back to for a second."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():  # of widgets that are not installed: the bar is made of text then
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm
+
+            self.tqdm = tqdm
+        self.bar: Any = None
+
+    def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
+        super().epoch(epoch, epochs, steps, step)
+        if self.bar is None:
+            self.bar = self.tqdm(total=epochs * steps, initial=epoch * steps + step, unit="step", dynamic_ncols=True)
+        self.bar.set_description_str(f"epoch {epoch + 1}/{epochs}", refresh=False)
+
+    def step(self, loss: float, accuracy: float) -> None:
+        self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}", refresh=False)
+        self.bar.update()
+
+    def end(self, out: Path, accuracy: float, seconds: float, finished: bool) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        super().end(out, accuracy, seconds, finished)
+
+
 def for_terminal() -> Progress:
-    """Bars if both outputs are a terminal, else lines."""
+    """Bars if both outputs are a terminal, one in a notebook, else lines."""
+    if is_notebook():
+        return NotebookBar()
     return Bars() if is_terminal(sys.stderr) and is_terminal(sys.stdout) else Lines()
 
 

@@ -5,23 +5,36 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from npattn import columns
 from npattn.ablation.record import checked_record
 from npattn.ablation.rows import BASELINES, Settings, rows
 from npattn.arguments import explained
 from npattn.checks import one_of, real_number, shown, whole_number
 from npattn.explain.figures import ACCENT, INK, QUIET, new_figure, plain, save
 from npattn.files import atomic
+from npattn.notebook import html_table
 
 TABLE, RESULTS, FIGURE = "ablation.md", "ablation.json", "ablation.png"
+HEAD = ("row", "parameters", "accuracy %", "spread", "lowest – highest", "minus the baseline", "seeds")
+
+
+class Summary(list[dict[str, Any]]):
+    """A dict for each row: a list that is shown as a table."""
+
+    def __repr__(self) -> str:
+        return columns.table(HEAD, cells(self), right=range(1, len(HEAD)))
+
+    def _repr_html_(self) -> str:
+        return html_table(HEAD, cells(self))
 
 
 @explained
-def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarised(results: Sequence[dict[str, Any]]) -> Summary:
     """One dict a row: accuracies by seed, mean, spread, and the difference to its baseline, seed by seed.
 
     "difference" is the mean over the seeds of its accuracy less the baseline's, and "uncertain" half the width of that
@@ -42,7 +55,7 @@ def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             once = f"{result['row']} with seed {result['seed']}"
             raise ValueError(f"results[{i}]: expected each seed of a row once, got {once} twice")
         by_seed[result["seed"]] = result
-    summary = []
+    summary = Summary()
     for row in rows():
         if row.name not in by_name:
             continue
@@ -92,23 +105,26 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
     """
     for i, row in enumerate(listed("summary", summary)):
         check_summary(f"summary[{i}]", row)
-    lines = [
-        "| row | parameters | accuracy % | spread | lowest – highest | minus the baseline | seeds |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    lines = [f"| {' | '.join(HEAD)} |", "|---|--:|--:|--:|--:|--:|--:|"]
     group = None
-    for row in summary:
+    for row, parts in zip(summary, cells(summary), strict=True):
         if row["group"] != group:
             group = row["group"]
             lines.append(f"| **{group}** | | | | | | |")
+        lines.append(f"| {' | '.join(parts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cells(summary: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Each row of a summary in words, in per cent and percentage points."""
+    for row in summary:
         accuracies = list(row["accuracies"].values())
         spread = "" if row["spread"] is None else f"{100 * row['spread']:.2f}"
         apart = "" if row["difference"] is None else f"{100 * row['difference']:+.2f} ± {100 * row['uncertain']:.2f}"
-        lines.append(
-            f"| {row['row']}: {row['what']} | {row['parameters']:,} | {100 * row['mean']:.2f} | {spread} "
-            f"| {100 * min(accuracies):.2f} – {100 * max(accuracies):.2f} | {apart} | {len(accuracies)} |"
-        )
-    return "\n".join(lines) + "\n"
+        yield (
+            f"{row['row']}: {row['what']}", f"{row['parameters']:,}", f"{100 * row['mean']:.2f}", spread,
+            f"{100 * min(accuracies):.2f} – {100 * max(accuracies):.2f}", apart, f"{len(accuracies)}",
+        )  # fmt: skip
 
 
 def check_summary(name: str, row: Any) -> None:

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from npattn.columns import table
+from npattn.notebook import html_lines, html_table, html_text
+
 LONG = 5.0  # seconds: nobody asks how long less took
+
+
+HEAD = ("name", "shape", "method", "checked", "worst error", "verdict")
 
 
 class GradcheckError(AssertionError):
@@ -160,19 +166,27 @@ class GradcheckReport:
     def __repr__(self) -> str:
         return str(self)
 
-    def __str__(self) -> str:
-        lines = [f"{self.target}: {self.summary}"]
-        if self.no_verdict and not self.wrong:
-            return lines[0]
-        head = ("name", "shape", "method", "checked", "worst error", "verdict")
-        body = [
+    def cells(self) -> list[tuple[str, ...]]:
+        """The rows in words."""
+        return [
             (row.name, str(row.shape), row.method, row.checked,
              "" if row.error is None else f"{row.error:.1e}", row.verdict)
             for row in self.rows
         ]  # fmt: skip
-        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-                  for line in [head, *body]]  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        if self.no_verdict and not self.wrong:
+            return html_lines([str(self)])
+        told = [*self.notes, *(f"remark: {remark}" for remark in self.remarks), *self.untested]
+        wrong = "\n".join(self.message().split("\n")[1:])
+        head = html_lines([f"{self.target}: {self.summary}"]) + html_table(HEAD, self.cells())
+        return head + html_lines(told) + (html_text(wrong) if wrong else "")
+
+    def __str__(self) -> str:
+        lines = [f"{self.target}: {self.summary}"]
+        if self.no_verdict and not self.wrong:
+            return lines[0]
+        lines.append(table(HEAD, self.cells()))
         wrong = self.message().split("\n")[1:]
         remarks = [f"remark: {remark}" for remark in self.remarks]
         if self.seconds >= LONG:

@@ -21,7 +21,7 @@ class Candidate(NamedTuple):
     row: Module
     args: dict[str, Any]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         used = f"; {self.row.used}" if self.row.used else ""
         return f"{self.row.title}({self.row.arguments_text(self.args)}): {self.row.returns}{used}"
 

@@ -12,6 +12,7 @@ from npattn.backend import Array, array_module, to_numpy
 from npattn.dialects.table import COUNTER, Key, Module, shapes_of
 from npattn.layer import Layer
 from npattn.nested import leaves
+from npattn.parameters import in_words
 
 
 class Spoken(Layer):
@@ -114,7 +115,7 @@ class Renamed(MutableMapping[str, Array]):
         return len(self._keys)
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return in_words(self)
 
 
 def reshaped(array: Array, shape: tuple[int, ...]) -> Array:

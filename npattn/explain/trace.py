@@ -20,9 +20,11 @@ from npattn.block import Place
 from npattn.blocks import Entry, block, modules
 from npattn.capacity import shapes_only
 from npattn.checks import one_of, whole_number, whole_numbers
+from npattn.explain.trace_text import text
 from npattn.explain.watch import Step, walked, watched
 from npattn.layer import Layer
 from npattn.nested import leaves
+from npattn.notebook import html_text
 from npattn.packing import fields
 from npattn.samples import Round
 
@@ -56,6 +58,12 @@ class Trace(NamedTuple):
     backward: list[Step]
     checks: list[Check]
     names: tuple[str, str] = ("x", "y")  # what the page calls the input and the output
+
+    def __repr__(self) -> str:
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        return html_text(text(self))
 
     @property
     def given(self) -> dict[str, np.ndarray]:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from npattn.explain.trace import Trace
 from npattn.explain.watch import Step
 
 
-def text(found: Trace) -> str:
-    """The trace as lines of text."""
+def text(found: Any) -> str:
+    """A `Trace` as lines of text."""
     output = found.names[1]
     parts = [f"{found.block}: the example", ""]
     parts += [shown(name, value) for name, value in found.given.items()]

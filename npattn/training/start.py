@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +13,14 @@ from npattn import data
 from npattn.arguments import explained_within
 from npattn.checks import shown, true_or_false
 from npattn.files import sweep
-from npattn.nested import Sequential
 from npattn.optimizer import AdamW
 from npattn.progress import Progress, Silent, for_terminal
 from npattn.training.batches import evaluate, prepared
 from npattn.training.folder import FILES, State, check_free, check_places, held, new_folder
+from npattn.training.result import TrainResult
 from npattn.training.resume import resumed
 from npattn.training.run import Run
 from npattn.training.settings import TrainConfig, TrainingError, check_batch, network, path_text
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run gave.
-
-    Attributes
-    ----------
-    model
-        The trained network, in eval mode.
-    accuracy
-        The share of the 10,000 test digits that it classifies rightly, 0 to 1; right now.
-    history
-        One dict an epoch: epoch, loss (nats), accuracy, rate, seconds; test_loss and test_accuracy where it was tested;
-        gates, if the network attends: by each gate's name what `npattn.explain.gate_statistics` says of it.
-    confusion
-        (10, 10) counts of test digits: row the right class, column the answer.
-    out
-        The folder with the run's files.
-    finished
-        False if it was interrupted; `resume` goes on.
-    """
-
-    model: Sequential
-    accuracy: float
-    history: list[dict[str, Any]]
-    confusion: np.ndarray
-    out: Path
-    finished: bool
 
 
 @explained_within(config=TrainConfig)

@@ -9,7 +9,7 @@ import pytest
 from tests.support.imports import FILES, GRAPH, PACKAGE, by_name, cycle, module_of, ours, parsed, room_of
 
 FLOORS = (
-    ("arguments", "backend", "capacity", "files", "grad_mode", "seems", "streams", "version"),
+    ("arguments", "backend", "capacity", "columns", "files", "grad_mode", "notebook", "seems", "streams", "version"),
     ("checks", "checkpoint", "packing", "parameters", "progress"),
     ("saved",),
     ("data", "last_forward", "optimizer", "state"),
@@ -33,7 +33,7 @@ FLOORS = (
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 AT_RUN_TIME = {
-    ("npattn", "f'npattn.{name}'"): "explain, dialects, torch and variants, when they are asked for: most programs need none",
+    ("npattn", "f'npattn.{name}'"): "a module of MODULES when it is asked for: most programs need none",
     ("npattn.blocks", "f'npattn.{package}'"): "`modules` finds the blocks in their files, so that no list names them",
     ("npattn.blocks", "f'{folder.__name__}.{found.name}'"): "the same, a file of that package",
     ("npattn.fused", "f'{__name__}.{name}'"): "`twin`: a file of the package itself, when a layer first needs it",
