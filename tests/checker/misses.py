@@ -15,11 +15,11 @@ import warnings
 import numpy as np
 
 from npattn import gradcheck
-from tests.checker import zoo_found, zoo_ops
+from tests.checker import zoo_found, zoo_ops, zoo_states
 from tests.support import proofs
 from tests.support.mistakes import MISTAKES, Mistake
 
-ZOOS = (zoo_ops.__name__, zoo_found.__name__)
+ZOOS = (zoo_ops.__name__, zoo_found.__name__, zoo_states.__name__)
 
 
 def outcome(mistake: Mistake, seed: int) -> str:

@@ -11,7 +11,8 @@ import pytest
 import npattn
 from npattn import GradcheckError, gradcheck
 from npattn.ops import sigmoid
-from tests.checker.zoo_found import Held, recurrent, recurrent_backward
+from tests.checker.zoo_found import recurrent, recurrent_backward
+from tests.checker.zoo_states import Held
 
 X = np.random.default_rng(0).standard_normal((4, 5))
 IMAGE = np.random.default_rng(1).standard_normal((2, 3, 4, 5))

@@ -12,7 +12,8 @@ from npattn import gradcheck
 from npattn.checker import UntestedWarning
 from npattn.checker.points import FREE, NEAR, WIDE, WITHIN, drawn
 from npattn.checker.seen import slices, words
-from tests.checker.zoo_found import FOR_GATE, WORDS, gate_backward, gate_of_two_runs
+from tests.checker.zoo_found import WORDS
+from tests.checker.zoo_states import FOR_GATE, gate_backward, gate_of_two_runs
 
 
 def normal(*shape, seed=0):

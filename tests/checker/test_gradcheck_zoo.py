@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from npattn import gradcheck
-from tests.checker import zoo_found, zoo_ops
-from tests.checker.misses import outcome
+from tests.checker.misses import ZOOS, outcome
 from tests.support import proofs
 from tests.support.mistakes import MISTAKES, Mistake, must_be_rejected
 
-HERE = [wrong for wrong in MISTAKES if wrong.module in (zoo_ops.__name__, zoo_found.__name__)]
+HERE = [wrong for wrong in MISTAKES if wrong.module in ZOOS]
 
 
 @pytest.mark.parametrize("mistake", HERE, ids=repr)
