@@ -249,7 +249,7 @@ class State:
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """How it is copied and pickled: made without its constructor's arguments, then given its state."""
         return blank, (type(self),), self.__getstate__()
 

@@ -18,6 +18,7 @@ import torch
 import torch.utils.dlpack
 from torch.autograd.function import once_differentiable
 
+from npattn.arguments import explained
 from npattn.backend import Array, as_module, gpu_module
 from npattn.grad_mode import no_grad
 from npattn.layer import Layer
@@ -25,6 +26,7 @@ from npattn.layer import Layer
 __all__ = ["LayerModule", "module"]
 
 
+@explained
 def module(layer: Layer) -> LayerModule:
     """A layer as a module of PyTorch's.
 

@@ -249,6 +249,21 @@ def test_copies_need_no_arguments(make: Callable[[Any], Any]):
     assert make(model)(X).shape == X.shape
 
 
+class Reduced(Scaled):
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reduced, (7,)
+
+
+def test_ones_own_way_to_be_copied_stays():
+    assert copy.copy(Reduced(2)).by == 7
+
+
+def test_of_torch():
+    pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"^module: unknown argument device\. Its arguments: layer$"):
+        npattn.torch.module(RELU, device="cuda")
+
+
 def test_explained_keeps_what_it_wraps():
     @explained
     def scale(x: float, by: float = 2) -> float:

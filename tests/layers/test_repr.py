@@ -317,6 +317,7 @@ reveal_type(layer.backward(y))
 reveal_type(npattn.Sequential(layer, npattn.ReLU())(x))
 N, C = npattn.GlobalAvgPool()(x).shape
 npattn.TrainConfig(epochs="3")
+npattn.CBAM(8, reduction=2)
 """
 
 
@@ -335,4 +336,5 @@ def test_a_type_checker_knows_that_a_layer_gives_an_array(tmp_path):
     assert len(shown) == 4, done.stdout
     assert all("ndarray" in kind and "floating" in kind and "32Bit" in kind for kind in shown), shown
     assert 'Argument "epochs" to "TrainConfig" has incompatible type "str"' in done.stdout
-    assert "Found 1 error" in done.stdout, done.stdout
+    assert 'Unexpected keyword argument "reduction" for "CBAM"' in done.stdout
+    assert "Found 2 errors" in done.stdout, done.stdout
