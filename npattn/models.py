@@ -33,7 +33,7 @@ from npattn.attention.gate import Gated
 from npattn.attention.residual import Residual
 from npattn.backend import Array
 from npattn.block import Place
-from npattn.blocks import blocks
+from npattn.blocks import blocks, canonical, folded
 from npattn.checks import one_of
 from npattn.layer import Layer, Options
 from npattn.nested import Sequential
@@ -51,6 +51,12 @@ RATIO = 8  # the usual one, instead of 16: 32 channels are few
 def attentions() -> tuple[str, ...]:
     """What can stand in the stages: nothing, any block that there is, or, to compare with, one more convolution."""
     return ("none", *blocks(), "conv")
+
+
+def attention_named(name: str) -> str:
+    """The one of `attentions()` that is meant: "cbam" for "CBAM", "none" for "None". Raises ValueError if none is."""
+    meant = next((other for other in ("none", "conv") if folded(str(name)) == other), canonical(name))
+    return one_of("attention", meant, attentions())
 
 
 def with_attention(layers: dict[str, Layer], attention: str, place: Place, options: Options) -> dict[str, Layer]:
@@ -111,7 +117,7 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     ValueError
         If attention is none of these.
     """
-    one_of("attention", attention, attentions())
+    attention = attention_named(attention)
     options["rng"] = generator(options.get("rng"))  # one stream for all layers: no two start alike
     return Sequential(
         stage1=stem(16, **options),
@@ -156,7 +162,7 @@ def se_resnet(attention: str = "se", **options: Unpack[Options]) -> Sequential:
     ValueError
         If attention is none of these.
     """
-    one_of("attention", attention, attentions())
+    attention = attention_named(attention)
     options["rng"] = generator(options.get("rng"))
     return Sequential(
         stem=stem(16, **options),

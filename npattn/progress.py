@@ -7,8 +7,10 @@ import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
+from npattn import columns
+from npattn.columns import wrapped
 from npattn.notebook import is_notebook
-from npattn.streams import is_terminal, plain, say
+from npattn.streams import is_terminal, plain, say, width
 
 
 class Progress(Protocol):
@@ -57,11 +59,16 @@ class Lines(Silent):
 
     def start(self, rows: list[tuple[str, str, tuple[int, ...], int]], source: str, config: Any, epoch: int) -> None:
         self.say(table(rows))
-        self.say(
-            f"training on the {source} digits, {config.epochs} epochs of batches of {config.batch_size}, "
-            f"seed {config.seed}, {config.processes} process{'es' if config.processes > 1 else ''}"
+        if epoch == config.epochs:
+            done = f"this run is finished, after {counted(epoch, 'epoch')}"
+            self.say("\n".join(wrapped(f"{done}; it goes on with epochs (--epochs N), N > {epoch}", width())))
+            return
+        about = (
+            f"training on the {source} digits, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}, "
+            f"seed {config.seed}, {counted(config.processes, 'process', 'processes')}"
             + (f", from epoch {epoch + 1}" if epoch else "")
         )
+        self.say("\n".join(wrapped(about, width(), further="  ")))
 
     def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
         self.epochs = epochs
@@ -157,11 +164,14 @@ def for_terminal() -> Progress:
 
 
 def table(rows: list[tuple[str, str, tuple[int, ...], int]]) -> str:
-    """The network as a table: layer, what it is, shape of its output, parameters, and their sum."""
-    cells = [("layer", "", "output", "parameters")]
-    cells += [(name, what, " × ".join(map(str, shape)), f"{count:,}") for name, what, shape, count in rows]
-    cells += [("", "", "together", f"{sum(row[3] for row in rows):,}")]
-    widths = [max(len(row[i]) for row in cells) for i in range(4)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in cells]
-    rule = "─" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    """The network as a table: layer, what it is, the shape of its output for one digit, parameters, and their sum."""
+    head = ("layer", "what it is", "output", "parameters")
+    cells = [(name, what, "×".join(map(str, shape[1:])), f"{count:,}") for name, what, shape, count in rows]
+    return columns.table(
+        head, [*cells, (), ("", "", "together", f"{sum(row[3] for row in rows):,}")], width(), right=(3,)
+    )
+
+
+def counted(number: int, what: str, many: str = "") -> str:
+    """ "1 epoch", "2 epochs"; `many` is the plural where an s does not make it."""
+    return f"{number:,} {what if number == 1 else many or what + 's'}"

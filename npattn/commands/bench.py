@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 from pathlib import Path
 from typing import Any
 
 from npattn.backend import as_module, placed
-from npattn.bench import BenchError, device
+from npattn.bench import device
 from npattn.bench.growth import growth
 from npattn.bench.measure import threads_set
 from npattn.bench.report import machine, report
 from npattn.bench.runs import BESIDE, bench_block, bench_train_step
 from npattn.bench.sides import DATA, GPU_TABLE, TABLE
 from npattn.blocks import blocks
+from npattn.commands.bar import Bar
+from npattn.commands.names import listing, name_of, what_blocks_are
+from npattn.commands.shapes import lengths
+from npattn.commands.usage import UsageError, refuse
 from npattn.fused.threads import get_num_threads
 
 MOST_THREADS = 1024
+USUAL = {"block": "cbam", "shape": (8, 32, 300, 300), "dtype": "float32", "data": "dense", "device": "cpu", "runs": 7}
+NO_EFFECT = {
+    "list": ("shape", "dtype", "data", "device", "threads", "no_textbook", "runs", "json"),
+    "table": ("shape",),
+    "train_step": ("shape", "dtype", "data", "no_textbook"),
+    "growth": ("shape", "dtype", "data", "no_textbook", "json"),
+}
+"""What is measured, and the options that would change nothing there."""
 
 
 def add_parser(commands: Any) -> None:
@@ -31,22 +42,20 @@ def add_parser(commands: Any) -> None:
         "by CuPy, and PyTorch's.",
     )
     what = sub.add_mutually_exclusive_group()
-    what.add_argument(
-        "--block", choices=list(blocks()), default="cbam", metavar="NAME", help="a block of --list (cbam)"
-    )
+    what.add_argument("--block", type=name_of(blocks), metavar="NAME", help=f"a block of --list ({USUAL['block']})")
     what.add_argument("--list", action="store_true", help="say which blocks there are, and time nothing")
     what.add_argument("--table", action="store_true", help="all blocks and shapes of the documentation's table")
     what.add_argument("--train-step", action="store_true", help="one training step of the demo's network, batch 128")
     what.add_argument("--growth", metavar="FILE", help="draw the fused CBAM's time against N, H·W and C")
-    sub.add_argument("--shape", type=shape_of, default=(8, 32, 300, 300), metavar="N,C,H,W", help="of x (8,32,300,300)")
-    sub.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of x (float32)")
-    sub.add_argument("--data", choices=DATA, default="dense", help="normal numbers, half of them 0, or all 0")
-    sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where; cuda needs CuPy (cpu)")
+    sub.add_argument("--shape", type=lengths(4), metavar="N,C,H,W", help="of x (8,32,300,300)")
+    sub.add_argument("--dtype", choices=["float32", "float64"], help="of x (float32)")
+    sub.add_argument("--data", choices=DATA, help="normal numbers, half of them 0, or all 0 (dense)")
+    sub.add_argument("--device", choices=["cpu", "cuda"], help="where; cuda needs CuPy (cpu)")
     sub.add_argument("--threads", type=threads, metavar="N", help="of every side (as many as the process may use)")
     sub.add_argument(
         "--no-textbook", action="store_true", help="leave the textbook out beside a fused form: it is slow"
     )
-    sub.add_argument("--runs", type=count, default=7, metavar="N", help="timed runs a side (7)")
+    sub.add_argument("--runs", type=count, metavar="N", help="timed runs a side (7)")
     sub.add_argument("--json", metavar="FILE", help="write everything that was measured, every run included")
     sub.set_defaults(run=run, leaves_files=leaves_files)
 
@@ -62,17 +71,6 @@ def check_file(option: str, path: Path, endings: tuple[str, ...]) -> None:
         raise ValueError(f"{option}: expected a file in a folder that is there, got {path}")
     if endings and path.suffix.lower() not in endings:
         raise ValueError(f"{option}: expected a file that ends in {' or '.join(endings)}, got {path}")
-
-
-def shape_of(text: str) -> tuple[int, ...]:
-    """ "8,32,300,300" as numbers."""
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) != 4 or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"expected four whole numbers N,C,H,W of at least 1, got {text!r}")
-    return shape
 
 
 def count(text: str) -> int:
@@ -91,10 +89,15 @@ def threads(text: str) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure what was asked for, and print it. Returns 0."""
+    for mode, without in NO_EFFECT.items():
+        if getattr(arguments, mode):
+            refuse(arguments, without, f"with --{mode.replace('_', '-')}")
     if arguments.list:
-        for name, entry in blocks().items():
-            print(f"{name:<22}{entry.what}")
+        print(listing(what_blocks_are()), end="")
         return 0
+    for option, value in USUAL.items():
+        if getattr(arguments, option) is None:
+            setattr(arguments, option, value)
     for option, file, endings in (("--json", arguments.json, ()), ("--growth", arguments.growth, (".svg", ".png"))):
         if file is not None:
             check_file(option, Path(file), endings)
@@ -102,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     about = machine(number)
     if on != "cpu":
         if arguments.growth:
-            raise BenchError("--growth draws the fused path, which is the CPU's; leave out --device")
+            raise UsageError("--growth draws the fused path, which is the CPU's; leave out --device")
         about["gpu"] = device.name(placed(on, as_module(None))[0])
         print(about["gpu"])
     print(
@@ -113,17 +116,25 @@ def run(arguments: argparse.Namespace) -> int:
     results = []
     with threads_set(number):
         if arguments.growth:
-            growth(arguments.growth, arguments.runs, tell=functools.partial(print, flush=True))
+            with Bar(None, "series") as bar:
+                bar.now("timing the fused CBAM at growing sizes")
+                growth(arguments.growth, arguments.runs, tell=bar.say)
         elif arguments.train_step:
-            results.append(bench_train_step(runs=arguments.runs, on=on))
-            print(report(results[-1]), flush=True)
+            with Bar(None, "step") as bar:
+                bar.now("timing a training step, each side in turn")
+                results.append(bench_train_step(runs=arguments.runs, on=on))
+                bar.say(report(results[-1]))
         else:
             beside = BESIDE - {"textbook"} if arguments.no_textbook else BESIDE
             table = TABLE if on == "cpu" else GPU_TABLE + TABLE
-            for name, shape in table if arguments.table else [(arguments.block, arguments.shape)]:
-                settings = {"runs": arguments.runs, "dtype": arguments.dtype, "data": arguments.data}
-                results.append(bench_block(name, shape, beside=beside, on=on, **settings))
-                print(report(results[-1]), flush=True)
+            wanted = table if arguments.table else [(arguments.block, arguments.shape)]
+            with Bar(len(wanted) if arguments.table else None, "row") as bar:
+                for name, shape in wanted:
+                    bar.now(f"timing {name} at {', '.join(map(str, shape))}, each side in turn")
+                    settings = {"runs": arguments.runs, "dtype": arguments.dtype, "data": arguments.data}
+                    results.append(bench_block(name, shape, beside=beside, on=on, **settings))
+                    bar.say(report(results[-1]))
+                    bar.done()
     if arguments.json:
         Path(arguments.json).write_text(
             json.dumps({"machine": about, "results": results}, indent=1) + "\n", encoding="utf-8"

@@ -20,8 +20,12 @@ from npattn.optimizer import AdamW
 from npattn.training.folder import CHECKPOINT, State, check_position, move, restored
 from npattn.training.settings import TrainConfig, TrainingError, check_batch
 
-OF_THIS_CALL = ("data_dir", "download", "device", "processes")
-"""The settings that a call may give when it goes on with a run: they are a matter of the machine."""
+OF_THIS_CALL = ("data_dir", "download", "device", "processes", "epochs")
+"""The settings that a call may give when it goes on with a run: a matter of the machine; and more epochs than it had.
+
+Each step then has the learning rate that it has in a run of so many epochs from the start. Nothing else has to be kept:
+an interrupted one goes on as any other, to the same bits.
+"""
 
 
 def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Sequential, AdamW, data.Digits]:
@@ -79,6 +83,10 @@ def continued(out: Path, config: TrainConfig, given: dict[str, Any]) -> TrainCon
         raise TrainingError(
             f"{out}: asks for digits from {config.data_dir!a:.80}, which may be another machine; give data_dir "
             f"(--data-dir) too"
+        )
+    if given.get("epochs", config.epochs) < config.epochs:
+        raise ValueError(
+            f"epochs: expected at least {config.epochs}, which the run in {out} has, got {given['epochs']}"
         )
     changes = {**given, "out": str(out), "download": config.download or given.get("download", False)}
     if given.get("device") == "cuda":

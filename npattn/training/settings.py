@@ -29,8 +29,8 @@ class TrainConfig:
     Attributes
     ----------
     attention
-        "none", "se", "channel", "spatial", "cbam" or any other of `npattn.models.attentions()`. None takes the model's
-        own: cbam for digits, se for se-resnet.
+        "none", "se", "channel", "spatial", "cbam" or any other of `npattn.models.attentions()`, in capitals or not, or
+        the name of its class. None takes the model's own: cbam for digits, se for se-resnet.
     model
         "digits", four stages, or "se-resnet", residual units: see `npattn.models`.
     epochs
@@ -93,7 +93,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "model", one_of("model", plain_text("model", self.model), tuple(models.NETWORKS)))
         attention = models.NETWORKS[self.model].attention if self.attention is None else self.attention
-        attention = one_of("attention", plain_text("attention", attention), models.attentions())
+        attention = models.attention_named(plain_text("attention", attention))
         object.__setattr__(self, "attention", attention)
         object.__setattr__(self, "device", plain_text("device", self.device))
         if self.device not in ("cpu", "cuda"):

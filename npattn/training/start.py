@@ -33,6 +33,7 @@ def train(
     download: bool | None = None,
     device: str | None = None,
     processes: int | None = None,
+    epochs: int | None = None,
 ) -> TrainResult:
     """Train the demo's network on MNIST and write the results into a folder.
 
@@ -52,6 +53,9 @@ def train(
         A run goes on without a network unless `download` is True. More processes than there are processors, and than
         2, are started only if `processes` says so. With another number of them than before, or on another device, the
         weights end in other last bits.
+    epochs
+        With `resume` only: as many as the run has, or more, and then each further step has the learning rate that it
+        has in a run of so many epochs from the start. A run that is finished is not trained again without it.
 
     Returns
     -------
@@ -80,7 +84,9 @@ def train(
     if config is not None and not isinstance(config, TrainConfig):
         raise TypeError(f"config: expected a TrainConfig or None, got {shown(config)}")
     true_or_false("progress", progress)
-    here = {"data_dir": data_dir, "download": download, "device": device, "processes": processes}
+    here = {
+        "data_dir": data_dir, "download": download, "device": device, "processes": processes, "epochs": epochs,
+    }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in here.items() if value is not None}
     need_matplotlib()
     if resume is not None:

@@ -126,7 +126,7 @@ def test_wrong_is_1(mine, capsys):
         (["mine.py:layer"], "--input or --shape is missing, such as --input x=2,3"),
         (["mine.py:scale", "--input", "x=2,3", "--input", "z=3"], "--input z: forward takes x, w, labels, train"),
         (["mine.py:scale", "--input", "x=2,3", "--input", "labels=3:0..1"], "w missing, which comes before labels"),
-        (["mine.py:scale", "--input", "x=2,y"], "expected a shape such as 2,3"),
+        (["mine.py:scale", "--input", "x=2,y"], "expected a shape, whole numbers from 1"),
         (["mine.py:scale", "--input", "2,3"], "--input: expected name=shape, such as x=2,3, got '2,3'"),
         (["mine.py:scale", *SCALE[:4], "--input", "labels=4:3..1"], "expected a range low..high, got 3..1"),
         (["mine.py:scale", *SCALE, "--wrt", "q"], "wrt: expected names among x, w, got 'q'"),

@@ -276,7 +276,7 @@ def test_what_the_sheet_shows():
 )
 def test_bad_options(folder, tmp_path, capsys, options, message):
     out = tmp_path / "sheet.png"
-    assert cli.main(["cam", str(folder), "--out", str(out), *options]) == 1
+    assert cli.main(["cam", str(folder), "--out", str(out), *options]) == (1 if "--image" in options else 2)
     error = capsys.readouterr().err
     assert error.startswith("npattn: ")
     assert message in error

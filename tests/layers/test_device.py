@@ -239,7 +239,7 @@ def test_the_benchmark_on_a_device(stand_in, monkeypatch, capsys, line):
 
 
 def test_growth_is_the_cpus(stand_in, capsys):
-    assert cli.main(["bench", "--device", "cuda", "--growth", "x.svg"]) == 1
+    assert cli.main(["bench", "--device", "cuda", "--growth", "x.svg"]) == 2
     assert "which is the CPU's" in capsys.readouterr().err
 
 

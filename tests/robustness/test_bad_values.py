@@ -626,7 +626,7 @@ def test_bench_asks_for_its_file_before_it_measures(option, tmp_path, capsys, mo
     for path in (tmp_path, tmp_path / "none" / "a.svg", tmp_path / "a.xyz") if option == "--growth" else (
         tmp_path, tmp_path / "none" / "a.json"
     ):  # fmt: skip
-        assert cli.main(["bench", option, str(path)]) == 1
+        assert cli.main(["bench", option, str(path)]) == 2
         assert capsys.readouterr().err.startswith(f"npattn: {option}: expected a file ")
 
 

@@ -152,7 +152,7 @@ def test_every_command_speaks_every_encoding(command, encoding, folder, tmp_path
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("train", "16 x 14 x 14"),
+        ("train", "16x14x14"),
         ("count", "3 x 16, 4 x 32"),
         ("list", "a 3x3 convolution"),
         ("ablate", "lowest - highest"),
