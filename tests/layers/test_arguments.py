@@ -276,6 +276,11 @@ def test_explained_keeps_what_it_wraps():
         scale()
 
 
+def test_only_the_options_of_layers_are_told_without_a_default():
+    with pytest.raises(TypeError, match="strict=False, dtype='float64', "):
+        npattn.gradcheck(RELU, X, zzz=1)
+
+
 def test_an_error_within_is_its_own():
     """A TypeError of what the function does is not taken for one of its arguments."""
 
