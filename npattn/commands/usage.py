@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         It stays as it is if there are none, and what went wrong is nothing that was typed: "model: expected one whose
         scores are finite".
         """
-        front = re.match(r"[a-z_]+(, [a-z_]+)*(?=: |\[\d+\]: )", message)
+        front = re.match(r"[a-z_]+(, [a-z_]+)*(?=: | \([a-z]+\): |\[\d+\]: )", message)
         known = {one.dest: one.option_strings[-1] if one.option_strings else str(one.metavar) for one in self._actions}
         names = front[0].split(", ") if front else []
         if front is None or not set(names) <= set(known):
@@ -59,7 +59,8 @@ class Parser(argparse.ArgumentParser):
 
 def given(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:
     """Those of the options that were typed: an option that was not is None, False or an empty list."""
-    return [name for name in names if getattr(arguments, name) not in (None, False, [])]
+    values = {name: getattr(arguments, name) for name in names}
+    return [name for name, value in values.items() if value is not None and value is not False and value != []]
 
 
 def refuse(arguments: argparse.Namespace, names: Sequence[str], why: str) -> None:

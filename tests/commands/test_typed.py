@@ -98,7 +98,7 @@ def test_an_input_s_shape_is_typed_in_the_same_ways():
 
 @pytest.mark.parametrize("bad", ["", "x", "2,,3", "2,-1", "0,2", "2.5", "a,b", "9" * 5000, "٣,2"])
 def test_what_is_no_shape_is_told_the_three_ways(bad):
-    with pytest.raises(ValueError, match="expected a shape, whole numbers from 1 .* 2,8,5,5 or 2x8x5x5 or 2 8 5 5; "):
+    with pytest.raises(ValueError, match=r"expected a shape, whole numbers from 1 .* 2,8,5,5 or 2x8x5x5 or 2 8 5 5; "):
         shape(bad)
 
 
