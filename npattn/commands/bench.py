@@ -42,11 +42,11 @@ def add_parser(commands: Any) -> None:
         "by CuPy, and PyTorch's.",
     )
     what = sub.add_mutually_exclusive_group()
-    what.add_argument("--block", type=name_of(blocks), metavar="NAME", help=f"a block of --list ({USUAL['block']})")
+    what.add_argument("--block", type=name_of(blocks), metavar="B", help=f"a block of --list ({USUAL['block']})")
     what.add_argument("--list", action="store_true", help="say which blocks there are, and time nothing")
     what.add_argument("--table", action="store_true", help="all blocks and shapes of the documentation's table")
     what.add_argument("--train-step", action="store_true", help="one training step of the demo's network, batch 128")
-    what.add_argument("--growth", metavar="FILE", help="draw the fused CBAM's time against N, H·W and C")
+    what.add_argument("--growth", metavar="F", help="draw into that file the fused CBAM's time against N, H·W and C")
     sub.add_argument("--shape", type=lengths(4), metavar="N,C,H,W", help="of x (8,32,300,300)")
     sub.add_argument("--dtype", choices=["float32", "float64"], help="of x (float32)")
     sub.add_argument("--data", choices=DATA, help="normal numbers, half of them 0, or all 0 (dense)")
