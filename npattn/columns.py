@@ -92,3 +92,8 @@ def flowed(text: str, width: int) -> str:
         margin = line[: len(line) - len(line.lstrip())] + "  "
         lines += [line] if len(line) <= width else wrapped(line, width, further=margin)
     return "\n".join(lines)
+
+
+def counted(number: int, what: str, many: str = "") -> str:
+    """ "1 epoch", "2 epochs"; `many` is the plural where an s does not make it."""
+    return f"{number:,} {what if number == 1 else many or what + 's'}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from npattn import columns
-from npattn.columns import wrapped
+from npattn.columns import counted, wrapped
 from npattn.notebook import is_notebook
 from npattn.streams import is_terminal, plain, say, width
 
@@ -170,8 +170,3 @@ def table(rows: list[tuple[str, str, tuple[int, ...], int]]) -> str:
     return columns.table(
         head, [*cells, (), ("", "", "together", f"{sum(row[3] for row in rows):,}")], width(), right=(3,)
     )
-
-
-def counted(number: int, what: str, many: str = "") -> str:
-    """ "1 epoch", "2 epochs"; `many` is the plural where an s does not make it."""
-    return f"{number:,} {what if number == 1 else many or what + 's'}"

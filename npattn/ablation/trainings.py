@@ -23,6 +23,7 @@ from npattn.ablation.report import FIGURE, RESULTS, TABLE, write
 from npattn.ablation.rows import AblationError, Row, Settings, chosen
 from npattn.arguments import explained_within
 from npattn.checks import shown, whole_number
+from npattn.columns import counted
 from npattn.files import atomic, read_text, sweep
 from npattn.fused.threads import set_num_threads
 from npattn.optimizer import AdamW
@@ -212,7 +213,7 @@ def in_held(
 
     total, done = len(rows) * seeds, len(rows) * seeds - len(missing)
     if done:
-        tell(done, f"{done} of {total} trainings are there already")
+        tell(done, f"{done} of {counted(total, 'training')} {'is' if done == 1 else 'are'} there already")
 
     def finished(row: Row, seed: int, result: dict[str, Any]) -> None:
         nonlocal done

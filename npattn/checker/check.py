@@ -24,6 +24,7 @@ from npattn.checker.single import Single
 from npattn.checker.state import Arrays, Start
 from npattn.checker.target import Target
 from npattn.checker.ties import together
+from npattn.columns import counted
 
 MORE = 8  # times as many points as asked for, at most, while they show something new
 
@@ -183,7 +184,13 @@ def checked(on: Comparison, name: str, how: Settings) -> tuple[Row, list[str], n
         return Row(name, value.shape, "", "no gradient given", None), [], None
     if value.size <= (how.entries if on.complex else max(1, how.entries // 10)):
         found, notes = by_entries(on, name, np.arange(value.size))
-        return found.row(name, value.shape, on.method, f"all {value.size} entries"), notes, found.seen
+        return (
+            found.row(
+                name, value.shape, on.method, "its one entry" if value.size == 1 else f"all {value.size} entries"
+            ),
+            notes,
+            found.seen,
+        )
 
     along = on.compare(name, on.gaussian(value.shape, how.directions))
     note = f"{name}: {sureness(along)}"
@@ -214,7 +221,7 @@ def entries_after(on: Comparison, name: str, along: Verdict, how: Settings) -> t
             f"{along.analytic[worst]:.9g}, numeric {along.numeric[worst]:.9g}), at none of the {len(chosen)} entries "
             "looked at"
         )
-    words = f"{count} directions, {len(chosen)} of {size} entries"
+    words = f"{counted(count, 'direction')}, {len(chosen)} of {size} entries"
     seen = np.abs(on.start.gradients[name].reshape(-1)) > on.noise[name] + how.atol
     seen[chosen] |= found.seen
     return found._replace(error=error, wrong=wrong).row(name, shape, on.method, words), notes, seen
@@ -246,9 +253,11 @@ def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[ByEntries
         complete = len(chosen) == on.start.values[name].size
         wrong, cause = together(on, name, chosen[verdict.kink] if complete else None)
     if kinks:
-        notes.append(f"{name}: {kinks} entries at a kink, skipped but for their one-sided derivatives, which hold")
+        some = counted(kinks, "entry", "entries")
+        notes.append(f"{name}: {some} at a kink, skipped but for the one-sided derivatives, which hold")
     if meeting:
-        notes.append(f"{name}: {meeting} entries where several kinks meet, skipped but for a bound from points beside")
+        some = counted(meeting, "entry", "entries")
+        notes.append(f"{name}: {some} where several kinks meet, skipped but for a bound from points beside")
     return ByEntries(verdict.worst, kinks, meeting, wrong, cause, verdict.seen), notes
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from npattn.backend import Array
+from npattn.columns import counted
 from npattn.dialects.candidates import Candidate, misfits_text
 from npattn.dialects.detect import near_lines
 from npattn.dialects.keys import NO_WEIGHTS, WRAPPERS, part, quoted, shown, unwrapped, weights_of, wrapper_of
@@ -49,7 +50,8 @@ def report(found: Contents, asked: Asked) -> list[str]:
     """The lines that the command prints for a file's contents. Modules of one class are listed together."""
     plain = unwrapped(found.state)
     numbers = sum(math.prod(value.shape) for value in found.state.values())
-    lines = [f"{shown(asked.path)}: {len(found.state)} entries, {numbers:,} numbers", *remarks(found, asked.dtype)]
+    held = f"{counted(len(found.state), 'entry', 'entries')}, {counted(numbers, 'number')}"
+    lines = [f"{shown(asked.path)}: {held}", *remarks(found, asked.dtype)]
     modules, partly = inside(plain), halves(plain)
     alike: dict[tuple[str, ...], list[str]] = {}
     for prefix, fitting in modules.items():
@@ -122,9 +124,11 @@ def module_lines(prefixes: list[str], modules: dict[str, list[Candidate]], found
     names = " or ".join(candidate.row.title for candidate in fitting)
     lines = [names if len(fitting) == 1 else f"Ambiguous: {names}"]
     for prefix in prefixes if first else []:
-        lines.append(f"  at {shown(prefix)}: {parameters(found.state, prefix, modules[prefix][0]):,} parameters")
+        lines.append(
+            f"  at {shown(prefix)}: {counted(parameters(found.state, prefix, modules[prefix][0]), 'parameter')}"
+        )
     lines += [f"  {line}" for line in entries(found, first, fitting[0])]
-    lines += [] if first else [f"  {parameters(found.state, first, fitting[0]):,} parameters"]
+    lines += [] if first else [f"  {counted(parameters(found.state, first, fitting[0]), 'parameter')}"]
     if len(fitting) > 1:
         lines.append(
             "  One set of keys and shapes, but not one function. Only whoever made the file knows which it is:"

@@ -188,6 +188,6 @@ def summary(name: str, report: GradcheckReport) -> str:
     for row in report.rows:
         kinks = f", {row.kinks + row.meeting} at kinks" if row.kinks + row.meeting else ""
         error = "" if row.error is None else f"{row.error:.1e}"
-        checked = row.checked.removesuffix(" entries") + kinks
+        checked = row.checked.removesuffix(" entries").removesuffix(" entry") + kinks
         lines += laid((row.name, str(row.shape), row.method, checked, error, row.verdict), WIDTHS, margin="  ")
     return "\n".join(lines + ([] if report else [flowed(report.message(), width())]))

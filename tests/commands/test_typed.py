@@ -10,7 +10,7 @@ import pytest
 
 from npattn import cli
 from npattn.blocks import blocks, canonical, folded, spellings
-from npattn.columns import flowed, table
+from npattn.columns import counted, flowed, table
 from npattn.commands.names import find, heeds, one, op_words
 from npattn.commands.shapes import joined, shape
 from npattn.commands.usage import UsageError
@@ -302,3 +302,16 @@ def test_no_colour_goes_into_a_pipe(line, color, capsys, monkeypatch):
         monkeypatch.setenv(name, value)
     assert status_of(line) == 0
     assert "\x1b" not in "".join(capsys.readouterr())
+
+
+def test_one_is_no_plural():
+    assert [counted(n, "epoch") for n in (0, 1, 2, 1000)] == ["0 epochs", "1 epoch", "2 epochs", "1,000 epochs"]
+    assert [counted(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]
+
+
+def test_no_table_of_the_library_tells_of_one_entries(capsys):
+    assert cli.main(["gradcheck", "spatial-norm", "--points", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "complex step  its one  " in shown
+    assert "all 1 " not in shown
+    assert max(map(len, shown.splitlines())) <= 80
