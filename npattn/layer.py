@@ -213,8 +213,9 @@ class Layer(State):
         with self._last.turn, quiet():
             kept = self._to_undo(dy)
             with undoing(kept):
-                dx, self.grads = self.undo(dy, kept.cache)
-            self._last.undone()
+                dx, grads = self.undo(dy, kept.cache)
+            self._last.undone()  # first, so that no other thread takes these for its own
+            self.grads = grads
         return dx
 
     def backward_params(self, dy: Array) -> None:
@@ -225,8 +226,9 @@ class Layer(State):
         with self._last.turn, quiet():
             kept = self._to_undo(dy)
             with undoing(kept):
-                self.grads = self.undo_params(dy, kept.cache)
+                grads = self.undo_params(dy, kept.cache)
             self._last.undone()
+            self.grads = grads
 
     def _to_undo(self, dy: Array) -> Kept:
         """The forward to undo, after checking that dy is a cotangent of its y."""

@@ -62,8 +62,9 @@ class State:
     @property
     def grads(self) -> MutableMapping[str, Array]:
         """The gradients that the last backward set: name to array, the keys and shapes of `params`."""
+        grads = self._grads  # before the check: what comes after it may be another thread's
         self._check_grads()
-        return self._grads
+        return grads
 
     @grads.setter
     def grads(self, grads: MutableMapping[str, Array]) -> None:
