@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from npattn.backend import Array
-from npattn.columns import counted
+from npattn.columns import counted, flowed, table
 from npattn.dialects.candidates import Candidate, misfits_text
 from npattn.dialects.detect import near_lines
 from npattn.dialects.keys import NO_WEIGHTS, WRAPPERS, part, quoted, shown, unwrapped, weights_of, wrapper_of
 from npattn.dialects.network import halves, inside
 from npattn.dialects.numbers import HALF
 from npattn.dialects.weights_file import Contents, contents
+from npattn.streams import width
 
 FLOATS = ("float32", "float64", *HALF)
 
@@ -42,8 +43,14 @@ def run(args: argparse.Namespace) -> int:
     found = contents(
         args.file, under=args.under, dtype=args.dtype or "float64"
     )  # which holds all; found.dtypes are the file's
-    print("\n".join(report(found, Asked(args.file, args.under, args.dtype))))
+    lines = report(found, Asked(args.file, args.under, args.dtype))
+    print("\n".join(line if to_copy(line) else flowed(line, width()) for line in lines))
     return 0 if inside(found.state) else 1
+
+
+def to_copy(line: str) -> bool:
+    """Whether a line is a call, which is for copying and so stays whole."""
+    return line.lstrip().startswith(("state = ", "npattn.dialects."))
 
 
 def report(found: Contents, asked: Asked) -> list[str]:
@@ -166,11 +173,11 @@ def half_lines(prefixes: list[str], partly: Mapping[str, str]) -> list[str]:
 
 
 def entries(found: Contents, prefix: str, candidate: Candidate) -> list[str]:
-    """A line for each entry of a module, in the order of the class, with the dtype that the file has."""
+    """A heading, and a line for each entry of a module, in the order of the class, with the dtype that the file has."""
     mine, dtypes = below(found.state, prefix), below(found.dtypes, prefix)
     keys = [key.theirs for key in candidate.row.keys if key.theirs in mine]
-    width = max(map(len, keys))
-    return [f"{key:<{width}}  {dtypes[key]:<8} {tuple(mine[key].shape)}" for key in keys]
+    rows = [(key, str(dtypes[key]), str(tuple(mine[key].shape))) for key in keys]
+    return table(("key", "dtype", "shape"), rows, 10**6).split("\n")  # a key is never cut
 
 
 def parameters(state: Mapping[str, Array], prefix: str, candidate: Candidate) -> int:
