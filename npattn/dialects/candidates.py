@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from npattn.backend import Array
 from npattn.checks import true_or_false
+from npattn.columns import counted
 from npattn.dialects.keys import shown, unwrapped
 from npattn.dialects.table import COUNTER, TABLE, Misfit, Module, fit
 
@@ -113,4 +114,6 @@ def misfits_text(state: Mapping[str, Array]) -> str:
         lines.append(f"  {', '.join(far)}: none of the keys is there")
     if len(shapes) == 1:
         lines.insert(0, f"  its only key is {shown(next(iter(shapes)))}")
-    return "\n".join([f"its {len(shapes)} keys and shapes are those of no class that is spoken here:", *lines])
+    return "\n".join(
+        [f"its {counted(len(shapes), 'key')} and shapes are those of no class that is spoken here:", *lines]
+    )
