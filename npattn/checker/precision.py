@@ -51,7 +51,8 @@ def moves_in_steps(start: Start, rng: np.random.Generator) -> bool:
         floor = 1e4 * EPS * float(np.max(np.abs(start.y), initial=0))
         told = np.abs(expected) > floor
         off = np.abs((up - down) - expected)
-        jumping = told & (off > np.maximum(OFF * np.abs(expected), floor))
+        finer = (up != down) & (np.abs(up - down) < 0.01 * np.abs(expected))  # a slope that is 0 just here: no step
+        jumping = told & ~finer & (off > np.maximum(OFF * np.abs(expected), floor))
         if np.any(told) and 2 * int(np.sum(jumping)) >= int(np.sum(told)):
             return True
         return flat(start, y, up, down)
@@ -73,5 +74,31 @@ def flat(start: Start, y: Callable[[float], np.ndarray], up: np.ndarray, down: n
         if np.any(moved):
             both = moved & still & (y(t + SMALL) == there) & (y(t - SMALL) == there)
             if 2 * int(np.sum(both)) >= int(np.sum(moved)):
-                return True
+                one = int(np.flatnonzero(both)[0])
+                return not smooth_between(y, one, t)
     return False
+
+
+def smooth_between(all_of_y: Callable[[float], np.ndarray], one: int, high: float) -> bool:
+    """Whether an output that rests at both ends moves on its way between them: a gate that is saturated at both does.
+
+    One that rounds rests nearly everywhere. Its steps are looked for where it leaves the first value.
+    """
+
+    def y(t: float) -> float:
+        value = float(all_of_y(t).reshape(-1)[one])
+        return value if abs(value) > 1e-290 else 0.0  # what is smaller moves in steps of its own
+
+    low, moving, resting = 0.0, 0, 0
+    at_low, at_high = y(low), y(high)
+    for _ in range(40):
+        middle = (low + high) / 2
+        value = y(middle)
+        if value == at_low:
+            low = middle
+            continue
+        if value != at_high:
+            rests = y(middle + SMALL) == value and y(middle - SMALL) == value
+            resting, moving = resting + rests, moving + (not rests)
+        high = middle
+    return moving > resting
