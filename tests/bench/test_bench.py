@@ -171,7 +171,7 @@ def test_a_side_on_another_path_is_refused():
 def test_a_shape_that_makes_no_sense(parser, shape, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["bench", "--shape", shape])
-    assert "expected four whole numbers N,C,H,W of at least 1" in capsys.readouterr().err
+    assert "expected a shape, four whole numbers (N, C, H, W) from 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--threads", "--runs"])

@@ -523,13 +523,13 @@ def test_command_on_the_library(capsys):
     printed = capsys.readouterr().out
     assert ", 0 wrong, " in printed
     for name in (
-        "\nse ",
-        "\ncbam ",
-        "\ncbam, fused ",
-        "\ncbam, textbook ",
+        "\nse\n",
+        "\ncbam\n",
+        "\ncbam, fused\n",
+        "\ncbam, textbook\n",
         "conv2d",
         "cross-entropy",
-        "\nBatchNorm2d, textbook ",
+        "\nBatchNorm2d, textbook\n",
     ):
         assert name in printed
 
