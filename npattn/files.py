@@ -237,7 +237,7 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         import fcntl
 
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK)  # a FIFO would be waited for
     except (ImportError, OSError):
         yield
         return

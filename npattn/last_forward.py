@@ -15,7 +15,7 @@ forward twice there, it refuses. A layer by itself, where a forward was replaced
  2. refuses the first, if somebody still holds the output of that forward: dy may well be for it;
  3. warns at the first, if nobody does: the forward that was replaced was a look, most likely.
 
-The same forward again, of the very same array x, replaces nothing.
+The same forward again, of the very same array x in the same mode by the same parameters, replaces nothing.
 
 A backward in a thread whose own forward another thread's has replaced is refused. Threads take turns: a forward or
 backward begins when the other's is done.
@@ -50,9 +50,9 @@ class Kept(NamedTuple):
     shape: tuple[int, ...]
     x: Any  # weak references
     y: Any
+    by: object  # the state that the layer was in
     thread: Thread
     within: tuple[object, ...]  # the outermost layer's forward, and earlier ones in which it did the same
-    times: int  # which forward of this layer it was, in that of the outermost
 
 
 class LastForward:
@@ -63,8 +63,9 @@ class LastForward:
         self.kept: Kept | None = None
         self.why_none = none_yet  # what a backward says if there is nothing to undo
         self._before: Kept | None = None  # what was kept, while the next forward runs
+        self._times: tuple[object, int] = (None, 0)  # the outermost layer's forward, and how often this layer ran in it
         self._undone = False  # whether the kept forward has had its backward
-        self._skipped = False  # whether one before it was replaced without
+        self._skipped: weakref.WeakSet[Thread] = weakref.WeakSet()  # whose forward before it was replaced without
         self._held: dict[int, Kept] = {}  # those, without their caches, as long as somebody holds their y
         self._lost: weakref.WeakSet[Thread] = weakref.WeakSet()  # whose forward another thread's replaced
         self._grads_by: Thread | None = None
@@ -78,32 +79,33 @@ class LastForward:
                 self._lost.add(self.kept.thread)
         self.kept, self.why_none = None, why
 
-    def keep(self, x: Array, y: Array, cache: Any, xp: ModuleType) -> None:
-        """A forward is done."""
+    def keep(self, x: Array, y: Array, cache: Any, xp: ModuleType, by: object) -> None:
+        """A forward is done, `by` a layer in that state: its mode and its parameters; None if that is not known."""
         me, outermost, before = threading.current_thread(), _running.get(), self._before
-        again = before is not None and before.x() is x  # unchanged, since its backward needs it so
+        again = before is not None and before.x() is x and by is not None and by == before.by
         within = (outermost, *before.within[:7]) if before is not None and again else (outermost,)
-        times = before.times + 1 if before is not None and before.within[0] is outermost else 1
+        times = self._times[1] + 1 if self._times[0] is outermost else 1
         self._settle(replaced=not again)
         self._lost.discard(me)
-        self._undone = False
-        self.kept = Kept(cache, xp, y.dtype, tuple(y.shape), weak(x), weak(y), me, within, times)
+        self._undone, self._times = False, (outermost, times)
+        self.kept = Kept(cache, xp, y.dtype, tuple(y.shape), weak(x), weak(y), by, me, within)
 
     def without_cache(self, why: str) -> None:
         """A forward is done that keeps nothing: whoever ran it so has said that earlier ones are over."""
         self._settle(replaced=True)
-        self.why_none, self._skipped = why, False
+        self._skipped.clear()
+        self.why_none = why
 
     def _settle(self, replaced: bool) -> None:
         """Note what became of the forward before."""
         before, self._before = self._before, None
         if before is None:
             return
-        if self._undone or before.thread is not threading.current_thread():
-            self._skipped = False
+        if self._undone:
+            self._skipped.clear()
             self._held.clear()
         elif replaced:
-            self._skipped = True
+            self._skipped.add(before.thread)
             if (y := before.y()) is not None:
                 key = id(y)
                 self._held[key] = before._replace(y=weak(y, lambda _: self._held.pop(key, None)))
@@ -119,23 +121,27 @@ class LastForward:
                     "backward after a later forward of its own, which took the place of the one within the layer that "
                     f"it is part of: {ADVICE}"
                 )
-            if kept.times > 1:
-                raise RuntimeError(f"used {kept.times} times within one layer: {ADVICE}")
+            if self._times[1] > 1:
+                raise RuntimeError(f"used {self._times[1]} times within one layer: {ADVICE}")
             return kept
         if kept.thread is not threading.current_thread() and threading.current_thread() in self._lost:
             raise RuntimeError(
                 "backward after a forward of another thread, which took the place of this one's: a layer keeps its "
                 "last forward only. Give each thread a layer of its own, or let one finish before the next begins"
             )
-        if self._skipped and self._undone:
+        if self._undone and self._was_skipped(kept):
             raise RuntimeError(f"a second backward after two forwards: {ADVICE}")
-        if any(could_be_meant(old, kept) for old in list(self._held.values())):
+        if any(could_be_meant(old, kept) and concerns(old.thread, kept) for old in list(self._held.values())):
             raise RuntimeError(f"backward after two forwards, the outputs of both still in use: {ADVICE}")
         return kept
 
+    def _was_skipped(self, kept: Kept) -> bool:
+        return any(concerns(thread, kept) for thread in self._skipped)
+
     def warn_if_skipped(self, layer: str) -> None:
         """Say that a forward was replaced before its backward, where dy is most likely, but not surely, the last's."""
-        if self._skipped and not self._undone and _undoing.get() is None:
+        kept = self.kept
+        if kept is not None and not self._undone and _undoing.get() is None and self._was_skipped(kept):
             text = f"{layer}: backward after two forwards is that of the last one: {ADVICE}"
             warnings.warn(text, RuntimeWarning, stacklevel=4)
 
@@ -161,6 +167,12 @@ class LastForward:
 def could_be_meant(old: Kept, last: Kept) -> bool:
     """Whether dy may be for the earlier of two forwards: its output is in use, and of the same shape."""
     return old.y() is not None and old.shape == last.shape and old.dtype == last.dtype
+
+
+def concerns(thread: Thread, kept: Kept) -> bool:
+    """Whether a backward now may be for a forward of that thread: not if that one still runs, and will ask itself."""
+    me = threading.current_thread()
+    return thread is me or kept.thread is not me or not thread.is_alive()
 
 
 _running: ContextVar[object | None] = ContextVar("running", default=None)

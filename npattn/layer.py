@@ -135,11 +135,7 @@ class Layer(State):
         ValueError
             If its shape does not fit.
         """
-        try:
-            xp = floating(x=x, **self.params)
-        except TypeError:
-            self._check_fits(x)
-            raise
+        xp = self._library(x)
         if x is None:
             raise TypeError("x: expected an array, got None")
         if self.input_axes is not None:
@@ -149,18 +145,32 @@ class Layer(State):
             self._choose(x)
             y, cache = self.run(x)
             if keeps_cache():
-                self._last.keep(x, y, cache, xp)
+                self._last.keep(x, y, cache, xp, self._by())
             else:
                 self._last.without_cache(
                     "backward after a forward under npattn.no_grad(), which keeps no cache: run forward outside of it"
                 )
         return y
 
+    def _by(self) -> object:
+        """What a forward depends on beside x, to know the same one again; None where layers within may differ."""
+        return None if self.textbook is None else (self.training, *map(id, self.params.values()))
+
+    def _library(self, x: Array) -> ModuleType:
+        """The array module of x and the parameters. Raises TypeError if they do not go together."""
+        try:
+            return floating(x=x, **self.params)
+        except TypeError as error:
+            cause = error
+        self._check_fits(x)  # says it better, and outside of the handler by itself
+        raise cause
+
     def _check_fits(self, x: Array) -> None:
         """Raise TypeError if x is no float array, or not of the parameters' library and dtype: with both ways out."""
         xp, first = floating(x=x), next(iter(self.params.values()), None)
         if first is None:
             return
+        floating(**self.params)
         name, here = type(self).__name__, library_name(array_module(first))
         if array_module(first) is not xp:
             inside = "npattn.torch.module(layer), which takes tensors, " if is_torch(xp) else ""

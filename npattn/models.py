@@ -55,7 +55,8 @@ def attentions() -> tuple[str, ...]:
 
 def attention_named(name: str) -> str:
     """The one of `attentions()` that is meant: "cbam" for "CBAM", "none" for "None". Raises ValueError if none is."""
-    meant = next((other for other in ("none", "conv") if folded(str(name)) == other), canonical(name))
+    short = folded(name) if isinstance(name, str) else ""
+    meant = short if short in ("none", "conv") else canonical(name)
     return one_of("attention", meant, attentions())
 
 

@@ -71,6 +71,10 @@ class Nested(Layer):
             found |= {f"{name}.{field}": array for field, array in layer.by_field(inner).items()}
         return found
 
+    def _by(self) -> object:
+        within = [layer._by() for layer in self.layers.values()]
+        return None if None in within else tuple(within)
+
     def _after_run(self) -> None:
         """What a `run` ends with: the paths that its layers took, and their gates."""
         self.path = " + ".join(sorted({str(layer.path) for layer in self.layers.values()}))

@@ -28,7 +28,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
     OSError
         If the disk refuses.
     """
-    path = Path(path)
+    path = as_path(path)
     plain = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in arrays.items()}
     if ending(path) == ".npz":
         with atomic(path) as file, zipfile.ZipFile(file, "w") as archived:
@@ -51,7 +51,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     OSError
         If it is missing, no regular file, or may not be read.
     """
-    path = Path(path)
+    path = as_path(path)
     if ending(path) == ".safetensors":
         library, content = safetensors(path), read_bytes(path, LARGEST)
         try:
@@ -67,6 +67,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             return {member.filename.removesuffix(".npy"): read_member(entries, member) for member in members}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path}: no .npz file, or a broken one: {error}") from None
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """A path. Raises TypeError if it is none."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path: expected a path, got {type(path).__name__}")
+    return Path(path)
 
 
 def ending(path: Path) -> str:

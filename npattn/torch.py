@@ -87,6 +87,7 @@ class LayerModule(torch.nn.Module):
             here = getattr(here, name)
         return here
 
+    @torch.compiler.disable  # what torch compiles around it is two graphs: it cannot look into NumPy
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output for x, on x's device and of its dtype, which must be the parameters'."""
         return Run.apply(self, x, *(self.get_parameter(key) for key in self.layer.params))
@@ -102,6 +103,11 @@ class Run(torch.autograd.Function):
     def forward(ctx: Any, owner: LayerModule, x: torch.Tensor, *params: torch.Tensor) -> torch.Tensor:
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"x: expected a tensor of torch, got {type(x).__name__}")
+        if x.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"x: expected torch.float32 or torch.float64, got {x.dtype}: convert x; within torch.autocast, "
+                "with torch.autocast(x.device.type, enabled=False) around this module"
+            )
         for key, parameter in zip(owner.layer.params, params, strict=True):
             if parameter.dtype != x.dtype or parameter.device != x.device:
                 raise TypeError(

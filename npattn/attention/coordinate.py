@@ -187,8 +187,14 @@ class CoordinateAttention(Block):
     )
 
     def __init__(
-        self, channel: int, reduction: int = 32, *, hidden: int | None = None, **options: Unpack[Options]
+        self,
+        channel: int,
+        reduction: int = 32,
+        *,
+        hidden: int | None = None,
+        momentum: float = 0.1,
+        **options: Unpack[Options],
     ) -> None:
         C = whole_number("channel", channel)
         R = hidden_width("channel", C, "reduction", reduction) if hidden is None else whole_number("hidden", hidden)
-        super().__init__({"C": C, "R": R}, **options)
+        super().__init__({"C": C, "R": R}, momentum=momentum, **options)

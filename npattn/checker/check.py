@@ -208,6 +208,10 @@ def entries_after(on: Comparison, name: str, along: Verdict, how: Settings) -> t
     count = len(along.analytic)
     some = min(size, 400)
     chosen = np.arange(size) if size <= how.entries else on.rng.choice(size, some, replace=False)
+    if size > how.entries:  # entries of one value may be tied, which a few entries drawn at random would miss
+        values, where, times = np.unique(on.start.values[name], return_inverse=True, return_counts=True)
+        alike = np.flatnonzero((times[where.reshape(-1)] > 1) & (values[where.reshape(-1)] != 0))
+        chosen = np.union1d(chosen, on.rng.permutation(alike)[:some])
     if along.wrong.any():
         chosen = np.union1d(chosen, halving(on, name))
     chosen = np.sort(chosen)

@@ -132,7 +132,20 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
     choice.must_name([*runner.inputs.known, *(key for key, _ in chosen), *(place.name for place in found)])
     if not runner.call.steps:
         tell_of_others(runner, target, first, probe, trial, [place for _, place in chosen])
+    tell_of_no_arrays(runner, probe, {place.name for _, place in chosen})
     return chosen
+
+
+def tell_of_no_arrays(runner: Runner, probe: Any, chosen: set[str]) -> None:
+    """Name what stands among the parameters and is no float array, so that nothing checks it."""
+    held = getattr(probe, "params", None)
+    items = held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list | tuple) else ()
+    for key, value in items:
+        kind = value.dtype.kind if isinstance(value, np.ndarray) else "" if isinstance(value, dict) else "?"
+        if kind in ("i", "u", "b", "?") and isinstance(value, int | float | list | tuple | np.ndarray):
+            got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+            if not {str(key), f"params.{key}"} & chosen:
+                runner.notes.append(f"params[{key!r}]: not checked: expected a float array, got {got}")
 
 
 def untouched(probe: Any, target: Any, place: Place) -> bool:

@@ -80,25 +80,25 @@ def flat(start: Start, y: Callable[[float], np.ndarray], up: np.ndarray, down: n
 
 
 def smooth_between(all_of_y: Callable[[float], np.ndarray], one: int, high: float) -> bool:
-    """Whether an output that rests at both ends moves on its way between them: a gate that is saturated at both does.
+    """Whether an output that rests at both ends moves halfway between them: a gate that is saturated at both does.
 
-    One that rounds rests nearly everywhere. Its steps are looked for where it leaves the first value.
+    One that rounds rests nearly everywhere, there too. Where is found by bisection.
     """
 
     def y(t: float) -> float:
-        value = float(all_of_y(t).reshape(-1)[one])
-        return value if abs(value) > 1e-290 else 0.0  # what is smaller moves in steps of its own
+        return float(all_of_y(t).reshape(-1)[one])
 
     low, moving, resting = 0.0, 0, 0
     at_low, at_high = y(low), y(high)
-    for _ in range(40):
+    level, far = (at_low + at_high) / 2, 0.45 * abs(at_high - at_low)
+    while high - low > (1e3 if moving + resting else 10) * SMALL:
         middle = (low + high) / 2
         value = y(middle)
-        if value == at_low:
-            low = middle
-            continue
-        if value != at_high:
+        if abs(value - level) < far:  # neither end's value, nor nearly so
             rests = y(middle + SMALL) == value and y(middle - SMALL) == value
             resting, moving = resting + rests, moving + (not rests)
-        high = middle
+        if (value > level) == (at_low > level):
+            low = middle
+        else:
+            high = middle
     return moving > resting

@@ -6,6 +6,8 @@ import inspect
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from npattn.checker.calls import asked
 
 EXPECTED = (
@@ -41,12 +43,16 @@ def looks(what: Any) -> str:
         return f"a tuple of {len(what)} ({', '.join(type(one).__name__ for one in what)})"
     if isinstance(what, int | float | str | None):
         return repr(what)
+    if isinstance(what, np.ndarray):
+        return f"an array of shape {what.shape}"
     methods = [name for name in dir(what) if not name.startswith("_") and callable(getattr(what, name, None))]
     return f"a {type(what).__name__} with " + (f"the methods {', '.join(methods[:12])}" if methods else "no methods")
 
 
 def advice(what: Any, given: str) -> str:
     """The call that would work."""
+    if isinstance(what, np.ndarray):
+        return "An array is an input; before it comes what is to be checked: gradcheck(layer, x)"
     if isinstance(what, ModuleType):
         pairs = pairs_in(what)
         if pairs:

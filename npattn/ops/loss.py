@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from npattn.arguments import explained
 from npattn.backend import Array, array_module, device, named_module
 from npattn.checks import floating, same_shape, shaped
+from npattn.grad_mode import keeps_cache
+from npattn.last_forward import LastForward
 from npattn.samples import Draw
 
 
@@ -35,6 +37,8 @@ def forward(z: Array, t: Array) -> tuple[Array, Cache]:
     """
     xp = floating(z=z)
     N, K = shaped("z", z, "N K")
+    if t is None:
+        raise TypeError("t: expected an array of whole numbers, got None")
     if named_module({"z": z, "t": t}) is xp and not xp.isdtype(t.dtype, "integral"):
         raise TypeError(f"t: expected integer classes, got dtype {t.dtype}")
     shaped("t", t, "N", N=N)
@@ -71,10 +75,13 @@ def backward(dloss: Array, cache: Cache) -> Array:
 
 @explained
 class CrossEntropy:
-    """The loss as an object that remembers its last forward, as a layer does: `forward(z, t)`, then `backward()`."""
+    """The loss as an object that keeps its last forward, as a layer does: `forward(z, t)`, then `backward()`.
+
+    Where it went forward twice and `backward` may be meant for the first, it refuses, as a layer does.
+    """
 
     def __init__(self) -> None:
-        self._cache: Cache | None = None
+        self._last = LastForward("CrossEntropy: backward before forward: call it on scores and classes first")
 
     def __call__(self, z: Array, t: Array) -> Array:
         """The same as `forward`."""
@@ -88,7 +95,13 @@ class CrossEntropy:
         TypeError, ValueError
             If z is no float array, t no integer array, a shape does not match or a class is out of range.
         """
-        value, self._cache = forward(z, t)
+        with self._last.turn:
+            self._last.forget("CrossEntropy: backward after a forward that failed")
+            value, cache = forward(z, t)
+            if keeps_cache():
+                self._last.keep(z, value, cache, array_module(z), None)
+            else:
+                self._last.without_cache("CrossEntropy: backward after a forward under npattn.no_grad()")
         return value
 
     def backward(self, dloss: Array | None = None) -> Array:
@@ -97,16 +110,18 @@ class CrossEntropy:
         Raises
         ------
         RuntimeError
-            Before a forward.
+            Before a forward, or where an earlier one was replaced before its backward, as of a layer.
         TypeError, ValueError
             If dloss is not as the loss is.
         """
-        if self._cache is None:
-            raise RuntimeError("CrossEntropy: backward before forward: call it on scores and classes first")
-        p = self._cache.p
-        return backward(
-            array_module(p).ones((), dtype=p.dtype, device=device(p)) if dloss is None else dloss, self._cache
-        )
+        with self._last.turn:
+            cache: Cache = self._last.to_undo().cache
+            self._last.warn_if_skipped("CrossEntropy")
+            if dloss is None:
+                dloss = array_module(cache.p).ones((), dtype=cache.p.dtype, device=device(cache.p))
+            dz = backward(dloss, cache)
+            self._last.undone()
+        return dz
 
     def __repr__(self) -> str:
         return "CrossEntropy()"

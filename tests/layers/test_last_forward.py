@@ -266,6 +266,70 @@ def test_a_thread_whose_forward_was_replaced_is_refused():
         layer.backward(cotangent(y))
 
 
+@pytest.mark.parametrize("made_by", [(0, 1), (1, 0), (1, 2)])
+def test_a_backward_is_refused_where_a_thread_that_ended_left_an_output(made_by: tuple[int, int]):
+    layer = npattn.CBAM(8, 4, 3)
+    inputs, outputs = images(layer), []
+    for who, x in zip(made_by, inputs, strict=True):
+        if who:
+            thread = threading.Thread(target=lambda x=x: outputs.append(layer(x)))
+            thread.start()
+            thread.join()
+        else:
+            outputs.append(layer(x))
+    with pytest.raises(RuntimeError, match=r"a layer keeps its last forward only|of another thread"):
+        layer.backward(cotangent(outputs[0]))
+
+
+def test_the_same_x_in_another_mode_or_by_other_weights_is_another_forward():
+    norm = npattn.BatchNorm2d(8)
+    (x,) = images(norm, 1)
+    norm(x)
+    norm.eval()(x)
+    with pytest.warns(RuntimeWarning, match=TWICE):
+        norm.train().backward(np.ones_like(x))
+    conv = npattn.Conv2d(8, 4, 3, rng=0)
+    y = conv(x)
+    conv.params["weight"] = conv.params["weight"] * 2
+    again = conv(x)
+    with pytest.raises(RuntimeError, match="both still in use"):
+        conv.backward(cotangent(y))
+    assert again.shape == y.shape
+
+
+class LooksBetween(TwiceWithin):
+    def run(self, x):
+        inner = self.layers["layer"]
+        y = inner.forward(x)
+        with npattn.no_grad():
+            inner.forward(x + 1)
+        return inner.forward(y), ()
+
+
+def test_a_look_between_two_uses_within_a_layer_changes_nothing():
+    layer = LooksBetween(npattn.Sigmoid())
+    y = layer(images(layer)[0])
+    with pytest.raises(RuntimeError, match="used 2 times within one layer"):
+        layer.backward(cotangent(y))
+
+
+def test_the_loss_keeps_one_forward_too():
+    loss, t = npattn.CrossEntropy(), np.array([0, 1])
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 3)), rng.standard_normal((2, 3))
+    loss(a, t)
+    loss(b, t)
+    with pytest.warns(RuntimeWarning, match="CrossEntropy: backward after two forwards"):
+        loss.backward()
+    with pytest.raises(RuntimeError, match="a second backward after two forwards"):
+        loss.backward()
+    loss(a, t)
+    with npattn.no_grad():
+        loss(b, t)
+    with pytest.raises(RuntimeError, match="CrossEntropy: backward after a forward under"):
+        loss.backward()
+
+
 def test_a_backward_may_run_in_another_thread():
     layer = npattn.CBAM(8, 4, 3)
     (x,) = images(layer, 1)
@@ -318,7 +382,7 @@ def test_threads_that_share_a_layer_get_the_right_gradients_or_an_error():
                 y = layer(inputs[i])
                 dx = layer.backward(cotangent(y))
                 grads = {key: np.array(g) for key, g in layer.grads.items()}
-            except RuntimeError:
+            except (RuntimeError, RuntimeWarning):  # after a refusal its own last forward was skipped
                 refused.append(i)
                 continue
             same = np.array_equal(dx, right[i][0])

@@ -289,6 +289,7 @@ def test_the_first_call_says_which_is_which_and_the_two_ways_out():
         "x: expected dtype float32, the same as the parameters of CBAM, got float64. Convert x, "
         'x.astype("float32"), or the layer, layer.to(dtype="float64")'
     )
+    assert caught.value.__context__ is None  # one traceback, not two that contradict each other
     layer.to(dtype="float64")(X.astype(np.float64))
     with pytest.raises(TypeError, match=r"x: expected dtype float64, .*, got float32\. Convert x, x\.astype\("):
         layer(X)

@@ -258,7 +258,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write(path, luuuyi())
     assert cli.main(["dialect", str(path)]) == 0
     out = capsys.readouterr().out
-    assert f"{path}: 3 entries, 226 numbers" in out
+    assert f"{path}: 3 entries, 226 numbers" in " ".join(out.split())
     assert "\nluuuyi.CBAM\n" in out
     # the call that it prints is one that runs
     lines = [line.strip() for line in out.splitlines()]

@@ -148,6 +148,29 @@ def test_what_is_refused():
         module(npattn.ReLU())(torch.empty(1, 8, 3, 3, device="meta"))
 
 
+def test_half_precision_is_refused_with_a_way_out():
+    here = module(npattn.CBAM(8, 4, 3))
+    x = torch.randn(1, 8, 3, 3)
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(TypeError, match=rf"x: expected torch\.float32 or torch\.float64, got {dtype}: .*autocast"):
+            here.to(dtype)(x.to(dtype))
+    here.float()
+    net = torch.nn.Sequential(torch.nn.Conv2d(8, 8, 1), here)
+    with torch.autocast("cpu"), pytest.raises(TypeError, match=r"within torch\.autocast"):
+        net(x)
+
+
+def test_torch_compiles_around_it():
+    """It breaks the graph there, and says nothing; a compiler is not needed to see that."""
+    here = module(npattn.CBAM(8, 4, 3, rng=0))
+    net = torch.nn.Sequential(torch.nn.ReLU(), here, torch.nn.ReLU())
+    x = torch.randn(2, 8, 6, 6)
+    compiled = torch.compile(net, backend="eager")
+    torch.testing.assert_close(compiled(x), net(x), rtol=0, atol=0)
+    compiled(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in here.parameters())
+
+
 def test_a_change_in_place_before_the_backward_is_noticed():
     here = module(npattn.Conv2d(1, 1, rng=0))
     x = torch.randn(1, 1, 3, 3, requires_grad=True)

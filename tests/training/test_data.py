@@ -284,7 +284,10 @@ OTHERS = {
     "colours": (b"\0\0\x08\4" + struct.pack(">4I", 2, 3, 4, 5), r"an IDX file of shape \(2, 3, 4, 5\)"),
     "clothes": (images_of(0.286), "an IDX file of as many other images; by their brightness Fashion-MNIST's"),
     "letters": (images_of(0.191), "an IDX file of as many other images; by their brightness KMNIST's"),
-    "pictures": (images_of(0.4), "an IDX file of as many other images; Fashion-MNIST and KMNIST come in files of the same names"),
+    "pictures": (
+        images_of(0.4),
+        "an IDX file of as many other images; Fashion-MNIST and KMNIST come in files of the same names",
+    ),
 }
 
 

@@ -105,7 +105,7 @@ def test_preparing(bad):
         prepared(bad)
 
 
-@pytest.mark.parametrize("bad", [None, 5, "", "SE", ["se"], True])
+@pytest.mark.parametrize("bad", [None, 5, "", "SEE", ["se"], True])
 @pytest.mark.parametrize("build", [models.digits, models.se_resnet])
 def test_networks(build, bad):
     with pytest.raises(NOTHING, match=r"^attention: expected one of"):
