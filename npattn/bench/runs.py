@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypedDict
 
 import numpy as np
 
-from npattn.bench import device, pytorch
-from npattn.bench.measure import compare, copy_side, measure
-from npattn.bench.pytorch import torch_sides, torch_train_side
+from npattn.bench import device, jax, pytorch
+from npattn.bench.measure import Tell, compare, copy_side, measure, quietly, working
+from npattn.bench.pytorch import torch_sides, ways
 from npattn.bench.report import summary
 from npattn.bench.sides import Side, inputs, moves, our_side, title
+from npattn.bench.torch_step import torch_train_side
 from npattn.block import Place
 from npattn.blocks import block
 from npattn.fused.blas import blas_held
@@ -22,8 +23,10 @@ from npattn.optimizer import AdamW
 from npattn.training import TrainConfig, network, prepared
 from npattn.training.team import Team
 
-BESIDE = frozenset({"textbook", "eager", "compiled", "autograd"})  # what can stand beside our first side
+BESIDE = ("textbook", *pytorch.WAYS, "jax", "autograd")  # what can stand beside our first side
+DENSE_ONLY = ("timm", "timm compiled", "jax")  # equal maxima share the gradient there, ours goes to the first
 COPIED = 64 << 20  # bytes at least that a copy is timed with: more than the caches hold
+BATCH = 128  # digits of a training step
 
 
 def bench_block(
@@ -35,11 +38,14 @@ def bench_block(
     data: str,
     beside: Collection[str] = BESIDE,
     on: str = "cpu",
+    untimed: Collection[str] = (),
+    peaks: bool = True,
+    tell: Tell = quietly,
 ) -> dict[str, Any]:
     """Compare and time a block on an input of that shape, on the device `on`. Returns what `report` prints.
 
     The first side is ours: fused where the block has such a form for that input, else the textbook. `beside` says
-    which others are timed with it, as far as there are such.
+    which others are timed with it, as far as there are such; those of `untimed` are only compared.
     """
     entry, rng = block(name), np.random.default_rng(0)
     x = inputs(shape, dtype, data, rng)
@@ -48,17 +54,20 @@ def bench_block(
     sides = [our_side("fused", layer, x, dy)] if on == "cpu" and layer.path == "fused" else []
     if not sides or "textbook" in beside:
         sides.append(our_side("textbook", textbook.to(on), x, dy))
+    fit = [side for side in beside if data == "dense" or side not in DENSE_ONLY]
     if pytorch.torch_on(on):
-        sides += torch_sides(entry.card.name, layer, x, dy, beside, on)
-    compare(sides, 1e-4 if dtype == "float32" else 1e-10)
+        sides += torch_sides(entry.card.name, layer, x, dy, fit, on)
+    if "jax" in fit and on == "cpu" and entry.card.name in jax.PEERS and jax.jax_module():
+        sides.append(jax.jax_side(entry.card.name, layer.state_dict(), x, dy))
+    sides, left_out = checked(sides, untimed, 1e-4 if dtype == "float32" else 1e-10, tell)
     nbytes = max(x.nbytes, COPIED)
     if on == "cpu":
         copy = copy_side(nbytes)
-        measure([*sides, copy], runs, on)
+        measure([*sides, copy], runs, on, peaks=peaks, tell=tell)
         times = copy.both_times
         bandwidth, best = 2 * nbytes / statistics.median(times), 2 * nbytes / min(times)
     else:
-        measure(sides, runs, on)
+        measure(sides, runs, on, peaks=peaks, tell=tell)
         bandwidth = best = device.copy_bandwidth(textbook.xp, textbook.device, nbytes)
     return {
         "block": name,
@@ -72,7 +81,18 @@ def bench_block(
             kind: count * x.nbytes / bandwidth for kind, count in zip(("forward", "both"), moves(entry), strict=True)
         },
         "sides": [summary(side) for side in sides],
+        "left_out": left_out,
     }
+
+
+def checked(sides: list[Side], untimed: Collection[str], limit: float, tell: Tell) -> tuple[list[Side], dict[str, str]]:
+    """The sides that work, compared with the first, and why the others do not."""
+    sides, left_out = working(sides, tell)
+    tell("comparing the results")
+    compare(sides, limit)
+    for side in sides[1:]:
+        side.timed = side.name not in untimed
+    return sides, left_out
 
 
 OUR_STEPS: dict[str, dict[str, Any]] = {
@@ -82,12 +102,22 @@ OUR_STEPS: dict[str, dict[str, Any]] = {
 }
 
 
-def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on: str = "cpu") -> dict[str, Any]:
+def bench_train_step(
+    *,
+    runs: int,
+    batch: int | None = None,
+    attention: str = "cbam",
+    beside: Collection[str] = BESIDE,
+    on: str = "cpu",
+    untimed: Collection[str] = (),
+    peaks: bool = True,
+    tell: Tell = quietly,
+) -> dict[str, Any]:
     """Compare and time one training step of the demo's network: forward, loss, backward, AdamW.
 
     "fused" is what `npattn train` does: two processes share the batch. "threads" is one process with as many threads.
     """
-    rng = np.random.default_rng(0)
+    batch, rng = batch or BATCH, np.random.default_rng(0)
     images, t = rng.integers(0, 256, (batch, 28, 28), dtype=np.uint8), rng.integers(0, 10, batch)
 
     def ours(name: str, team: Team, config: TrainConfig) -> Side:
@@ -104,19 +134,21 @@ def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on
 
     state = network(TrainConfig(attention=attention)).state_dict()
     with contextlib.ExitStack() as stack:
-        sides = []
+        sides: list[Side] = []
         for name, settings in OUR_STEPS.items() if on == "cpu" else [("textbook", {"device": on})]:
-            if settings.get("processes") == 2 and get_num_threads() < 2:
+            if (settings.get("processes") == 2 and get_num_threads() < 2) or (
+                sides and name not in {*beside, "threads"}
+            ):
                 continue
             config = TrainConfig(attention=attention, **settings)
             sides.append(ours(name, stack.enter_context(Team(config)), config))
         torch = pytorch.torch_on(on)
         if torch:
-            torch._dynamo.reset()
             x = prepared(images)
-            sides += [torch_train_side(name, attention, state, x, t, on) for name in ("eager", "compiled")]
-        compare(sides, 1e-2)  # float32 through ten maxima: where two are nearly equal, rounding decides
-        measure(sides, runs, on)
+            sides += [torch_train_side(name, attention, state, x, t, on) for name in ways(beside, timms=False)]
+        # float32 through ten maxima: where two are nearly equal, rounding decides
+        sides, left_out = checked(sides, untimed, 1e-2, tell)
+        measure(sides, runs, on, peaks=peaks, tell=tell)
     return {
         "block": "train step",
         "name": f"training step, {attention}",
@@ -124,4 +156,21 @@ def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on
         "dtype": "float32",
         "data": "dense",
         "sides": [summary(side) for side in sides],
+        "left_out": left_out,
     }
+
+
+class Task(TypedDict):
+    """What a process is to measure: which of MEASURED, on how many threads, and the arguments that it gets."""
+
+    what: str
+    threads: int
+    settings: dict[str, Any]
+
+
+MEASURED: dict[str, Callable[..., dict[str, Any]]] = {"block": bench_block, "train step": bench_train_step}
+
+
+def measured(task: Task, tell: Tell = quietly) -> dict[str, Any]:
+    """Measure a task in this process."""
+    return MEASURED[task["what"]](**task["settings"], tell=tell)
