@@ -7,6 +7,7 @@ import importlib.metadata
 import math
 import platform
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def report(result: dict[str, Any]) -> str:
     first, usual = result["sides"][0], as_it_comes(result)  # first is ours: fused, or the textbook, on a GPU say
     by = "÷fused" if first["side"] == "fused" else "÷ours"
     lines = [
-        f"{result['name']} ({shape}) {result['dtype']}, {result['data']} data",
+        *textwrap.wrap(f"{result['name']} ({shape}) {result['dtype']}, {result['data']} data", 80),
         f"  {'':13}{'forward':>22}{'forward + backward':>22}{'as it':>7}{'peak':>6}",
         f"  {'':13}{'ms':>8}{'±':>7}{by:>7}{'ms':>8}{'±':>7}{by:>7}{'comes':>7}{'MB':>6}{'differs':>8}",
     ]

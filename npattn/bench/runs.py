@@ -24,7 +24,8 @@ from npattn.training import TrainConfig, network, prepared
 from npattn.training.team import Team
 
 BESIDE = ("textbook", *pytorch.WAYS, "jax", "autograd")  # what can stand beside our first side
-DENSE_ONLY = ("timm", "timm compiled", "jax")  # equal maxima share the gradient there, ours goes to the first
+DENSE_ONLY = ("timm", "timm compiled", "jax")
+TIED = "equal maxima share the gradient there, and go to the first here"
 COPIED = 64 << 20  # bytes at least that a copy is timed with: more than the caches hold
 BATCH = 128  # digits of a training step
 
@@ -54,12 +55,14 @@ def bench_block(
     sides = [our_side("fused", layer, x, dy)] if on == "cpu" and layer.path == "fused" else []
     if not sides or "textbook" in beside:
         sides.append(our_side("textbook", textbook.to(on), x, dy))
-    fit = [side for side in beside if data == "dense" or side not in DENSE_ONLY]
     if pytorch.torch_on(on):
-        sides += torch_sides(entry.card.name, layer, x, dy, fit, on)
-    if "jax" in fit and on == "cpu" and entry.card.name in jax.PEERS and jax.jax_module():
+        sides += torch_sides(entry.card.name, layer, x, dy, beside, on)
+    if "jax" in beside and on == "cpu" and entry.card.name in jax.PEERS and jax.jax_module():
         sides.append(jax.jax_side(entry.card.name, layer.state_dict(), x, dy))
-    sides, left_out = checked(sides, untimed, 1e-4 if dtype == "float32" else 1e-10, tell)
+    ties = {side.name: TIED for side in sides if data != "dense" and side.name in DENSE_ONLY}
+    sides, left_out = checked(
+        [side for side in sides if side.name not in ties], untimed, 1e-4 if dtype == "float32" else 1e-10, tell
+    )
     nbytes = max(x.nbytes, COPIED)
     if on == "cpu":
         copy = copy_side(nbytes)
@@ -81,7 +84,7 @@ def bench_block(
             kind: count * x.nbytes / bandwidth for kind, count in zip(("forward", "both"), moves(entry), strict=True)
         },
         "sides": [summary(side) for side in sides],
-        "left_out": left_out,
+        "left_out": left_out | ties,
     }
 
 
@@ -136,9 +139,8 @@ def bench_train_step(
     with contextlib.ExitStack() as stack:
         sides: list[Side] = []
         for name, settings in OUR_STEPS.items() if on == "cpu" else [("textbook", {"device": on})]:
-            if (settings.get("processes") == 2 and get_num_threads() < 2) or (
-                sides and name not in {*beside, "threads"}
-            ):
+            too_few = settings.get("processes") == 2 and get_num_threads() < 2
+            if too_few or (sides and name == "textbook" and name not in beside):
                 continue
             config = TrainConfig(attention=attention, **settings)
             sides.append(ours(name, stack.enter_context(Team(config)), config))
@@ -173,4 +175,7 @@ MEASURED: dict[str, Callable[..., dict[str, Any]]] = {"block": bench_block, "tra
 
 def measured(task: Task, tell: Tell = quietly) -> dict[str, Any]:
     """Measure a task in this process."""
-    return MEASURED[task["what"]](**task["settings"], tell=tell)
+    settings = dict(task["settings"])
+    if "shape" in settings:
+        settings["shape"] = tuple(settings["shape"])  # a list, where it came as JSON
+    return MEASURED[task["what"]](**settings, tell=tell)

@@ -46,10 +46,10 @@ def peer(torch: Any, name: str, state: Arrays) -> Any:
     if name == "se":
         R, C = state["fc.0.weight"].shape
         theirs = {key: value[:, :, None, None] for key, value in theirs.items()}  # it has 1 × 1 convolutions there
-        module = layers().SEModule(C, rd_channels=R, bias=False)
+        module = layers().get_attn("se")(C, rd_channels=R, bias=False)
     else:
         R, C = state["ca.fc1.weight"].shape[:2]
         k = state["sa.conv1.weight"].shape[2]
-        module = layers().CbamModule(C, rd_channels=R, mlp_bias=False, spatial_kernel_size=k)
+        module = layers().get_attn("cbam")(C, rd_channels=R, mlp_bias=False, spatial_kernel_size=k)
         module.spatial.conv.bn = torch.nn.Identity()  # the article has no batch norm there
     return with_weights(torch, module, theirs)
