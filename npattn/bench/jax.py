@@ -51,7 +51,12 @@ def cbam(jax: Any, x: Any, w: Weights) -> Any:
     return u * spatial(jax, u, {key[3:]: value for key, value in w.items() if key.startswith("sa.")})
 
 
-PEERS: dict[str, Callable[[Any, Any, Weights], Any]] = {f.__name__: f for f in (se, channel, spatial, cbam)}
+PEERS: dict[str, Callable[[Any, Any, Weights], Any]] = {
+    "se": se,
+    "channel": channel,
+    "spatial": spatial,
+    "cbam": cbam,
+}
 """The article's blocks by the name of the card."""
 
 
