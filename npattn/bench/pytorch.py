@@ -16,31 +16,28 @@ from npattn.grad_mode import no_grad
 from npattn.layer import Layer
 
 Arrays = Mapping[str, np.ndarray]
-Rename = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
-MOST = "max-autotune-no-cudagraphs"  # on a GPU, what cudagraphs return lasts only until the next call
+MOST = {"max_autotune": True, "coordinate_descent_tuning": True, "cpp_wrapper": True}
+"""Those of mode "max-autotune-no-cudagraphs", and the calls between kernels in C++ too: small maps gain a fifth."""
 
 
 class Way(NamedTuple):
     """How PyTorch runs a module."""
 
-    mode: str | None = None  # torch.compile's; None: eager, not compiled
+    kind: str = "eager"  # or "compiled"
+    options: dict[str, bool] | None = None  # torch.compile's
     channels_last: bool = False  # x, dy and the module lie so in memory
     timm: bool = False  # timm's class, not the article's
-
-    @property
-    def kind(self) -> str:
-        return "compiled" if self.mode else "eager"
 
 
 WAYS = {
     "eager": Way(),
     "eager NHWC": Way(channels_last=True),
-    "compiled": Way("default"),
-    "compiled NHWC": Way("default", channels_last=True),
-    "autotuned": Way(MOST),
+    "compiled": Way("compiled"),
+    "compiled NHWC": Way("compiled", channels_last=True),
+    "autotuned": Way("compiled", MOST),
     "timm": Way(timm=True),
-    "timm compiled": Way("default", timm=True),
+    "timm compiled": Way("compiled", timm=True),
 }
 """The sides by name; NHWC is PyTorch's channels_last."""
 
@@ -62,7 +59,7 @@ def torch_on(device: str) -> Any:
 def ways(beside: Collection[str], *, timms: bool) -> dict[str, Way]:
     """Those of WAYS that were asked for, timm's only where it has the block. Forgets what was compiled before."""
     asked = {name: way for name, way in WAYS.items() if name in beside and (timms or not way.timm)}
-    if any(way.mode for way in asked.values()):
+    if any(way.kind == "compiled" for way in asked.values()):
         torch_module()._dynamo.reset()
     return asked
 
@@ -101,8 +98,8 @@ def prepared(module: Any, arrays: Collection[np.ndarray], name: str, device: str
 
 def compiled(module: Any, name: str) -> Any:
     """What the way of that name runs: the module, or the module compiled."""
-    mode = WAYS[name].mode
-    return torch_module().compile(module, dynamic=False, mode=mode) if mode else module
+    way = WAYS[name]
+    return torch_module().compile(module, dynamic=False, options=way.options) if way.kind == "compiled" else module
 
 
 def torch_side(name: str, module: Any, x: np.ndarray, dy: np.ndarray, device: str = "cpu") -> Side:
@@ -110,11 +107,11 @@ def torch_side(name: str, module: Any, x: np.ndarray, dy: np.ndarray, device: st
     torch = torch_module()
     module, (x_plain, dy_torch) = prepared(module, (x, dy), name, device)
     x_grad = x_plain.detach().requires_grad_()
-    # two of them: under no_grad it is another graph, and would be compiled at every turn
+    # two of them: without gradients it is another graph, and would be compiled at every turn
     run, run_plain = compiled(module, name), compiled(module, name)
 
     def forward() -> None:
-        with torch.no_grad():
+        with torch.inference_mode():  # as no_grad, and quicker
             run_plain(x_plain)
 
     def both() -> dict[str, Any]:
