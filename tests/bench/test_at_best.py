@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from npattn import cli
-from npattn.bench import BenchError, allocators, best, children, report, winners
+from npattn.bench import BenchError, allocators, best, children, report, runs, winners
 from npattn.bench.allocators import ALLOCATORS
 from npattn.commands import bench as command
 
@@ -354,6 +355,21 @@ def test_the_table_ends_with_the_training_step_and_who_wins(monkeypatch, capsys)
     assert printed[-1].startswith("ahead of us")
 
 
+def test_a_table_that_is_interrupted_leaves_its_rows(monkeypatch, tmp_path, capsys):
+    def in_children(task, chosen, tell):
+        if task["settings"]["name"] == "se":
+            raise KeyboardInterrupt
+        return best.merged({"kept": result(side("fused", both=1, forward=1))}, {"kept"})
+
+    monkeypatch.setattr(command, "in_children", in_children)
+    monkeypatch.setattr(command, "chosen", lambda name: [ALLOCATORS["kept"]])
+    out = tmp_path / "out.json"
+    assert cli.main(["bench", "--table", "--json", str(out)]) == 130
+    assert "npattn: interrupted" in capsys.readouterr().err
+    (row,) = json.loads(out.read_text())["results"]
+    assert row["allocators"]["kept"]["sides"][0]["both"]["times"] == [0.001]
+
+
 def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
     command.show("kept: eager")
     assert capsys.readouterr().err == ""
@@ -362,3 +378,17 @@ def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
     command.show("kept: eager")
     command.show("")
     assert capsys.readouterr().err == "\r\x1b[Kkept: e\r\x1b[K"
+
+
+def test_the_page_tells_of_every_allocator_and_side():
+    page = (Path(__file__).parents[2] / "docs" / "fused.md").read_text(encoding="utf-8")
+    table = page.partition("### Every peer at its best")[2]
+    for allocator in ALLOCATORS.values():
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{allocator.name}`"))
+        if allocator.name == "huge":
+            assert "the same" in row
+        else:
+            assert all(f"`{key}={value}`" in row for key, value in allocator.variables.items())
+        assert all(f"lib{name}.so" in row for name in allocator.libraries[:1])
+    peers = table.partition("| side | |")[2]
+    assert all(f"`{name}`" in peers for name in runs.BESIDE if name != "textbook")
