@@ -36,38 +36,30 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm((a - b).ravel())) / (scale or 1.0)
 
 
-def working(sides: list[Side], tell: Tell) -> tuple[list[Side], dict[str, str]]:
-    """The sides without those whose compiler fails, and why it does by the name of the side.
-
-    Memory that is all used, or a result that differs, is not a compiler's failure.
-    """
-    left, failed = [], {}
-    for side in sides:
-        try:
-            if side.kind == "compiled":
-                tell(f"compiling {side.name}")
-                side.both()
-                if side.forward:
-                    side.forward()
-        except RuntimeError as error:  # torch's and XLA's are all of that kind
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-            failed[side.name] = f"{type(error).__name__}: {lines[0]}"
-        else:
-            left.append(side)
-    return left, failed
-
-
-def compare(sides: list[Side], limit: float) -> None:
+def compare(sides: list[Side], limit: float, tell: Tell = quietly) -> dict[str, str]:
     """Check that all sides compute what the first one does. Sets their `difference`.
+
+    Each is called once, as a training step is another one after the first. Returns the sides whose compiler fails, by
+    name, and why; memory that is all used is not a compiler's failure.
 
     Raises
     ------
     BenchError
         If a result differs by more than `limit` of its norm.
     """
-    first = {key: to_numpy(value) for key, value in sides[0].both().items()}
+    first, failed = {key: to_numpy(value) for key, value in sides[0].both().items()}, {}
     for side in sides[1:]:
-        results = side.both()
+        tell(f"comparing {side.name}")
+        try:
+            results = side.both()
+            if side.kind == "compiled" and side.forward:
+                side.forward()
+        except RuntimeError as error:  # torch's and XLA's are all of that kind
+            if side.kind != "compiled":
+                raise
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+            failed[side.name] = f"{type(error).__name__}: {lines[0]}"
+            continue
         for key, expected in first.items():
             difference = relative(to_numpy(results[key]).reshape(expected.shape), expected)
             side.difference = max(side.difference, difference)
@@ -75,6 +67,7 @@ def compare(sides: list[Side], limit: float) -> None:
                 raise BenchError(
                     f"{side.name}: {key} differs from {sides[0].name}'s by {difference:.1e}, limit {limit:.0e}"
                 )
+    return failed
 
 
 def status(key: str) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from npattn.bench import device, jax, pytorch
-from npattn.bench.measure import Tell, compare, copy_side, measure, quietly, working
+from npattn.bench.measure import Tell, compare, copy_side, measure, quietly
 from npattn.bench.pytorch import torch_sides, ways
 from npattn.bench.report import summary
 from npattn.bench.sides import Side, inputs, moves, our_side, title
@@ -90,9 +90,8 @@ def bench_block(
 
 def checked(sides: list[Side], untimed: Collection[str], limit: float, tell: Tell) -> tuple[list[Side], dict[str, str]]:
     """The sides that work, compared with the first, and why the others do not."""
-    sides, left_out = working(sides, tell)
-    tell("comparing the results")
-    compare(sides, limit)
+    left_out = compare(sides, limit, tell)
+    sides = [side for side in sides if side.name not in left_out]
     for side in sides[1:]:
         side.timed = side.name not in untimed
     return sides, left_out

@@ -123,7 +123,7 @@ def test_a_child_measures_under_its_environment():
     assert found["sides"][0]["peak"] is None  # of memory that is kept nothing can be seen
     assert found["shape"] == [1, 2, 2, 2]
     assert [one["side"] for one in found["sides"]] == ["fused"]
-    assert told[0] == "kept: comparing the results"
+    assert told[0] == "kept: forward, turn 1 of 1: fused"
     assert "kept: both, turn 1 of 1: fused" in told
 
 

@@ -254,13 +254,24 @@ def test_a_side_that_does_not_compile_is_left_out():
     told = []
     broken = sides.Side("autotuned", None, fails(RuntimeError("\n  no compiler\nmore")), kind="compiled")
     broken_forward = sides.Side("jax", fails(RuntimeError()), right.both, kind="compiled")
-    left, failed = measure.working([right, broken, broken_forward], told.append)
-    assert left == [right]
+    failed = measure.compare([right, broken, broken_forward, right], 1e-12, told.append)
     assert failed == {"autotuned": "RuntimeError: no compiler", "jax": "RuntimeError: "}
-    assert told == ["compiling autotuned", "compiling jax"]
-    for error in (MemoryError(), bench.BenchError()):
+    assert told == ["comparing autotuned", "comparing jax", "comparing right"]
+    left, failed = runs.checked([right, broken, right], (), 1e-12, told.append)
+    assert (left, list(failed)) == ([right, right], ["autotuned"])
+    for error, kind in ((MemoryError(), "compiled"), (bench.BenchError(), "compiled"), (RuntimeError(), "eager")):
         with pytest.raises(type(error)):
-            measure.working([sides.Side("compiled", None, fails(error), kind="compiled")], told.append)
+            measure.compare([right, sides.Side("other", None, fails(error), kind=kind)], 1e-12)
+
+
+def test_a_side_is_called_once_before_it_is_compared():
+    """A training step moves the weights: the second one's gradients are others."""
+    calls = []
+    right = sides.Side("right", None, lambda: {"y": np.ones(1)})
+    step = sides.Side(
+        "compiled", None, lambda: calls.append(1) or {"y": np.full(1, float(len(calls)))}, kind="compiled"
+    )
+    assert runs.checked([right, step], (), 1e-12, measure.quietly) == ([right, step], {})
 
 
 def test_a_side_may_be_compared_only(monkeypatch, quick):
