@@ -10,7 +10,6 @@ normalisation by the batch; "after" is the trained one, in evaluation mode.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -18,11 +17,13 @@ import numpy as np
 
 import npattn
 from npattn import data, models
-from npattn.explain.figures import ACCENT, INK, new_figure, plain, save
+from npattn.explain.figures import curves
+from npattn.explain.style import SLIDE, SMALL, bare, draw_gate, gate_colours, new_figure, placed, save
 from npattn.training import prepared
 
 DOCS = Path(__file__).resolve().parent
 SHOWN = (1, 4, 7)  # one digit of each
+STAGES = ("stage2", "stage3")
 MEASURED = 1000  # test digits, for the table
 
 
@@ -62,7 +63,7 @@ def main(run: Path) -> None:
     before = gates(models.digits("cbam", rng=seed).train(), images)
     after = gates(npattn.load_model(run).eval(), images)
 
-    shutil.copyfile(run / "curves.png", DOCS / "demo-curves.png")
+    curves(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["epochs"], DOCS / "demo-curves.png")
     draw(images, shown, before, after, DOCS / "demo-gates.png")
     labels = digits.test_labels[:MEASURED]
     for name in before:
@@ -78,40 +79,47 @@ def main(run: Path) -> None:
 def draw(
     images: np.ndarray, shown: list[int], before: dict[str, np.ndarray], after: dict[str, np.ndarray], path: Path
 ) -> None:
-    """The spatial gates of both stages over each digit, and the channel gates as lines, before beside after."""
-    figure = new_figure(7.2, 7.4)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.55, 1))
-    columns = [(name, found, when) for name in ("stage2", "stage3") for found, when in
-               ((before, "before"), (after, "after"))]  # fmt: skip
-    grid = upper.subplots(len(shown), 1 + len(columns))
-    for row, index in zip(grid, shown, strict=True):
-        row[0].imshow(images[index], cmap="gray_r")
-        for axes, (stage, found, _) in zip(row[1:], columns, strict=True):
-            gate = found[f"{stage}.attention.spatial"][index, 0]
-            drawn = axes.imshow(gate, cmap="magma", vmin=0, vmax=1, extent=(0, 28, 28, 0))
-            centre = np.arange(28) + 0.5
-            axes.contour(centre, centre, images[index], levels=[128], colors="white", linewidths=0.8)
-        for axes in row:
-            axes.set_xticks([])
-            axes.set_yticks([])
-    grid[0, 0].set_title("digit", fontsize=9)
-    for axes, (stage, _, when) in zip(grid[0, 1:], columns, strict=True):
-        axes.set_title(f"{stage.replace('stage', 'stage ')},\n{when}", fontsize=9)
-    bar = upper.colorbar(drawn, ax=list(grid[:, -1]), shrink=0.8)
-    bar.set_label("spatial gate: 0 shut, 1 open", fontsize=8)
+    """The spatial gates of both stages over each digit, and beside them the channel gates, before and after."""
+    figure = new_figure(layout=None)
+    width, height = SLIDE
+    tile, gap, top, left = 0.7, 0.06, 0.96, 0.12  # inches
+    columns = [(stage, found, when) for stage in STAGES for found, when in ((before, "before"), (after, "after"))]
+    for row, index in enumerate(shown):
+        y = top + row * (tile + 2 * gap)
+        axes = placed(figure, left, y, tile, tile)
+        axes.imshow(images[index], cmap="gray_r")
+        told = [(axes, "digit")]
+        for i, (stage, found, when) in enumerate(columns):
+            axes = placed(figure, left + (i + 1) * (tile + gap), y, tile, tile)
+            drawn = draw_gate(axes, found[f"{stage}.attention.spatial"][index, 0], images[index], "nearest")
+            told.append((axes, f"{stage.replace('stage', 'stage ')},\n{when}"))
+        for axes, words in told:
+            bare(axes)
+            if row == 0:
+                axes.set_title(words, fontsize=SMALL)
 
-    for axes, (found, when) in zip(lower.subplots(1, 2, sharey=True), ((before, "before"), (after, "after")),
-                                   strict=True):  # fmt: skip
-        every = found["stage3.attention.channel"][:, :, 0, 0]
-        axes.fill_between(
-            range(every.shape[1]), *np.quantile(every, (0.05, 0.95), axis=0), color=INK, alpha=0.15, lw=0, step="mid"
-        )
-        for index, digit, colour in zip(shown, SHOWN, (ACCENT, INK, "#3a86c8"), strict=True):
-            axes.plot(every[index], lw=0.9, color=colour, label=str(digit), drawstyle="steps-mid")
-        axes.set(title=f"stage 3, {when}", xlabel="channel", ylim=(0, 1))
-        plain(axes)
-    lower.axes[0].set_ylabel("channel gate")
-    lower.axes[0].legend(frameon=False, fontsize=8, ncols=3, loc="upper right")
+    maps = left + np.array([tile + gap, 5 * (tile + gap) - gap])  # from and to, in inches
+    figure.text(maps.mean() / width, 1 - 0.54 / height, "spatial gates", fontsize=SMALL, ha="center", va="bottom")
+
+    strips = left + 5 * (tile + gap) + 0.3
+    each = (3 * tile + 4 * gap - 0.62) / 2
+    for i, (found, when) in enumerate(((before, "before"), (after, "after"))):
+        axes = placed(figure, strips, top + i * (each + 0.62), width - strips - 0.12, each)
+        gates = found["stage3.attention.channel"][shown, :, 0, 0]
+        axes.imshow(gates, cmap=gate_colours(), vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axes.set_title(f"channel gates, stage 3, {when}", fontsize=SMALL)
+        axes.set_yticks(range(len(SHOWN)), [str(digit) for digit in SHOWN], fontsize=SMALL)
+        axes.set_ylabel("digit", fontsize=SMALL, labelpad=1)
+        axes.set_xlabel("channel", fontsize=SMALL, labelpad=1)
+        axes.tick_params(labelsize=SMALL, length=2)
+    bar = figure.colorbar(
+        drawn, cax=placed(figure, maps.mean() - 1.3, height - 0.62, 2.6, 0.1), orientation="horizontal"
+    )
+    bar.set_ticks([0, 0.5, 1], labels=["0", "½", "1"], fontsize=SMALL)
+    bar.set_label("gate: 0 shut, 1 open; outlined: the digit", fontsize=SMALL, labelpad=1)
+    figure.suptitle(
+        "Channel gates: alike for all digits before training, different after it", fontsize=11, y=0.98, va="top"
+    )
     save(figure, path)
 
 

@@ -1,6 +1,7 @@
 """The pages' drawings, as SVG made of a few boxes and wires.
 
 Forward runs down the page and its names are blue; every wire also carries, in red, the gradient that comes back up.
+Blue and red are alike in grey, so the gradients' names are slanted, too, and their own wires dashed.
 Colours are classes that docs/_static/npattn.css sets for light and dark. Text is never below 12 units in 400 across,
 so that it can be read on a telephone.
 """

@@ -76,6 +76,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_execution_excludepatterns = ["conf.py"]
 nb_merge_streams = True
+nb_output_stderr = "remove"  # the bar of a training, which is drawn again at every step
 exclude_patterns += ["conf.py", "_figures.py", "_dataflow.py", "_demo_figures.py"]
 exclude_patterns += ["_measured.md"]  # it is included by fused.md
 

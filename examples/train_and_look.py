@@ -59,8 +59,9 @@ accuracy = np.mean(answers == digits.test_labels[:500])
 print(f"{accuracy:.1%} of 500 test digits right, after {steps * batch:,} training digits seen once")
 
 figure, axes = plt.subplots(figsize=(6, 2.6), layout="constrained")
-axes.plot(losses, color="#d1495b")
+axes.plot(losses, color="#b5223f")
 axes.set(xlabel="step", ylabel="cross-entropy (nats)")
+axes.set_title(f"Loss: {losses[0]:.2f} at the start, {np.mean(losses[-10:]):.2f} over the last ten steps")
 axes.spines[["top", "right"]].set_visible(False)
 plt.show()
 
@@ -83,7 +84,8 @@ for axes, title in zip(grid[:, 0], ("digit", "before", "after"), strict=True):
     axes.set_ylabel(title)
 for axes in grid.flat:
     axes.set(xticks=[], yticks=[])
-figure.colorbar(picture, ax=grid, shrink=0.5, label="spatial gate")
+figure.colorbar(picture, ax=grid, shrink=0.5, label="spatial gate: 0 shut, 1 open")
+figure.suptitle("Spatial gate of stage 2, before and after")
 plt.show()
 
 # %% [markdown]
@@ -95,12 +97,13 @@ plt.show()
 name = "stage3.attention.channel"
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.6), sharey=True, layout="constrained")
 for axes, found, title in ((left, before, "before"), (right, after, "after")):
-    for row, digit in zip(found[name][:, :, 0, 0], (1, 4, 7), strict=True):
-        axes.plot(row, lw=0.9, label=str(digit))
-    axes.set(title=title, xlabel="channel", ylim=(0, 1))
+    styles = ("#1b1b3a", "-"), ("#b5223f", "--"), ("#8793a9", "-")  # dark, middling, light: apart in grey, too
+    for row, digit, (colour, dashes) in zip(found[name][:, :, 0, 0], (1, 4, 7), styles, strict=True):
+        axes.plot(row, dashes, lw=0.9, color=colour, label=str(digit))
+    axes.set(title=f"stage 3, {title}", xlabel="channel", ylim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
-left.set_ylabel("gate")
-right.legend(frameon=False, fontsize=8)
+left.set_ylabel("channel gate")
+figure.legend(*right.get_legend_handles_labels(), title="digit", loc="outside right upper", frameon=False)
 plt.show()
 
 spread = {when: float(np.std(found[name], axis=0).mean()) for when, found in (("before", before), ("after", after))}

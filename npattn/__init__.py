@@ -20,7 +20,7 @@ layer is a thin object around a pair. A file of attention/ says everything about
     npattn.dialects            weights from timm and other codebases, with equal outputs and gradients
 """
 
-import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from npattn import blocks
@@ -40,22 +40,28 @@ from npattn.ops.conv2d import Conv2d
 from npattn.ops.global_avg_pool import GlobalAvgPool
 from npattn.ops.global_max_pool import GlobalMaxPool
 from npattn.ops.linear import Linear
+from npattn.ops.loss import CrossEntropy
 from npattn.ops.max_pool_2x2 import MaxPool2x2
 from npattn.ops.relu import ReLU
 from npattn.ops.sigmoid import Sigmoid
+from npattn.optimizer import SGD, AdamW
 from npattn.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from npattn import ablation, data, dialects, explain, models, ops, training, variants  # noqa: F401
     from npattn.training import TrainConfig, TrainResult, load_model, train
 
 globals().update(blocks.public())  # the classes of attention/ by name
 
 __all__ = [
     "CBAM",
+    "SGD",
+    "AdamW",
     "AvgPool2x2",
     "BatchNorm2d",
     "ChannelAttention",
     "Conv2d",
+    "CrossEntropy",
     "GlobalAvgPool",
     "GlobalMaxPool",
     "GradcheckError",
@@ -81,10 +87,20 @@ __all__ = [
 __all__ += [name for name in blocks.public() if name not in __all__]
 
 
+MODULES = ("ablation", "blocks", "data", "dialects", "explain", "models", "ops", "torch", "training", "variants")
+OF_TRAINING = ("TrainConfig", "TrainResult", "load_model", "train")
+
+
 def __getattr__(name: str) -> Any:
-    """Import training, variants and dialects when they are asked for: most programs need none of them."""
-    if name in ("explain", "dialects", "variants"):
+    """Import a module of `MODULES`, or what training has, when it is asked for: most programs need none of them."""
+    if name in MODULES:
         return importlib.import_module(f"npattn.{name}")  # binds the name here, so that this is not asked again
-    if name in ("TrainConfig", "TrainResult", "load_model", "train"):
+    if name in OF_TRAINING:
         return getattr(importlib.import_module("npattn.training"), name)
     raise AttributeError(f"module 'npattn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is, also what is not imported yet; npattn.torch only where torch is installed."""
+    there = [name for name in MODULES if name != "torch" or importlib.util.find_spec("torch")]
+    return sorted([*__all__, *there, "__doc__", "__file__", "__name__", "__path__", "__version__"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -66,10 +65,12 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
             raise TypeError(
                 f"{name}: expected a plain array, got {kind}; numpy.asarray({name}) forgets what {kind} adds"
             )
-        if not array_api_compat.is_array_api_obj(array):  # NumPy's scalars are: its arithmetic makes them of 0-d arrays
+        if not known(array):  # NumPy's scalars are: its arithmetic makes them of 0-d arrays
             raise TypeError(
                 f"{name}: expected an array (NumPy, CuPy, torch or array-api-strict), got {type(array).__name__}"
             )
+        if (fault := numberless(array)) is not None:
+            raise TypeError(f"{name}: expected an array with a number at each place, got {fault}")
         modules[name] = array_api_compat.array_namespace(array)
     if not modules:
         raise TypeError(f"{next(iter(arrays), 'arrays')}: expected an array, got None")
@@ -81,10 +82,44 @@ def named_module(arrays: dict[str, Array]) -> ModuleType:
     return xp
 
 
+def known(array: Array) -> bool:
+    """Whether it is an array of one of the libraries that the pairs run on, and not of another that resembles them."""
+    return (
+        array_api_compat.is_numpy_array(array)
+        or array_api_compat.is_cupy_array(array)
+        or array_api_compat.is_torch_array(array)
+        or type(array).__module__.partition(".")[0] == "array_api_strict"
+    )
+
+
+ARITHMETIC = (
+    "__array_ufunc__", "__array_function__", "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__",
+    "__truediv__", "__rtruediv__", "__matmul__", "__pow__", "__lt__", "__ge__", "sum", "mean", "max",
+)  # fmt: skip
+
+
 def computes_otherwise(array: Array) -> bool:
-    """Whether it is a class of NumPy's that does not compute as the formulas say: masked arrays, and numpy.matrix."""
-    masked = sys.modules.get("numpy.ma")  # where it was never imported, there is no masked array
-    return isinstance(array, np.matrix) or (masked is not None and isinstance(array, masked.MaskedArray))
+    """Whether it is a class of NumPy's with an arithmetic of its own: masked arrays, numpy.matrix, units of measure.
+
+    One that only brings its own storage (numpy.memmap) computes as the formulas say.
+    """
+    kind = type(array)
+    return isinstance(array, np.ndarray) and any(
+        getattr(kind, name) is not getattr(np.ndarray, name) for name in ARITHMETIC
+    )
+
+
+def numberless(array: Array) -> str | None:
+    """What a tensor of torch's is that has no number of its own at each place: of sizes alone, sparse, or nested."""
+    if not array_api_compat.is_torch_array(array):
+        return None
+    if array.is_nested:
+        return "a nested tensor"
+    if array.device.type == "meta":
+        return "a tensor on the device meta, which has none"
+    if str(array.layout) != "torch.strided":
+        return f"a tensor of layout {array.layout}"
+    return None
 
 
 def as_module(xp: ModuleType | None) -> ModuleType:
@@ -103,8 +138,8 @@ def as_module(xp: ModuleType | None) -> ModuleType:
         return gpu_module()
     try:
         return array_module(xp.zeros(1))
-    except AttributeError:
-        raise TypeError(f"xp: expected an array module such as numpy, cupy or torch, got {xp!r}") from None
+    except Exception:  # whatever comes of asking anything for zeros
+        raise TypeError(f"xp: expected an array module such as numpy, cupy or torch, got {xp!r:.80}") from None
 
 
 def library_name(xp: ModuleType) -> str:
@@ -152,8 +187,8 @@ def placed(name: str, xp: ModuleType) -> tuple[ModuleType, Any]:
     DeviceError
         If there is no GPU, or the library has none.
     """
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"device: expected 'cpu' or 'cuda', got {name!r}")
+    if not isinstance(name, str) or name not in ("cpu", "cuda"):
+        raise ValueError(f"device: expected 'cpu' or 'cuda', got {name!r:.80}")
     if is_numpy(xp) or is_cupy(xp):
         return (gpu_module() if name == "cuda" else as_module(None)), None
     if is_torch(xp):

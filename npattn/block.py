@@ -23,10 +23,13 @@ from typing import Any, ClassVar, NamedTuple, Self, Unpack
 
 import numpy as np
 
+from npattn.arguments import arguments_text
 from npattn.backend import Array, array_module
+from npattn.capacity import has_shapes_only, need
+from npattn.checks import real_number
 from npattn.layer import Layer, Options
 from npattn.packing import factors, fields, lengths, packed, stored_axes
-from npattn.state import arguments_text, called_with, uniform
+from npattn.state import uniform
 
 
 class Weight(NamedTuple):
@@ -154,6 +157,11 @@ class Block(Layer):
         The share of a batch in the running statistics, in [0, 1], where there are any.
     dtype, rng, xp, fused
         As in `npattn.Layer`.
+
+    Raises
+    ------
+    MemoryError
+        If a weight would take more memory than this process may have; the message shows the arguments.
     """
 
     state: ClassVar[tuple[Weight | Statistic, ...]] = ()
@@ -164,17 +172,14 @@ class Block(Layer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A class in a file with `forward` and `backward` is of that pair. One derived from it keeps that pair."""
         super().__init_subclass__(**kwargs)
+        if cls.__init__ is Block.__init__ and not cls.state:
+            cls.internal = ("sizes", "without", "settings", "momentum")  # nothing here has a size or a statistic
         module = sys.modules[cls.__module__]
         if cls.textbook is None and hasattr(module, "forward") and hasattr(module, "backward"):
             cls.textbook = cls.__module__
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note what the constructor is called with, for `repr`."""
-        layer = super().__new__(cls)
-        layer._called_with = called_with(cls, args, kwargs)
-        return layer
-
-    _called_with: dict[str, Any]
+    def _note(self, given: dict[str, Any]) -> None:
+        self._called_with = given
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({arguments_text(type(self), self._called_with)})"
@@ -189,7 +194,11 @@ class Block(Layer):
         **options: Unpack[Options],
     ) -> None:
         super().__init__(**options)
-        self.sizes, self.settings, self.momentum = dict(sizes or {}), dict(settings or {}), momentum
+        self.sizes, self.settings, self.momentum = (
+            dict(sizes or {}),
+            dict(settings or {}),
+            real_number("momentum", momentum, 0, 1),
+        )
         self.num_batches_tracked = 0
         declared = [entry for entry in self.state if entry.field not in without]
         self.weights = [entry for entry in declared if isinstance(entry, Weight)]
@@ -207,6 +216,9 @@ class Block(Layer):
 
     def _first_values(self, weight: Weight) -> Any:
         shape = lengths(weight.stored or weight.axes, self.sizes)
+        if has_shapes_only():
+            return np.broadcast_to(np.zeros((), self.dtype), shape)
+        need(8 * math.prod(shape), lambda: f"{self!r}: {weight.key} of shape {shape}")
         if weight.start is not None:
             return np.full(shape, weight.start)
         fan_in = lengths(weight.fan_in, self.sizes) if weight.fan_in else shape[1:]

@@ -1,6 +1,7 @@
 """Every block there is, found in its own file: what commands, tables and checks go through. There is no list to edit.
 
 blocks()    name to Entry: each card of attention/ and variants/, and each of its forms
+canonical() the name in blocks() that a class's name, or one in other spelling, stands for
 pairs()     the modules of ops/, attention/ and variants/ that say what their forward takes: `examples`
 public()    the classes of attention/ by name, which `import npattn` gives
 """
@@ -79,7 +80,28 @@ def blocks() -> dict[str, Entry]:
 
 def block(name: str, called: str = "block") -> Entry:
     """The entry of that name. Raises ValueError if there is none; `called` is what the error calls the argument."""
-    return blocks()[one_of(called, name, tuple(blocks()))]
+    return blocks()[one_of(called, canonical(name), tuple(blocks()))]
+
+
+def folded(word: str) -> str:
+    """A name without what people write in several ways: capitals, spaces, hyphens, underscores."""
+    return "".join(letter for letter in word.lower() if letter not in " -_")
+
+
+@functools.cache
+def spellings() -> dict[str, str]:
+    """What a block may be called, folded, and its name: that, its class's, its card's title. The first one has it."""
+    found = {folded(name): name for name in blocks()}
+    for name, entry in blocks().items():
+        room = entry.kind.__module__.split(".")[1]
+        for other in (entry.kind.__name__, f"{room}.{entry.kind.__name__}", entry.card.title):
+            found.setdefault(folded(other), name)
+    return found
+
+
+def canonical(name: Any) -> Any:
+    """The name in `blocks()` that is meant: "cbam" for "CBAM", "se" for "SELayer"; what is none comes back as it is."""
+    return spellings().get(folded(name), name) if isinstance(name, str) else name
 
 
 def pairs() -> Iterator[ModuleType]:

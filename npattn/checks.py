@@ -10,11 +10,14 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
+from npattn.arguments import did_you_mean
 from npattn.backend import Array, named_module, numpy_module
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))  # in the machine's own byte order
@@ -47,6 +50,24 @@ def floating(**arrays: Array) -> ModuleType:
         elif array.dtype != dtype:
             raise TypeError(f"{name}: expected dtype {dtype}, the same as {first}, got {array.dtype}")
     return xp
+
+
+def each(name: str, arrays: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
+    """The key and the array of each entry of a dict, after checking that it is a float array.
+
+    Raises
+    ------
+    TypeError
+        If it is no dict, or an entry no float array.
+    """
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"{name}: expected a dict of arrays, got {type(arrays).__name__}")
+    for key, array in arrays.items():
+        try:
+            floating(array=array)
+        except TypeError as error:
+            raise TypeError(f"{name}[{key!r}]{str(error).removeprefix('array')}") from None
+        yield key, array
 
 
 def plain(*arrays: Array) -> bool:
@@ -134,8 +155,10 @@ def same_shape(name: str, array: Array, shape: tuple[int, ...], what: str) -> No
         raise ValueError(f"{name}: expected shape {tuple(shape)}, that of {what}, got {found}")
 
 
-def whole_number(name: str, value: int, least: int = 1, most: int | None = None) -> int:
-    """Return `value` as an int, after checking that it is a whole number from `least` to `most`, None for any.
+def whole_number(name: str, value: int, least: int = 1, most: int | None = sys.maxsize) -> int:
+    """Return `value` as an int, after checking that it is a whole number from `least` to `most`.
+
+    Unless it is told otherwise, `most` is the length that no array exceeds; None is for any number.
 
     Raises
     ------
@@ -144,17 +167,46 @@ def whole_number(name: str, value: int, least: int = 1, most: int | None = None)
     ValueError
         If it is smaller than `least` or larger than `most`.
     """
-    if isinstance(value, bool):
-        raise TypeError(f"{name}: expected a whole number, got {value!r}")
     try:
+        if no_number(value):
+            raise TypeError
         number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected a whole number, got {value!r}") from None
+    except (TypeError, ValueError, RuntimeError):  # a RuntimeError: a tensor that has no value
+        raise TypeError(f"{name}: expected a whole number, got {shown(value)}") from None
     if number < least:
-        raise ValueError(f"{name}: expected a whole number of at least {least}, got {number}")
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {shown(number)}")
     if most is not None and number > most:
-        raise ValueError(f"{name}: expected a whole number of at most {most}, got {number}")
+        raise ValueError(f"{name}: expected a whole number of at most {most}, got {shown(number)}")
     return number
+
+
+def no_number(value: Any) -> bool:
+    """Whether it is what Python would make a number of, and nobody means as one: True, "3", an array of one, 1 day."""
+    if isinstance(value, bool | np.bool_ | str | bytes | bytearray | memoryview | np.complexfloating | np.timedelta64):
+        return True
+    kind = str(getattr(value, "dtype", ""))
+    return tuple(getattr(value, "shape", ())) != () or "bool" in kind or "complex" in kind
+
+
+def shown(value: Any) -> str:
+    """A value for a message: not longer than a line, and not at all where Python refuses to write it out."""
+    try:
+        return f"{value!r:.80}"
+    except Exception:  # a whole number of thousands of digits, or an object whose own repr fails
+        return f"a value of type {type(value).__name__}"
+
+
+def true_or_false(name: str, value: bool) -> bool:
+    """Return `value` as a bool, after checking that it is one: any text, "no" too, would pass for True.
+
+    Raises
+    ------
+    TypeError
+        If it is neither True nor False.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {shown(value)}")
+    return bool(value)
 
 
 def odd(name: str, value: int) -> int:
@@ -173,6 +225,23 @@ def odd(name: str, value: int) -> int:
     return number
 
 
+def whole_numbers(name: str, values: Sequence[int], count: int, least: int = 1) -> tuple[int, ...]:
+    """Return `values` as a tuple of ints, after checking that there are `count`, each whole and at least `least`.
+
+    Raises
+    ------
+    TypeError
+        If it is no sequence, or one is no integer.
+    ValueError
+        If there are more or fewer, or one is smaller.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
+        raise TypeError(f"{name}: expected {count} whole numbers, got {shown(values)}")
+    if len(values) != count:
+        raise ValueError(f"{name}: expected {count} whole numbers, got {shown(values)}")
+    return tuple(whole_number(name, value, least) for value in values)
+
+
 def real_number(name: str, value: float, least: float = -math.inf, most: float = math.inf) -> float:
     """Return `value` as a float, after checking least <= value <= most and that it is finite.
 
@@ -183,14 +252,14 @@ def real_number(name: str, value: float, least: float = -math.inf, most: float =
     ValueError
         If it is outside the range, NaN or infinite.
     """
-    if isinstance(value, bool | str | bytes):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
     try:
+        if no_number(value):
+            raise TypeError
         number = float(value)
     except OverflowError:  # an int beyond the largest float
         number = math.inf
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected a number, got {shown(value)}") from None
     if not math.isfinite(number) or not least <= number <= most:
         raise ValueError(f"{name}: expected a finite number from {least:g} to {most:g}, got {number!r}")
     return number
@@ -222,15 +291,17 @@ def names_of(name: str, values: Sequence[str], accepted: tuple[str, ...]) -> tup
     Raises
     ------
     TypeError
-        If it is one name and no sequence of names.
+        If it is one name, or no sequence of names.
     ValueError
         If it is empty, a name is unknown, or one comes twice.
     """
     listed = ", ".join(map(repr, accepted))
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise TypeError(f"{name}: expected a tuple of names out of {listed}, got {values!r}")
+    if isinstance(values, str) or not isinstance(values, Sequence) or not all(isinstance(v, str) for v in values):
+        raise TypeError(f"{name}: expected a tuple of names out of {listed}, got {shown(values)}")
     if not values or len(set(values)) < len(values) or not set(values) <= set(accepted):
-        raise ValueError(f"{name}: expected at least one of {listed}, none of them twice, got {tuple(values)!r}")
+        meant = "".join(did_you_mean(value, accepted) for value in values if value not in accepted)
+        wanted = f"expected at least one of {listed}, none of them twice"
+        raise ValueError(f"{name}: {wanted}, got {shown(tuple(values))}{meant}")
     return tuple(values)
 
 
@@ -242,6 +313,7 @@ def one_of(name: str, value: str, accepted: tuple[str, ...]) -> str:
     ValueError
         If it is not.
     """
-    if value not in accepted:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, accepted))}, got {value!r}")
+    if not isinstance(value, str) or value not in accepted:
+        listed = ", ".join(map(repr, accepted))
+        raise ValueError(f"{name}: expected one of {listed}, got {shown(value)}{did_you_mean(value, accepted)}")
     return value

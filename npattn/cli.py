@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from npattn.ablation import AblationError
 from npattn.backend import DeviceError
 from npattn.bench import BenchError
+from npattn.capacity import check_limit, shortage
 from npattn.checkpoint import CheckpointError
 from npattn.commands import ablate, bench, cam, count, dialect, gradcheck, trace, train
+from npattn.commands.usage import Parser, UsageError
 from npattn.data import DataError
+from npattn.dialects import AmbiguousError, FileError, UnknownError
+from npattn.explain.images import ImageError
 from npattn.streams import LostOutput, Plain, keep_numbers
 from npattn.training import TrainingError
 from npattn.version import __version__
@@ -20,16 +24,29 @@ from npattn.version import __version__
 COMMANDS = (train, gradcheck, trace, cam, bench, count, ablate, dialect)
 """In the order of `npattn --help`."""
 
-TOLD = (
-    AblationError, BenchError, CheckpointError, DataError, DeviceError, TrainingError, MemoryError, OSError, ValueError,
+FAILED = (
+    AblationError, BenchError, CheckpointError, DataError, DeviceError, TrainingError, MemoryError, OSError,
+    ImageError, AmbiguousError, FileError, UnknownError,
 )  # fmt: skip
-"""The errors that are told in one line."""
+"""The errors of a command that was right and could not be done: status 1, told in one line."""
+
+STATUS = """\
+exit status:
+  0    it is done
+  1    it failed: a file that is none, a full disk, no GPU, a wrong gradient
+  2    the command line makes no sense; nothing was done
+  3    gradcheck only: nothing is wrong, and something was left untested
+  130  interrupted; what a training has learnt is saved
+
+A shape is typed 2,8,5,5 or 2x8x5x5 or 2 8 5 5. A block has one name in all
+commands, in capitals or not; --list of each shows them."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0 done, 1 an error that is told in one line, 130 interrupted.
+    """Run the command. Returns the exit status, as `STATUS` explains them.
 
-    argparse itself ends with status 2 for a command line that makes no sense. What is printed goes through
+    argparse itself ends with status 2 for a command line that makes no sense. Without any word the help is printed,
+    with status 0, as pip does. What is printed goes through
     npattn/streams.py. A command that leaves files behind does its work, whatever becomes of its text; of one that only
     prints, nothing would be left: the status is 1 then, and the reason is told where there is a place to tell it.
     """
@@ -53,15 +70,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def ended(argv: Sequence[str] | None, out: Plain) -> int:
     """Run the command to its end. `out` is needed unless the command leaves files behind. Returns the exit status."""
-    arguments = parser().parse_args(argv)
+    top = parser()
+    arguments = top.parse_args(argv)
+    if not hasattr(arguments, "run"):
+        top.print_help()
+        return 0
     leaves_files = getattr(arguments, "leaves_files", None)
     out.needed = leaves_files is None or not leaves_files(arguments)
     try:
+        check_limit()
         return int(arguments.run(arguments))
     except LostOutput:
         return 1  # main says why
-    except TOLD as error:
-        print(f"npattn: {str(error) or type(error).__name__}", file=sys.stderr)
+    except FAILED as error:
+        print(f"npattn: {shortage(error) or str(error) or type(error).__name__}", file=sys.stderr)
+        return 1
+    except (UsageError, ValueError) as error:  # a value that a function of the library refuses, by its argument's name
+        told = arguments.parser.told(str(error))
+        print(f"npattn: {shortage(error) or told}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) or (told.startswith("--") and not shortage(error)) else 1
+    except (ImportError, RuntimeError) as error:
+        if not shortage(error):
+            raise
+        print(f"npattn: {shortage(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("npattn: interrupted", file=sys.stderr)
@@ -70,13 +101,18 @@ def ended(argv: Sequence[str] | None, out: Plain) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command's parser; each sub-command brings its own `run`."""
-    top = argparse.ArgumentParser(
-        prog="npattn", description="Attention in convolutional networks, every gradient by hand."
+    top = Parser(
+        prog="npattn",
+        description="Attention in convolutional networks, every gradient by hand.",
+        epilog=STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"npattn {__version__}")
-    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(commands)
+    for sub in commands.choices.values():
+        sub.set_defaults(parser=sub)
     return top
 
 

@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from npattn.files import atomic, opened, sweep
+from npattn import columns
+from npattn.arguments import explained
+from npattn.checks import shown, true_or_false
+from npattn.files import atomic, opened, read_bytes, sweep
+from npattn.notebook import html_lines, html_table
+from npattn.seems import stranger
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -60,6 +65,9 @@ SOME_TRAIN_LABELS = File(
 )
 
 
+HEAD = ("array", "shape", "dtype", "what")
+
+
 class Digits(NamedTuple):
     """Images are uint8, 0 (paper) to 255 (ink); labels are uint8, 0 to 9."""
 
@@ -69,7 +77,20 @@ class Digits(NamedTuple):
     test_labels: np.ndarray
     source: str  # "embedded 10,000" or "full 60,000"
 
+    def __repr__(self) -> str:
+        return f"MNIST, {self.source}\n{columns.table(HEAD, self.rows())}"
 
+    def _repr_html_(self) -> str:
+        return html_lines([f"MNIST, {self.source}"]) + html_table(HEAD, self.rows())
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Each array in words, as cells."""
+        what = {"images": "0 (paper) to 255 (ink)", "labels": "the digit, 0 to 9"}
+        arrays = zip(self._fields[:4], self[:4], strict=True)
+        return [(name, str(array.shape), str(array.dtype), what[name.rpartition("_")[2]]) for name, array in arrays]
+
+
+@explained
 def load(data_dir: str | os.PathLike[str] | None = None, *, download: bool = False) -> Digits:
     """Read and check the digits.
 
@@ -89,7 +110,12 @@ def load(data_dir: str | os.PathLike[str] | None = None, *, download: bool = Fal
     ------
     DataError
         If a file is missing, unreadable, truncated or altered, or could not be downloaded.
+    TypeError
+        If data_dir is no path, or download no bool.
     """
+    if data_dir is not None and not isinstance(data_dir, str | os.PathLike):
+        raise TypeError(f"data_dir: expected a path or None, got {shown(data_dir)}")
+    download = true_or_false("download", download)
     folder = Path(data_dir) if data_dir is not None else None
     if folder is None and os.environ.get("NPATTN_DATA"):
         folder = Path(os.environ["NPATTN_DATA"])
@@ -151,14 +177,36 @@ def decompressed(stream: BinaryIO, file: File) -> bytes:
         raise DataError("truncated: its gzip stream ends too early") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"altered: its gzip stream is broken: {error}") from None
-    if len(raw) < size:
-        raise DataError(f"truncated: expected {size:,} bytes after decompression, got {len(raw):,}")
-    if len(raw) > size:
-        raise DataError(f"altered: expected {size:,} bytes after decompression, got more")
     found = hashlib.sha256(raw).hexdigest()
     if found != file.sha256:
-        raise DataError(f"altered: expected sha256 {file.sha256}, got {found}")
+        stream.seek(0)
+        reason = stranger(raw, stream.read(LARGEST_FILE) if zipped else b"", file.shape, beginning(file, raw))
+        raise DataError(f"{reason} (sha256 {found}, expected {file.sha256})" if len(raw) == size else reason)
     return raw
+
+
+def beginning(file: File, raw: bytes) -> np.ndarray | None:
+    """The first digits or labels of a file of MNIST, as far as they come with the package, to compare with.
+
+    Raises DataError if `raw` is one of the other three.
+    """
+    known = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+    found = hashlib.sha256(raw).hexdigest()
+    for other in known:
+        if found == other.sha256:
+            raise DataError(f"not the file of that name: it is MNIST's {other.name}")
+    ours = {TRAIN_IMAGES.sha256: SOME_TRAIN_IMAGES, TRAIN_LABELS.sha256: SOME_TRAIN_LABELS,
+            TEST_IMAGES.sha256: TEST_IMAGES, TEST_LABELS.sha256: TEST_LABELS}  # fmt: skip
+    kept = ours.get(file.sha256)
+    path = None if kept is None else find(EMBEDDED, kept)
+    if kept is None or path is None:
+        return None
+    try:
+        whole = gzip.decompress(read_bytes(path, LARGEST_FILE))
+    except (OSError, EOFError, zlib.error):
+        return None
+    same = hashlib.sha256(whole).hexdigest() == kept.sha256  # else it is the package's own that is broken
+    return np.frombuffer(whole, np.uint8, offset=4 + 4 * len(kept.shape)) if same else None
 
 
 def parse_idx(raw: bytes, name: str) -> np.ndarray:

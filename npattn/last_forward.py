@@ -150,12 +150,11 @@ class LastForward:
             self._grads_by = me
 
     def check_grads(self) -> None:
-        """Raise RuntimeError where this thread's gradients have been replaced by those of a thread that still runs."""
-        by = self._grads_by
-        if self._grads_lost and threading.current_thread() in self._grads_lost and by is not None and by.is_alive():
+        """Raise RuntimeError where this thread's gradients have been replaced by those of another thread."""
+        if self._grads_lost and threading.current_thread() in self._grads_lost:
             raise RuntimeError(
                 "grads after a backward of another thread, which took the place of this one's: give each thread a "
-                "layer of its own, or let one finish before the next begins"
+                "layer of its own, or read its gradients before the next begins"
             )
 
 

@@ -14,15 +14,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from types import ModuleType
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar, overload
 
 import numpy as np
 
-from npattn.backend import Array, array_module, copied, library_name, quiet
-from npattn.checks import floating, same_shape, shaped
+from npattn.backend import Array, array_module, copied, is_torch, library_name, quiet
+from npattn.checks import floating, same_shape, shaped, true_or_false
 from npattn.grad_mode import keeps_cache
 from npattn.last_forward import Kept, LastForward, running, undoing
 from npattn.state import State
+
+Kind = TypeVar("Kind", bound="np.dtype[Any]")
+Other = TypeVar("Other")
+"""For a type checker: from a NumPy array comes one of its dtype, with axes of its own; from another library's, its."""
 
 
 class Options(TypedDict, total=False):
@@ -67,7 +71,7 @@ class Layer(State):
     Raises
     ------
     TypeError
-        If dtype is not float32 or float64, rng no generator and no seed, or xp no array module.
+        If dtype is not float32 or float64, rng no generator and no seed, xp no array module, or fused no bool.
     npattn.backend.DeviceError
         If xp is CuPy, and there is no GPU.
     """
@@ -84,7 +88,7 @@ class Layer(State):
         fused: bool = True,
     ) -> None:
         super().__init__(dtype=dtype, rng=rng, xp=xp)
-        self.fused = bool(fused)
+        self.fused = true_or_false("fused", fused)
         self.sizes: Mapping[str, int] = {}  # the lengths of axes that are fixed, by letter
         self.path: str | None = None
         self._pair: ModuleType | None = None
@@ -107,10 +111,18 @@ class Layer(State):
 
     # Forward and backward
 
+    @overload
+    def __call__(self, x: np.ndarray[Any, Kind]) -> np.ndarray[Any, Kind]: ...
+    @overload
+    def __call__(self, x: Other) -> Other: ...
     def __call__(self, x: Array) -> Array:
         """The same as `forward`."""
         return self.forward(x)
 
+    @overload
+    def forward(self, x: np.ndarray[Any, Kind]) -> np.ndarray[Any, Kind]: ...
+    @overload
+    def forward(self, x: Other) -> Other: ...
     def forward(self, x: Array) -> Array:
         """Return y for the input x, and keep what `backward` needs, in place of what the last forward kept.
 
@@ -123,7 +135,11 @@ class Layer(State):
         ValueError
             If its shape does not fit.
         """
-        xp = floating(x=x, **self.params)
+        try:
+            xp = floating(x=x, **self.params)
+        except TypeError:
+            self._check_fits(x)
+            raise
         if x is None:
             raise TypeError("x: expected an array, got None")
         if self.input_axes is not None:
@@ -139,6 +155,26 @@ class Layer(State):
                     "backward after a forward under npattn.no_grad(), which keeps no cache: run forward outside of it"
                 )
         return y
+
+    def _check_fits(self, x: Array) -> None:
+        """Raise TypeError if x is no float array, or not of the parameters' library and dtype: with both ways out."""
+        xp, first = floating(x=x), next(iter(self.params.values()), None)
+        if first is None:
+            return
+        name, here = type(self).__name__, library_name(array_module(first))
+        if array_module(first) is not xp:
+            inside = "npattn.torch.module(layer), which takes tensors, " if is_torch(xp) else ""
+            raise TypeError(
+                f"x: expected an array of the same library as the parameters of {name} ({here}), got "
+                f"{library_name(xp)}. Convert x, or use {inside}or a layer that works with {library_name(xp)}, "
+                f"layer.to(xp={library_name(xp)})"
+            )
+        if x.dtype != first.dtype:
+            theirs, ours = (str(array.dtype).rpartition(".")[2] for array in (x, first))
+            raise TypeError(
+                f"x: expected dtype {ours}, the same as the parameters of {name}, got {theirs}. Convert x, "
+                f'x.astype("{ours}"), or the layer, layer.to(dtype="{theirs}")'
+            )
 
     def _choose(self, x: Array) -> None:
         """Set `pair` and `path`: the fused form of the pair where it may be used and can take x, else the textbook."""
@@ -156,6 +192,10 @@ class Layer(State):
         """The module of the pair that the last forward took."""
         return self._pair
 
+    @overload
+    def backward(self, dy: np.ndarray[Any, Kind]) -> np.ndarray[Any, Kind]: ...
+    @overload
+    def backward(self, dy: Other) -> Other: ...
     def backward(self, dy: Array) -> Array:
         """Return dx for the cotangent dy of the last forward's y, and set `grads`. Called again, it gives the same.
 
@@ -173,8 +213,9 @@ class Layer(State):
         with self._last.turn, quiet():
             kept = self._to_undo(dy)
             with undoing(kept):
-                dx, self.grads = self.undo(dy, kept.cache)
-            self._last.undone()
+                dx, grads = self.undo(dy, kept.cache)
+            self._last.undone()  # first, so that no other thread takes these for its own
+            self.grads = grads
         return dx
 
     def backward_params(self, dy: Array) -> None:
@@ -185,8 +226,9 @@ class Layer(State):
         with self._last.turn, quiet():
             kept = self._to_undo(dy)
             with undoing(kept):
-                self.grads = self.undo_params(dy, kept.cache)
+                grads = self.undo_params(dy, kept.cache)
             self._last.undone()
+            self.grads = grads
 
     def _to_undo(self, dy: Array) -> Kept:
         """The forward to undo, after checking that dy is a cotangent of its y."""

@@ -28,11 +28,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple, Unpack
 
+from npattn.arguments import explained
 from npattn.attention.gate import Gated
 from npattn.attention.residual import Residual
 from npattn.backend import Array
 from npattn.block import Place
-from npattn.blocks import blocks
+from npattn.blocks import blocks, canonical, folded
 from npattn.checks import one_of
 from npattn.layer import Layer, Options
 from npattn.nested import Sequential
@@ -50,6 +51,12 @@ RATIO = 8  # the usual one, instead of 16: 32 channels are few
 def attentions() -> tuple[str, ...]:
     """What can stand in the stages: nothing, any block that there is, or, to compare with, one more convolution."""
     return ("none", *blocks(), "conv")
+
+
+def attention_named(name: str) -> str:
+    """The one of `attentions()` that is meant: "cbam" for "CBAM", "none" for "None". Raises ValueError if none is."""
+    meant = next((other for other in ("none", "conv") if folded(str(name)) == other), canonical(name))
+    return one_of("attention", meant, attentions())
 
 
 def with_attention(layers: dict[str, Layer], attention: str, place: Place, options: Options) -> dict[str, Layer]:
@@ -94,6 +101,7 @@ def stage(inputs: int, outputs: int, size: int, attention: str, pool: bool, **op
     return Sequential(**layers)
 
 
+@explained
 def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     """The demo's network: images (N, 1, 28, 28) to scores (N, 10).
 
@@ -109,7 +117,7 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     ValueError
         If attention is none of these.
     """
-    one_of("attention", attention, attentions())
+    attention = attention_named(attention)
     options["rng"] = generator(options.get("rng"))  # one stream for all layers: no two start alike
     return Sequential(
         stage1=stem(16, **options),
@@ -137,6 +145,7 @@ def unit(inputs: int, outputs: int, size: int, attention: str, **options: Unpack
     return Residual(Sequential(**layers), skip)
 
 
+@explained
 def se_resnet(attention: str = "se", **options: Unpack[Options]) -> Sequential:
     """A small SE-ResNet: images (N, 1, 28, 28) to scores (N, 10).
 
@@ -153,7 +162,7 @@ def se_resnet(attention: str = "se", **options: Unpack[Options]) -> Sequential:
     ValueError
         If attention is none of these.
     """
-    one_of("attention", attention, attentions())
+    attention = attention_named(attention)
     options["rng"] = generator(options.get("rng"))
     return Sequential(
         stem=stem(16, **options),

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
+from npattn.arguments import OPTIONS, explained
 from npattn.backend import Array
 from npattn.block import Card
 from npattn.layer import Layer
+from npattn.parameters import in_words
 
 
 class Nested(Layer):
@@ -35,11 +37,12 @@ class Nested(Layer):
         self.layers = layers
         first = next(iter(self.layers.values()))
         for name, layer in self.layers.items():
+            called = f"layers[{name}]" if name.isdigit() else name  # as the caller wrote it
             if not isinstance(layer, Layer):
-                raise TypeError(f"{name}: expected a layer, got {type(layer).__name__}")
+                raise TypeError(f"{called}: expected a layer, got {type(layer).__name__}{self._instead(name, layer)}")
             if layer.xp is not first.xp or layer.dtype != first.dtype or layer.device != first.device:
                 wanted = f"expected a layer of {first.placement()}, as the first one"
-                raise TypeError(f"{name}: {wanted}, got {layer.placement()}")
+                raise TypeError(f"{called}: {wanted}, got {layer.placement()}")
         places: dict[int, str] = {}
         for name, layer in self.layers.items():
             for place, inner in every_layer(name, layer):
@@ -55,6 +58,12 @@ class Nested(Layer):
         self.grads = Joined(self.layers, "grads")
         self.buffers = Joined(self.layers, "buffers")
 
+    def _instead(self, name: str, given: Any) -> str:
+        """What to do, where something was given that is no layer, as the end of an error's message."""
+        if isinstance(given, type) and issubclass(given, Layer):
+            return f", the class {given.__name__}; an object is made by {given.__name__}(…)"
+        return ""
+
     def by_field(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         found: dict[str, Array] = {}
         for name, layer in self.layers.items():
@@ -69,11 +78,13 @@ class Nested(Layer):
             f"{name}.{key}": gate for name, layer in self.layers.items() for key, gate in layer._gates.items()
         }
 
+    @explained
     def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
         for layer in self.layers.values():
             layer.to(device, dtype=dtype, xp=xp)
         return super().to(device, dtype=dtype, xp=xp)
 
+    @explained
     def train(self, mode: bool = True) -> Self:
         for layer in self.layers.values():
             layer.train(mode)
@@ -107,6 +118,14 @@ class Sequential(Nested):
         if not both:
             raise ValueError("layers: expected at least one layer, got none")
         super().__init__(both)
+
+    def _instead(self, name: str, given: Any) -> str:
+        if name in OPTIONS:
+            return f"; what is named here is a layer, and each layer takes {name} itself"
+        if isinstance(given, list | tuple | dict):
+            star = "**" if isinstance(given, dict) else "*"
+            return f"; the layers in a {type(given).__name__} are given as Sequential({star}layers)"
+        return super()._instead(name, given)
 
     def run(self, x: Array) -> tuple[Array, tuple[()]]:
         for layer in self.layers.values():
@@ -181,4 +200,4 @@ class Joined(MutableMapping[str, Array]):
         return sum(len(getattr(layer, self._kind)) for layer in self._layers.values())
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return in_words(self)

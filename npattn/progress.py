@@ -1,12 +1,16 @@
-"""How a run is shown: tqdm's bars on a terminal, a line an epoch elsewhere, or nothing."""
+"""How a run is shown: tqdm's bars on a terminal and in a notebook, a line an epoch elsewhere, or nothing."""
 
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
-from npattn.streams import is_terminal, plain, say
+from npattn import columns
+from npattn.columns import counted, wrapped
+from npattn.notebook import is_notebook
+from npattn.streams import is_terminal, plain, say, width
 
 
 class Progress(Protocol):
@@ -55,11 +59,16 @@ class Lines(Silent):
 
     def start(self, rows: list[tuple[str, str, tuple[int, ...], int]], source: str, config: Any, epoch: int) -> None:
         self.say(table(rows))
-        self.say(
-            f"training on the {source} digits, {config.epochs} epochs of batches of {config.batch_size}, "
-            f"seed {config.seed}, {config.processes} process{'es' if config.processes > 1 else ''}"
+        if epoch == config.epochs:
+            done = f"this run is finished, after {counted(epoch, 'epoch')}"
+            self.say("\n".join(wrapped(f"{done}; it goes on with epochs (--epochs N), N > {epoch}", width())))
+            return
+        about = (
+            f"training on the {source} digits, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}, "
+            f"seed {config.seed}, {counted(config.processes, 'process', 'processes')}"
             + (f", from epoch {epoch + 1}" if epoch else "")
         )
+        self.say("\n".join(wrapped(about, width(), further="  ")))
 
     def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
         self.epochs = epochs
@@ -120,17 +129,44 @@ class Bars(Lines):
         super().end(out, accuracy, seconds, finished)
 
 
+class NotebookBar(Lines):
+    """One bar in a notebook, for all steps, with the epochs' lines: a cell has no lines to go back to for a second."""
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():  # of widgets that are not installed: the bar is made of text then
+            warnings.simplefilter("ignore")
+            from tqdm.auto import tqdm
+
+            self.tqdm = tqdm
+        self.bar: Any = None
+
+    def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
+        super().epoch(epoch, epochs, steps, step)
+        if self.bar is None:
+            self.bar = self.tqdm(total=epochs * steps, initial=epoch * steps + step, unit="step", dynamic_ncols=True)
+        self.bar.set_description_str(f"epoch {epoch + 1}/{epochs}", refresh=False)
+
+    def step(self, loss: float, accuracy: float) -> None:
+        self.bar.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.2%}", refresh=False)
+        self.bar.update()
+
+    def end(self, out: Path, accuracy: float, seconds: float, finished: bool) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        super().end(out, accuracy, seconds, finished)
+
+
 def for_terminal() -> Progress:
-    """Bars if both outputs are a terminal, else lines."""
+    """Bars if both outputs are a terminal, one in a notebook, else lines."""
+    if is_notebook():
+        return NotebookBar()
     return Bars() if is_terminal(sys.stderr) and is_terminal(sys.stdout) else Lines()
 
 
 def table(rows: list[tuple[str, str, tuple[int, ...], int]]) -> str:
-    """The network as a table: layer, what it is, shape of its output, parameters, and their sum."""
-    cells = [("layer", "", "output", "parameters")]
-    cells += [(name, what, " × ".join(map(str, shape)), f"{count:,}") for name, what, shape, count in rows]
-    cells += [("", "", "together", f"{sum(row[3] for row in rows):,}")]
-    widths = [max(len(row[i]) for row in cells) for i in range(4)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}" for a, b, c, d in cells]
-    rule = "─" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+    """The network as a table: layer, what it is, the shape of its output for one digit, parameters, and their sum."""
+    head = ("layer", "what it is", "output", "parameters")
+    cells = [(name, what, "×".join(map(str, shape[1:])), f"{count:,}") for name, what, shape, count in rows]
+    return columns.table(
+        head, [*cells, (), ("", "", "together", f"{sum(row[3] for row in rows):,}")], width(), right=(3,)
+    )

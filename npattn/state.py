@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
+import os
+import sys
 from collections.abc import Mapping, MutableMapping
+from inspect import Signature
 from types import ModuleType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from npattn import saved
+from npattn.arguments import called_with, constructor, explained
 from npattn.backend import Array, as_module, copied, from_numpy, library_name, placed, to_numpy
-from npattn.checks import floating, same_shape
+from npattn.checks import floating, same_shape, shown, true_or_false
+from npattn.parameters import Parameters
+
+
+class Takes:
+    """What a class is called with, for `inspect.signature`, `help` and a notebook's tooltip. Not its objects."""
+
+    def __get__(self, layer: object, kind: type) -> Signature | None:
+        return constructor(kind) if layer is None else None
 
 
 class State:
     """The base of `npattn.Layer`: everything about a layer but its forward and backward."""
+
+    __signature__ = Takes()
+    internal: ClassVar[tuple[str, ...]] = ()  # those of the constructor's arguments that only classes made from it give
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the constructor's arguments before it runs: one deep down has other names. Raises TypeError."""
+        given = called_with(cls, args, kwargs)
+        layer = super().__new__(cls)
+        layer._note(given)
+        return layer
+
+    def _note(self, given: dict[str, Any]) -> None:
+        """Take note of the constructor's own arguments, by name, before it runs."""
 
     def __init__(
         self,
@@ -37,8 +62,9 @@ class State:
     @property
     def grads(self) -> MutableMapping[str, Array]:
         """The gradients that the last backward set: name to array, the keys and shapes of `params`."""
+        grads = self._grads  # before the check: what comes after it may be another thread's
         self._check_grads()
-        return self._grads
+        return grads
 
     @grads.setter
     def grads(self, grads: MutableMapping[str, Array]) -> None:
@@ -51,6 +77,10 @@ class State:
     def placement(self) -> str:
         """Library, device and dtype in words: "torch on cuda and float32"."""
         return library_name(self.xp) + ("" if self.device is None else f" on {self.device}") + f" and {self.dtype}"
+
+    def parameters(self) -> Parameters:
+        """The parameters and their gradients, for an optimiser: `npattn.SGD(layer.parameters(), lr=0.1)`."""
+        return Parameters(self)
 
     def by_field(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Parameters or gradients, given by key, by the names that the formulas have for them ("w1")."""
@@ -68,6 +98,7 @@ class State:
         """Copies of the parameters and buffers, by PyTorch's keys, in PyTorch's shapes."""
         return {key: copied(value) for key, value in {**self.params, **self.buffers}.items()}
 
+    @explained
     def load_state_dict(self, state: Mapping[str, Array]) -> Self:
         """Take over parameters and buffers: all of them, or none if anything does not fit. Returns the layer.
 
@@ -82,15 +113,50 @@ class State:
         KeyError
             If a key is missing or unknown; the message lists each.
         TypeError
-            If a value is no float array.
+            If it is no dict, or a value no float array.
         ValueError
             If a shape differs, or a number is too large for the layer's dtype.
         """
         self._assign(self._checked(state))
         return self
 
+    @explained
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the `state_dict` to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            A name that ends in .npz (NumPy's format), or in .safetensors (needs the library of that name).
+
+        Raises
+        ------
+        ValueError
+            If it ends otherwise, or the library is not installed.
+        OSError
+            If the disk refuses.
+        """
+        saved.write(path, {key: to_numpy(value) for key, value in self.state_dict().items()})
+
+    @explained
+    def load(self, path: str | os.PathLike[str]) -> Self:
+        """Take over the parameters and buffers of a file that `save` wrote: all of them, or none. Returns the layer.
+
+        Raises
+        ------
+        ValueError
+            If it is no such file, or a broken one, or a shape differs.
+        KeyError, TypeError
+            As `load_state_dict`.
+        OSError
+            If it is missing, no regular file, or may not be read.
+        """
+        return self.load_state_dict(saved.read(path))
+
     def _checked(self, state: Mapping[str, Array]) -> dict[str, Array]:
         """New arrays for every key, after checking all of `state`."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"state: expected a dict of arrays by key, got {type(state).__name__}")
         here = {**self.params, **self.buffers}
         missing = [key for key in here if key not in state]
         unknown = [key for key in state if key not in here and not counts(key, here)]
@@ -127,6 +193,7 @@ class State:
 
     # Moving
 
+    @explained
     def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:
         """Move parameters and buffers to another device, dtype or array module; caches are dropped. Returns the layer.
 
@@ -160,9 +227,16 @@ class State:
         self._forget("backward after to(), which drops the cache: call the layer on an input first")
         return self
 
+    @explained
     def train(self, mode: bool = True) -> Self:
-        """Set training mode, which only batch normalisation asks for. Returns the layer."""
-        self.training = bool(mode)
+        """Set training mode, which only batch normalisation asks for. Returns the layer.
+
+        Raises
+        ------
+        TypeError
+            If mode is neither True nor False.
+        """
+        self.training = true_or_false("mode", mode)
         return self
 
     def eval(self) -> Self:
@@ -176,6 +250,10 @@ class State:
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it is copied and pickled: made without its constructor's arguments, then given its state."""
+        return blank, (type(self),), self.__getstate__()
+
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle takes along. A module goes by its name."""
         return {**self.__dict__, "xp": self.xp.__name__}
@@ -184,21 +262,47 @@ class State:
         self.__dict__ = {**state, "xp": importlib.import_module(state["xp"])}
 
 
-def counts(key: str, here: Mapping[str, Array]) -> bool:
+def blank(kind: type[State]) -> State:
+    """An object of a layer's class to which nothing has been done."""
+    return object.__new__(kind)
+
+
+def counts(key: Any, here: Mapping[str, Array]) -> bool:
     """Whether this is the key of PyTorch's counter of batches, beside running statistics that are here."""
-    before = key.removesuffix("num_batches_tracked")
+    before = key.removesuffix("num_batches_tracked") if isinstance(key, str) else key
     return before != key and f"{before}running_mean" in here
 
 
 def dtype_name(dtype: Any) -> str:
-    """ "float32" or "float64", for a name or a dtype of any library. Raises TypeError for everything else."""
+    """ "float32" or "float64", for a name or a dtype of any library. Raises TypeError for everything else.
+
+    That of the other byte order is none: nothing here computes in it.
+    """
+    if dtype is not None:  # to NumPy that is float64
+        name = numpy_name(dtype) or library_dtype(dtype)
+        if name in ("float32", "float64"):
+            return name
+    raise TypeError(f"dtype: expected float32 or float64, got {shown(dtype)}")
+
+
+def numpy_name(dtype: Any) -> str:
+    """The name of what is a dtype to NumPy, in this machine's byte order; nothing for anything else."""
     try:
-        name = str(np.dtype(dtype).name)
-    except TypeError:
-        name = str(dtype).rpartition(".")[2]
-    if name not in ("float32", "float64"):
-        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
-    return name
+        found = np.dtype(dtype)
+    except Exception:  # whatever comes of reading an object as a dtype: also a SyntaxError, of a text
+        return ""
+    return str(found.name) if found.isnative else ""
+
+
+def library_dtype(dtype: Any) -> str:
+    """The name of another library's dtype, "float32" for torch.float32, if that is what it is: found there by name."""
+    if isinstance(dtype, str):
+        return ""
+    try:
+        module, _, name = str(dtype).rpartition(".")
+    except Exception:
+        return ""
+    return name if getattr(sys.modules.get(module), name, None) is dtype else ""
 
 
 def generator(rng: np.random.Generator | int | None) -> np.random.Generator:
@@ -210,9 +314,13 @@ def generator(rng: np.random.Generator | int | None) -> np.random.Generator:
         If it is no generator, no seed and not None.
     """
     try:
+        if isinstance(rng, bool | np.bool_):
+            raise TypeError
         return np.random.default_rng(rng)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"rng: expected a numpy.random.Generator, a seed or None, got {rng!r}") from None
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        wanted = "expected a numpy.random.Generator, a seed (a whole number from 0) or None"
+        raise kind(f"rng: {wanted}, got {shown(rng)}") from None
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np.ndarray:
@@ -222,26 +330,3 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int) -> np
     """
     bound = 1 / math.sqrt(fan_in)
     return rng.uniform(-bound, bound, shape)
-
-
-def called_with(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """A constructor's arguments by name, the defaults too; nothing if they do not fit (the call itself will say so)."""
-    try:
-        bound = inspect.signature(kind.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
-    except TypeError:
-        return {}
-    bound.apply_defaults()
-    options = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    named = [name for name, p in bound.signature.parameters.items() if p.kind not in options]
-    return {name: bound.arguments[name] for name in named[1:]}  # without self
-
-
-def arguments_text(kind: type, given: Mapping[str, Any]) -> str:
-    """The arguments as one would write them: "8, ratio=4, bias=True". Keyword-only ones only where they were chosen."""
-    parts = []
-    for name, p in inspect.signature(kind.__init__).parameters.items():  # type: ignore[misc]
-        if name not in given or (p.kind is p.KEYWORD_ONLY and given[name] == p.default) or given[name] is None:
-            continue
-        value = tuple(given[name]) if isinstance(given[name], list) else given[name]
-        parts.append(repr(value) if p.default is p.empty else f"{name}={value!r}")
-    return ", ".join(parts)

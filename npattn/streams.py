@@ -5,6 +5,7 @@ A console of Windows knows no "─", a pipe may have lost its reader, a disk may
 
 Plain(stream, name)    a stream around another one; the command puts one around sys.stdout and one around sys.stderr
 say(text)              a line by a function of the library that shows how it gets on
+width()                how wide a line may be
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import sys
 from typing import Any
 
@@ -20,6 +22,7 @@ SPELLED = {
     "×": "x", "·": "*", "÷": "/", "−": "-", "±": "+-", "½": "1/2", "²": "2", "–": "-", "—": "-", "─": "-", "…": "...",
     "→": "->", "←": "<-", "≤": "<=", "≥": ">=", "√": "sqrt ", "∞": "inf", "Σ": "sum ", "∂": "d", "ᵀ": ".T", "∗": "*",
     "‖": "|", "σ": "sigma", "μ": "mu", "ρ": "rho", "γ": "gamma", "β": "beta", "Δ": "Delta",
+    "α": "alpha", "ε": "eps", "η": "eta", "θ": "theta", "λ": "lambda", "ν": "nu", "π": "pi", "\u0302": "^",
 }  # fmt: skip
 """How what we print is spelled where the encoding has no such letter."""
 
@@ -126,6 +129,13 @@ def is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError, OSError):
         return False
+
+
+def width(most: int = 80) -> int:
+    """How wide a line may be: that of a terminal, and nowhere more than `most`. In a file or a pipe it is `most`."""
+    if not is_terminal(sys.stdout):
+        return most
+    return max(1, min(most, shutil.get_terminal_size((most, 24)).columns or most))
 
 
 def plain(stream: Any, name: str) -> Plain:

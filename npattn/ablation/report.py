@@ -5,21 +5,36 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from npattn import columns
 from npattn.ablation.record import checked_record
 from npattn.ablation.rows import BASELINES, Settings, rows
-from npattn.checks import one_of, real_number, whole_number
+from npattn.arguments import explained
+from npattn.checks import one_of, real_number, shown, whole_number
 from npattn.explain.figures import ACCENT, INK, QUIET, new_figure, plain, save
 from npattn.files import atomic
+from npattn.notebook import html_table
 
 TABLE, RESULTS, FIGURE = "ablation.md", "ablation.json", "ablation.png"
+HEAD = ("row", "parameters", "accuracy %", "spread", "lowest – highest", "minus the baseline", "seeds")
 
 
-def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+class Summary(list[dict[str, Any]]):
+    """A dict for each row: a list that is shown as a table."""
+
+    def __repr__(self) -> str:
+        return columns.table(HEAD, cells(self), right=range(1, len(HEAD)))
+
+    def _repr_html_(self) -> str:
+        return html_table(HEAD, cells(self))
+
+
+@explained
+def summarised(results: Sequence[dict[str, Any]]) -> Summary:
     """One dict a row: accuracies by seed, mean, spread, and the difference to its baseline, seed by seed.
 
     "difference" is the mean over the seeds of its accuracy less the baseline's, and "uncertain" half the width of that
@@ -40,7 +55,7 @@ def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             once = f"{result['row']} with seed {result['seed']}"
             raise ValueError(f"results[{i}]: expected each seed of a row once, got {once} twice")
         by_seed[result["seed"]] = result
-    summary = []
+    summary = Summary()
     for row in rows():
         if row.name not in by_name:
             continue
@@ -68,7 +83,7 @@ def summarised(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def listed(name: str, given: Any) -> Sequence[Any]:
     """`given`, after checking that it is a list or a tuple. Raises TypeError."""
     if isinstance(given, str | bytes) or not isinstance(given, Sequence):
-        raise TypeError(f"{name}: expected a list of dicts, got {given!r:.80}")
+        raise TypeError(f"{name}: expected a list of dicts, got {shown(given)}")
     return given
 
 
@@ -79,6 +94,7 @@ def half_width(values: Sequence[float]) -> float:
     return float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
+@explained
 def table(summary: Sequence[dict[str, Any]]) -> str:
     """The summary as a Markdown table, in per cent and percentage points.
 
@@ -89,34 +105,37 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
     """
     for i, row in enumerate(listed("summary", summary)):
         check_summary(f"summary[{i}]", row)
-    lines = [
-        "| row | parameters | accuracy % | spread | lowest – highest | minus the baseline | seeds |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
+    lines = [f"| {' | '.join(HEAD)} |", "|---|--:|--:|--:|--:|--:|--:|"]
     group = None
-    for row in summary:
+    for row, parts in zip(summary, cells(summary), strict=True):
         if row["group"] != group:
             group = row["group"]
             lines.append(f"| **{group}** | | | | | | |")
+        lines.append(f"| {' | '.join(parts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cells(summary: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """Each row of a summary in words, in per cent and percentage points."""
+    for row in summary:
         accuracies = list(row["accuracies"].values())
         spread = "" if row["spread"] is None else f"{100 * row['spread']:.2f}"
         apart = "" if row["difference"] is None else f"{100 * row['difference']:+.2f} ± {100 * row['uncertain']:.2f}"
-        lines.append(
-            f"| {row['row']}: {row['what']} | {row['parameters']:,} | {100 * row['mean']:.2f} | {spread} "
-            f"| {100 * min(accuracies):.2f} – {100 * max(accuracies):.2f} | {apart} | {len(accuracies)} |"
-        )
-    return "\n".join(lines) + "\n"
+        yield (
+            f"{row['row']}: {row['what']}", f"{row['parameters']:,}", f"{100 * row['mean']:.2f}", spread,
+            f"{100 * min(accuracies):.2f} – {100 * max(accuracies):.2f}", apart, f"{len(accuracies)}",
+        )  # fmt: skip
 
 
 def check_summary(name: str, row: Any) -> None:
     """Raise TypeError or ValueError if it is no row of a summary that a table can be made of."""
     if not isinstance(row, Mapping):
-        raise TypeError(f"{name}: expected a dict, got {row!r:.80}")
+        raise TypeError(f"{name}: expected a dict, got {shown(row)}")
     needed = ("row", "group", "what", "parameters", "accuracies", "mean", "spread", "difference", "uncertain")
     if missing := [key for key in needed if key not in row]:
         raise ValueError(f"{name}: expected {', '.join(needed)}, got none for {', '.join(missing)}")
     if not isinstance(row["accuracies"], Mapping) or not row["accuracies"]:
-        raise TypeError(f"{name}['accuracies']: expected a dict, accuracy by seed, got {row['accuracies']!r:.80}")
+        raise TypeError(f"{name}['accuracies']: expected a dict, accuracy by seed, got {shown(row['accuracies'])}")
     whole_number(f"{name}['parameters']", row["parameters"], least=0)
     for seed, accuracy in row["accuracies"].items():
         real_number(f"{name}['accuracies'][{seed!r}]", accuracy, 0, 1)
@@ -140,31 +159,41 @@ def write(out: Path, results: Sequence[dict[str, Any]], settings: Settings) -> N
 
 
 def figure(summary: Sequence[dict[str, Any]], path: Path) -> None:
-    """The error of every training as a dot, each row's mean as a line, and no attention's mean all the way down."""
-    canvas = new_figure(8, 0.27 * (len(summary) + len({row["group"] for row in summary})) + 1.1)
+    """The accuracy of every training as a dot, each row's mean as a line, and no attention's mean all the way down."""
+    canvas = new_figure(7.2, 0.27 * (len(summary) + len({row["group"] for row in summary})) + 1.6)
     axes = canvas.subplots()
-    means = {row["row"]: 100 * (1 - row["mean"]) for row in summary}
+    means = {row["row"]: 100 * row["mean"] for row in summary}
     at, labels, headings, group = 0.0, [], [], None
     for row in summary:
         if row["group"] != group:
             group = row["group"]
             headings.append((at, group))
             at += 1
-        errors = [100 * (1 - accuracy) for accuracy in row["accuracies"].values()]
+        accuracies = [100 * accuracy for accuracy in row["accuracies"].values()]
         is_base = row["row"] in BASELINES.values()
-        axes.plot(errors, [at] * len(errors), "o", ms=4.5, color=QUIET, alpha=0.75, mec="none")
-        axes.plot([means[row["row"]]] * 2, [at - 0.32, at + 0.32], color=INK if is_base else ACCENT, linewidth=2.2)
+        (dots,) = axes.plot(accuracies, [at] * len(accuracies), "o", ms=4.5, color=QUIET, alpha=0.75, mec="none")
+        (mean,) = axes.plot(
+            [means[row["row"]]] * 2, [at - 0.32, at + 0.32], color=INK if is_base else ACCENT, linewidth=2.2
+        )
+        dots.set_label("a training, one seed")
+        mean.set_label("mean of a baseline" if is_base else "mean of a row")
         labels.append((at, row["row"]))
         at += 1
     if BASELINES["digits"] in means:
-        axes.axvline(means[BASELINES["digits"]], color=INK, linewidth=0.8, linestyle=":")
-    axes.set_yticks([place for place, _ in labels], [name for _, name in labels], fontsize=8)
-    for place, name in headings:
+        axes.axvline(
+            means[BASELINES["digits"]], color=INK, linewidth=0.8, linestyle=":", zorder=0, label="no attention's mean"
+        )
+    axes.set_yticks([place for place, _ in labels], [name for _, name in labels], fontsize=9.5)
+    for place, name in headings:  # on a ground of their own: a line may pass
         axes.annotate(name, (0, place), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-                      va="center", fontsize=8, fontweight="bold", color=INK)  # fmt: skip
+                      va="center", fontsize=9.5, fontweight="bold", color=INK,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})  # fmt: skip
     axes.set_ylim(at - 0.4, -0.6)
-    axes.set_xlabel("test digits that are wrong (%): a dot a seed, a line their mean; dotted: no attention")
+    axes.set(xlabel="accuracy: test digits read rightly (%)", ylabel="row of the table")
     axes.grid(alpha=0.25, axis="x")
     axes.tick_params(axis="y", length=0)
     plain(axes)
+    key = {line.get_label(): line for line in axes.lines}  # each kind once
+    canvas.legend(key.values(), key.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=9.5)
+    canvas.suptitle("Accuracy of each training, and the mean over its seeds", fontsize=11)
     save(canvas, path)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from npattn.blocks import blocks
-from npattn.checks import whole_number
+from npattn.arguments import did_you_mean, explained
+from npattn.blocks import blocks, canonical, folded
+from npattn.checks import shown, whole_number
 
 
 class AblationError(Exception):
@@ -44,6 +45,7 @@ def rows() -> tuple[Row, ...]:
     return tuple(sorted(found, key=lambda row: groups.index(row.group)))
 
 
+@explained
 @dataclass(frozen=True)
 class Settings:
     """What every training of an ablation has in common.
@@ -83,16 +85,28 @@ def chosen(names: Sequence[str] | None) -> tuple[Row, ...]:
     if names is None:
         return rows()
     if isinstance(names, str | bytes) or not isinstance(names, Sequence):
-        raise TypeError(f"only: expected a list of names, or None, got {names!r:.80}")
+        raise TypeError(f"only: expected a list of names, or None, got {shown(names)}")
     for i, name in enumerate(names):
         if not isinstance(name, str):
-            raise TypeError(f"only[{i}]: expected a name, got {name!r:.80}")
+            raise TypeError(f"only[{i}]: expected a name, got {shown(name)}")
     if not names:
         raise AblationError("only: expected at least one name, or None for all, got none")
-    known = {row.name.lower() for row in rows()} | {row.group.lower() for row in rows()}
-    unknown = [name for name in names if name.lower() not in known]
+    unknown = [name for name in names if meant(name) is None]
     if unknown:
-        listed = "; ".join(dict.fromkeys([row.group for row in rows()] + [row.name for row in rows()]))
-        raise AblationError(f"only: expected rows or groups of them ({listed}), got {', '.join(unknown)}")
-    wanted = {name.lower() for name in names}
-    return tuple(row for row in rows() if row.name.lower() in wanted or row.group.lower() in wanted)
+        listed = "; ".join(known().values())
+        near = did_you_mean(unknown[0], known().values())
+        raise AblationError(f"only: expected rows or groups of them ({listed}), got {', '.join(unknown)}{near}")
+    wanted = {meant(name) for name in names}
+    return tuple(row for row in rows() if row.name in wanted or row.group in wanted)
+
+
+@functools.cache
+def known() -> dict[str, str]:
+    """The groups and the rows, by their folded names; a group has it before a row."""
+    names = [row.group for row in rows()] + [row.name for row in rows()]
+    return {folded(name): name for name in dict.fromkeys(names)}
+
+
+def meant(name: str) -> str | None:
+    """The row or the group that a name in any spelling stands for, or None."""
+    return known().get(folded(name)) or known().get(folded(canonical(name)))

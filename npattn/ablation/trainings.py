@@ -21,12 +21,15 @@ from npattn import data
 from npattn.ablation.record import checked_record
 from npattn.ablation.report import FIGURE, RESULTS, TABLE, write
 from npattn.ablation.rows import AblationError, Row, Settings, chosen
-from npattn.checks import whole_number
+from npattn.arguments import explained_within
+from npattn.checks import shown, whole_number
+from npattn.columns import counted
 from npattn.files import atomic, read_text, sweep
 from npattn.fused.threads import set_num_threads
 from npattn.optimizer import AdamW
 from npattn.progress import Silent
 from npattn.training import Run, State, TrainConfig, check_places, held, interruptible, network, path_text, versions
+from npattn.training.settings import check_batch
 
 TRAININGS = "trainings"  # the folder in the folder
 LARGEST = 2**20  # bytes of a finished training's file, which takes some hundred, and of the table
@@ -128,6 +131,7 @@ def store(out: Path, row: Row, seed: int, result: dict[str, Any]) -> None:
         file.write((json.dumps(result, indent=1) + "\n").encode())
 
 
+@explained_within(settings=Settings)
 def ablate(
     out: str | os.PathLike[str],
     *,
@@ -172,17 +176,20 @@ def ablate(
         If the digits cannot be read.
     OSError
         If the results cannot be written.
+    MemoryError
+        If the trainings take more memory than this process may have.
     """
     folder, settings = Path(path_text("out", out)), Settings() if settings is None else settings
     if not isinstance(settings, Settings):
-        raise TypeError(f"settings: expected a Settings or None, got {settings!r:.80}")
+        raise TypeError(f"settings: expected a Settings or None, got {shown(settings)}")
     if not callable(tell):
-        raise TypeError(f"tell: expected a function, got {tell!r:.80}")
+        raise TypeError(f"tell: expected a function, got {shown(tell)}")
     rows = chosen(only)
     seeds = whole_number("seeds", seeds, most=MOST_SEEDS)
     jobs = whole_number("jobs", jobs, most=MOST_JOBS)
     digits = data.load()
     first(digits, settings)
+    check_batch(TrainConfig(batch_size=settings.batch_size), settings.digits, min(jobs, len(rows) * seeds))
     (folder / TRAININGS).mkdir(parents=True, exist_ok=True)
     with held(folder, AblationError):
         return in_held(folder, rows, seeds, settings, jobs, digits, tell)
@@ -206,7 +213,7 @@ def in_held(
 
     total, done = len(rows) * seeds, len(rows) * seeds - len(missing)
     if done:
-        tell(done, f"{done} of {total} trainings are there already")
+        tell(done, f"{done} of {counted(total, 'training')} {'is' if done == 1 else 'are'} there already")
 
     def finished(row: Row, seed: int, result: dict[str, Any]) -> None:
         nonlocal done

@@ -48,6 +48,7 @@ def forward(x: Array, params: Params, gate: str = "sigmoid") -> tuple[Array, Cac
     """
     (w,) = params
     xp = floating(x=x, w=w)
+    one_of("gate", gate, tuple(GATES))
     (k,) = shaped("w", w, "k")
     odd("w (its length)", k)
     N, C, _, _ = shaped("x", x, "N C H W")

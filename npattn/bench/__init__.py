@@ -12,6 +12,7 @@ is its best.
     torch_step  PyTorch's sides for the training step
     timm, jax   the peers from these two
     device      what a GPU needs: waiting for it, its memory, its bandwidth
+    size        what will be held, before it is
     measure     comparing the results, then times and memory
     runs        a block, a training step: compared and timed
     growth      the time against N, H·W and C, drawn

@@ -9,17 +9,22 @@ from typing import Any, TypedDict
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.bench import device, jax, pytorch
 from npattn.bench.measure import Tell, compare, copy_side, measure, quietly
 from npattn.bench.pytorch import torch_sides, ways
 from npattn.bench.report import summary
-from npattn.bench.sides import Side, inputs, moves, our_side, title
+from npattn.bench.sides import DATA, Side, inputs, moves, our_side, title
+from npattn.bench.size import check_size
 from npattn.bench.torch_step import torch_train_side
 from npattn.block import Place
 from npattn.blocks import block
+from npattn.checks import one_of, whole_number, whole_numbers
 from npattn.fused.blas import blas_held
 from npattn.fused.threads import get_num_threads
+from npattn.grad_mode import no_grad
 from npattn.optimizer import AdamW
+from npattn.state import dtype_name
 from npattn.training import TrainConfig, network, prepared
 from npattn.training.team import Team
 
@@ -30,6 +35,7 @@ COPIED = 64 << 20  # bytes at least that a copy is timed with: more than the cac
 BATCH = 128  # digits of a training step
 
 
+@explained
 def bench_block(
     name: str,
     shape: tuple[int, int, int, int],
@@ -46,12 +52,18 @@ def bench_block(
     """Compare and time a block on an input of that shape, on the device `on`. Returns what `report` prints.
 
     The first side is ours: fused where the block has such a form for that input, else the textbook. `beside` says
-    which others are timed with it, as far as there are such; those of `untimed` are only compared.
+    which others are timed with it, as far as there are such; those of `untimed` are only compared. Raises TypeError or
+    ValueError for an argument out of its range, and MemoryError if the machine has too little for it.
     """
-    entry, rng = block(name), np.random.default_rng(0)
+    entry, rng = block(name, "name"), np.random.default_rng(0)
+    shape = whole_numbers("shape", shape, 4)  # type: ignore[assignment]
+    runs, dtype = whole_number("runs", runs), dtype_name(dtype)
+    one_of("data", data, DATA)
+    check_size(entry, shape, dtype, beside)
     x = inputs(shape, dtype, data, rng)
     layer, textbook = (entry.layer(Place(*shape[1:]), rng=0, dtype=dtype, fused=fused) for fused in (True, False))
-    dy = rng.standard_normal(layer(x).shape, dtype=x.dtype.type)
+    with no_grad():
+        dy = rng.standard_normal(layer(x).shape, dtype=x.dtype.type)
     sides = [our_side("fused", layer, x, dy)] if on == "cpu" and layer.path == "fused" else []
     if not sides or "textbook" in beside:
         sides.append(our_side("textbook", textbook.to(on), x, dy))
@@ -104,6 +116,7 @@ OUR_STEPS: dict[str, dict[str, Any]] = {
 }
 
 
+@explained
 def bench_train_step(
     *,
     runs: int,
@@ -119,7 +132,8 @@ def bench_train_step(
 
     "fused" is what `npattn train` does: two processes share the batch. "threads" is one process with as many threads.
     """
-    batch, rng = batch or BATCH, np.random.default_rng(0)
+    runs, batch = whole_number("runs", runs), whole_number("batch", batch or BATCH, least=2)
+    rng = np.random.default_rng(0)
     images, t = rng.integers(0, 256, (batch, 28, 28), dtype=np.uint8), rng.integers(0, 10, batch)
 
     def ours(name: str, team: Team, config: TrainConfig) -> Side:

@@ -61,6 +61,9 @@ class Side:
     difference: float = 0.0
 
 
+DATA = ("dense", "relu", "zero")  # normal numbers, half of them 0, or all 0
+
+
 def inputs(shape: tuple[int, ...], dtype: str, data: str, rng: np.random.Generator) -> np.ndarray:
     """Standard normal numbers; "relu" cuts them at 0, "zero" leaves none."""
     x = rng.standard_normal(shape, dtype=np.dtype(dtype).type)

@@ -13,27 +13,37 @@ How it decides, in float64, with a random signed dy, one tensor of θ after the 
     If a direction fails, entries follow, so that the message can say where.
  3. Wrong is |analytic − numeric| > atol + rtol · (largest numeric entry) + noise + 3 · (error of the differences).
     noise is measured: 100 · 2⁻²⁹ · |backward in float32 − backward in float64|, since float32 rounds 2²⁹ times as
-    coarsely. So a saturated gate, whose gradient is rounding and nothing else, raises no alarm.
+    coarsely. So a saturated gate, whose gradient is rounding and nothing else, raises no alarm. It is no more than
+    a millionth of the gradient, unless the gradient itself is seen to jump by more, in float64, beside the point.
  4. Kinks. Both methods give the derivative to the right and to the left, for every output. Where they differ, θ lies
     on a kink: a ReLU at 0, a tie of a maximum. There the analytic value must lie between them, and is counted apart.
     Beside a kink the ladder goes down until it no longer reaches it; the complex step never does.
     All entries at kinks are then moved together: a tied maximum moves smoothly, and a gradient that was given to
-    every tied entry is now k times too large.
+    every tied entry is now k times too large. That is asked output by output, and for several dy.
     Where several kinks meet, one-sided derivatives bound nothing (a ReLU whose input is a tie). Then the derivatives
     at twelve points beside this one are the bound, widened once by their range if they are of more than two kinds,
     and the report counts that apart.
- 5. Besides: nothing is mutated, nothing shares memory, backward is linear in dy, gives 0 for 0 and the same again,
-    uses this forward's numbers and not an older one's, and its gradients have the shape, the dtype and finite values.
+ 5. Besides: backward is linear in dy, gives 0 for 0 and the same again, uses this forward's numbers and not an older
+    one's, and its gradients have the shape and finite values. The house's rules (nothing is mutated or overwritten,
+    nothing shares memory, float64 stays float64) are remarks, and mistakes only if `strict`.
+ 6. Several points. A path that is dead at one point hides what is wrong on it. So the check is made again where inputs
+    and weights are drawn anew, at their own scale and with their own signs and bounds, along a random direction each,
+    with another dy; by entries where that fails. What was 0 on both sides at all points is untested, if it is a
+    whole tensor or a slice of one, and the first line says so; or, if y stays the same however it is changed, it is
+    right and has no influence.
+ 7. A forward that rounds inside, to float32 say, moves in steps. It is given no verdict: nothing can be measured.
 
-What it cannot see: an error smaller than that tolerance, one that shows at other inputs only (check several, ties
-among them), and a forward that is not the function you meant. A golden vector sees the last.
+What it cannot see: an error smaller than that tolerance, ties at the given point that other inputs would have, and a
+forward that is not the function you meant. A golden vector sees the last.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from npattn.arguments import explained
 from npattn.checker.helpers import with_helpers
 from npattn.checker.report import GradcheckError, GradcheckReport, Row, UntestedWarning
 
@@ -41,6 +51,7 @@ __all__ = ["GradcheckError", "GradcheckReport", "Row", "UntestedWarning", "gradc
 
 
 @with_helpers
+@explained
 def gradcheck(
     target: Any,
     *inputs: Any,
@@ -50,37 +61,51 @@ def gradcheck(
     raise_exception: bool = True,
     entries: int = 2000,
     directions: int = 8,
+    points: int = 8,
+    strict: bool = False,
+    dtype: Any = "float64",
     allow_sharing: bool = False,
     wrt: str | Sequence[str] | None = None,
     constants: str | Sequence[str] = (),
     before_backward: str | Callable[..., Any] | None = None,
     seed_forward: int | Callable[[], Any] | None = None,
 ) -> GradcheckReport:
-    """Check a backward against its forward, in float64.
+    """Check a backward against its forward, at several points, in float64.
 
     Parameters
     ----------
     target
-        An `npattn.Layer`; an object with `forward(*inputs) -> y`, `backward(dy) -> dx`, and dicts `params` and `grads`;
+        An `npattn.Layer`; an object with `forward(*inputs) -> y`, `backward(dy) -> dx`, and its parameters and their
+        gradients in `params` and `grads`, in attributes such as `W` and `dW`, or in objects with `data` and `grad`;
         or a pair of functions `(forward, backward)`, or a module that has the two: `forward(*inputs) -> (y, cache)`,
-        and `backward(dy, cache)` giving one gradient, or a tuple aligned with the inputs (None where there is none).
-        Layers and objects are copied: the caller's stay as they are.
+        and `backward(dy, cache)` giving one gradient, or a tuple aligned with the inputs (None where there is none);
+        or a function that gives `(loss, gradients)`; or what an autograd of PyTorch's or JAX's differentiates.
+        `npattn.gradcheck.wrap` says how to run any other. Layers and objects are copied: the caller's stay as they are.
     *inputs
         Arrays, or NamedTuples, dicts and tuples of arrays. Float arrays are converted to float64 and get a gradient;
         integers, numbers and None are passed on as they are.
     seed
-        Of the random dy and directions.
+        Of the random dy, directions and points.
     rtol, atol
         What an entry may be off by, relative to its tensor's largest numeric entry, and absolutely; above what
-        rounding and the numeric derivative's own error already account for.
+        rounding and the numeric derivative's own error already account for. Finite, from 0 on, rtol up to 0.5.
     raise_exception
-        Whether a failure raises.
+        Whether a failure raises, and what is untested warns.
     entries
-        Tensors of more numbers than this are checked along random directions.
+        Tensors of more numbers than this are checked along random directions; of more than a tenth of it where
+        differences are needed, which take longer.
     directions
-        How many of them.
+        How many of them, up to 10,000.
+    points
+        At how many points: the given one, and others of the same shapes, drawn anew at the scale of the given numbers.
+        Up to eight times as many where something was always 0, as long as they show more of it. 1 is the given one.
+    strict
+        Whether the house's rules count: nothing mutated, nothing overwritten by a later call, no shared memory,
+        gradients of float64. Otherwise the report remarks on them.
+    dtype
+        "float64", or "float32" for what computes in float32: compared to float32's tolerance then.
     allow_sharing
-        Accept an output or a gradient that shares memory, as a reshape's does.
+        Accept an output or a gradient that shares memory, as a reshape's does, without a remark.
     wrt
         Names of the inputs and parameters to take derivatives by, as the report names them; all float arrays if None.
     constants
@@ -95,29 +120,50 @@ def gradcheck(
     Returns
     -------
     GradcheckReport
-        True if everything is right; `print` shows a table.
+        True if nothing is wrong; `print` shows a table. `status` is 0 if all is right, remarks included, 1 if something
+        is wrong, 3 if something was left untested.
 
     Raises
     ------
     GradcheckError
-        If something is wrong. It names the tensor, the worst index, both values, and where it can tell the cause.
+        If something is wrong, or there can be no verdict. It names the tensor, the worst index, both values, and where
+        it can tell the cause.
     TypeError, ValueError
-        If target or inputs are not of this form.
+        If target or inputs are not of this form, or another argument is not of its type or range.
+
+    Warns
+    -----
+    UntestedWarning
+        If nothing is wrong, and something was left untested.
     """
+    from npattn.checker.arguments import names_of, passed_on, refuse_strange, settings
     from npattn.checker.check import report_on  # when it is used: npattn imports about as fast as NumPy
     from npattn.checker.inputs import Choice
     from npattn.checker.recognise import as_target
+    from npattn.checks import true_or_false
 
-    form = as_target(target, inputs, Choice.of(wrt, constants), before_backward, seed_forward)
-    report = report_on(
-        form,
+    how = settings(
         seed=seed,
         rtol=rtol,
         atol=atol,
         entries=entries,
         directions=directions,
+        points=points,
+        strict=strict,
         allow_sharing=allow_sharing,
+        dtype=dtype,
     )
-    if raise_exception and not report:
+    raising = true_or_false("raise_exception", raise_exception)
+    names = names_of(target, inputs)
+    for name, tree in zip(names, inputs, strict=True):
+        refuse_strange(name, tree)
+    form = as_target(target, inputs, Choice.of(wrt, constants), before_backward, seed_forward)
+    unseen = [text for name, tree in zip(names, inputs, strict=True) for text in passed_on(name, tree, form.values)]
+    if unseen:
+        form.notes.append(f"passed on, and not checked: {', '.join(unseen)}")
+    report = report_on(form, how)
+    if raising and not report:
         raise GradcheckError(report)
+    if raising and report.untested:
+        warnings.warn(UntestedWarning(f"{report.target}: {report.summary}"), stacklevel=3)  # 3: `explained` is between
     return report

@@ -9,7 +9,12 @@ from typing import Any, NamedTuple
 from npattn.checker.trees import is_array
 
 CACHES = ("cache", "caches", "ctx", "context", "saved", "memory", "tape", "cached", "residuals", "res")
+RATES = ("learning_rate", "lr", "rate", "eta", "alpha", "step_size")
+RATE = 2.0**40  # what is handed to a backward that takes the step itself
 OUTPUTS = ("y", "out", "output", "outputs")
+
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class CallError(TypeError):
@@ -19,10 +24,30 @@ class CallError(TypeError):
 def argument_names(forward: Callable[..., Any], inputs: Sequence[Any]) -> list[str]:
     """What the forward calls its arguments."""
     try:
-        known = [p.name for p in inspect.signature(forward).parameters.values() if p.kind not in (p.VAR_POSITIONAL,)]
+        known = [p.name for p in inspect.signature(forward).parameters.values() if p.kind in POSITIONAL]
     except (TypeError, ValueError):
         known = []
     return [known[i] if i < len(known) else f"inputs[{i}]" for i in range(len(inputs))]
+
+
+def fitting_names(forward: Callable[..., Any], inputs: Sequence[Any]) -> list[str]:
+    """The same, of a forward that takes these inputs.
+
+    Raises
+    ------
+    CallError
+        If it takes more or fewer.
+    """
+    try:
+        signature = inspect.signature(forward)
+    except (TypeError, ValueError):
+        return argument_names(forward, inputs)
+    try:
+        signature.bind(*inputs)
+    except TypeError as error:
+        if inputs:
+            raise CallError(f"inputs: expected what forward{signature} takes, got {len(inputs)} ({error})") from None
+    return argument_names(forward, inputs)
 
 
 class Asked(NamedTuple):
@@ -43,7 +68,7 @@ def asked(backward: Callable[..., Any]) -> Asked:
         parameters = inspect.signature(backward).parameters.values()
     except (TypeError, ValueError):
         return Asked([], [], any_number=True)
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    positional = [p for p in parameters if p.kind in POSITIONAL]
     return Asked(
         [p.name for p in positional if p.default is p.empty],
         [p.name for p in positional if p.default is not p.empty],
@@ -52,7 +77,7 @@ def asked(backward: Callable[..., Any]) -> Asked:
 
 
 class Call(NamedTuple):
-    """What to hand to a backward, each word one argument: "dy", "dy.0", "cache", "y", or an input's name."""
+    """What to hand to a backward, each word one argument: "dy", "dy.0", "cache", "y", "rate", or "in " and an input."""
 
     words: tuple[str, ...]
     outputs: int | None = None  # how many of the values that forward returned are outputs; None if it is one thing
@@ -62,6 +87,11 @@ class Call(NamedTuple):
     def takes_dy(self) -> bool:
         return any(word == "dy" or word.startswith("dy.") for word in self.words)
 
+    @property
+    def steps(self) -> bool:
+        """Whether the backward is handed a learning rate, and so takes the step itself."""
+        return "rate" in self.words
+
     def split(self, result: Any) -> tuple[Any, Any]:
         """What forward returned, as y and cache."""
         if self.outputs is None:
@@ -70,7 +100,7 @@ class Call(NamedTuple):
         return y, result[self.outputs] if len(result) > self.outputs else None
 
     def arguments(self, dy: Any, y: Any, cache: Any, inputs: Mapping[str, Any]) -> list[Any]:
-        known = {"dy": dy, "y": y, "cache": cache}
+        known = {"dy": dy, "y": y, "cache": cache, "rate": RATE}
         return [
             dy[int(word[3:])] if word.startswith("dy.") else inputs[word[3:]] if word.startswith("in ") else known[word]
             for word in self.words
@@ -126,6 +156,8 @@ def call_of_object(backward: Callable[..., Any], result: Any, names: Sequence[st
         return Call(tuple(f"dy.{i}" for i in range(count)), outputs=count)
     if want.any_number and not want.required and count >= 2:
         return Call(tuple(f"dy.{i}" for i in range(count)), outputs=count)
+    if len(want.required) == 1 and want.optional[:1] and want.optional[0] in RATES and want.optional[0] not in names:
+        return Call(("dy", "rate"))
     if len(want.required) == 1 or (not want.required and (want.optional or want.any_number)):
         return Call(("dy",))
     if not want.required:
@@ -154,6 +186,8 @@ def by_name(want: Asked, result: Any, names: Sequence[str]) -> Call | None:
             words.append("cache")
         elif name in names:
             words.append(f"in {name}")
+        elif name in RATES:
+            words.append("rate")
         elif name in OUTPUTS and name not in names:
             words.append("y")
         else:

@@ -1,36 +1,34 @@
-"""From a wrong gradient to the mistake that probably made it: each mistake leaves its own pattern."""
+"""From a wrong gradient to the mistake that probably made it: each mistake leaves its own pattern.
+
+A wrong guess misleads more than none. So each of them asks for the whole pattern, and says nothing where a part of it
+is missing.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 
 import numpy as np
 
+from npattn.checker.facts import Facts, beyond, same
+from npattn.checker.shares import overwritten, through_some_outputs
+from npattn.checker.statistics import normalised, softmax, term
 
-@dataclass(frozen=True)
-class Facts:
-    """What is known beside the analytic and the numeric gradient of one tensor."""
-
-    direct: np.ndarray | None  # dy · y/x, if y has the tensor's shape: the direct path of y = x · gate
-    earlier: np.ndarray | None  # the backward's gradient for an earlier forward, at other numbers
-    sizes: Mapping[str, int]  # numbers that a factor may come from, "N" to 2 say
-    images: int  # the length of the batch
-    one_image: Callable[[int], np.ndarray | None]  # the numeric gradient when only one image of dy counts
-
-
-def same(p: np.ndarray, q: np.ndarray) -> bool:
-    """Whether two arrays agree to six digits of the larger one's largest entry."""
-    if p.shape != q.shape:
-        return False
-    size = max(float(np.max(np.abs(p), initial=0)), float(np.max(np.abs(q), initial=0)))
-    return bool(np.max(np.abs(p - q), initial=0) <= 1e-6 * size)
+CONSTANTS = {"π": math.pi, "2π": 2 * math.pi, "√2": math.sqrt(2), "√π": math.sqrt(math.pi),
+             "√(2π)": math.sqrt(2 * math.pi), "√(2/π)": math.sqrt(2 / math.pi), "ln 2": math.log(2),
+             "ln 10": math.log(10), "e": math.e}  # fmt: skip
+PLAIN = (2, 3, 4, 8, 9, 10, 16, 100, 255)
+"""Whole numbers that speak for themselves."""
 
 
 def likely_cause(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     """The likely cause why the analytic gradient a is not the numeric one n, both of the tensor's shape; or ""."""
-    causes = (everywhere, order, border, mask, direct_path, factor, batch, term, slope, stale, shuffled)
+    causes = (
+        everywhere, direct_path, nearly, accumulated, stale, exchanged, softmax, factor, order, border, batch,
+        last_step, overwritten, mask, handed_on, through_some_outputs, normalised, term, slope, shuffled,
+    )  # fmt: skip
     return next(filter(None, (cause(a, n, facts) for cause in causes)), "")
 
 
@@ -42,38 +40,105 @@ def everywhere(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     return ""
 
 
+def nearly(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    off = float(np.max(np.abs(a - n)) / np.max(np.abs(n)))
+    if off > 1e-4:
+        return ""
+    told = "an epsilon or a rounded constant that stands on one side only"
+    signs = np.sign((a - n)[beyond_rounding(a, n)] * n[beyond_rounding(a, n)])
+    if off < 4e-7 and np.any(signs > 0) and np.any(signs < 0):
+        told = "numbers were kept in float32 on the way"
+    return f"right but for {off:.0e} of it: {told}"
+
+
+def beyond_rounding(a: np.ndarray, n: np.ndarray) -> np.ndarray:
+    return np.asarray(np.abs(a - n) > 1e-9 * np.max(np.abs(n)))
+
+
+def accumulated(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    if facts.earlier is not None and np.any(facts.earlier) and same(a - n, facts.earlier):
+        return "it accumulates: this is the gradient and that of an earlier backward; empty it before each"
+    return ""
+
+
+def stale(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    if facts.earlier is not None and same(a, facts.earlier) and same(a, facts.numeric_earlier()):
+        return "it is the gradient of an earlier forward: a stale cache"
+    return ""
+
+
+def exchanged(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    for name, other in facts.others().items():
+        if np.any(other) and same(a, other):
+            return f"it is the gradient of {name}: the two are exchanged"
+    return ""
+
+
+def handed_on(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    if facts.dy is None:
+        return ""
+    if same(a, facts.dy):
+        return "it is dy itself, handed on: the rest of the way, or the function's slope, was left out"
+    if same(n - a, facts.dy):
+        return "a missing term: dy itself, which a skip connection hands on"
+    return ""
+
+
 def direct_path(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    if facts.direct is not None and same(a, facts.direct):
+    if facts.value is None or facts.y is None or facts.dy is None or not np.all(facts.value):
+        return ""
+    direct = facts.dy * facts.y / facts.value
+    if same(a, direct) and np.max(np.abs(a - direct)) < 1e-3 * np.max(np.abs(a - n)):
         return "a missing term: it is dy · y/x, the direct path alone; the path through the gate is missing"
+    if same(n - a, direct):
+        return "a missing term: dy · y/x, the direct path; only the path through the gate is there"
     return ""
 
 
 def factor(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     c = float(np.sum(a * n) / np.sum(n * n))
-    if a.size < 2 or c == 0 or not same(a, c * n):
+    if abs(c) < 1e-12 or abs(c - 1) < 1e-4 or not same(a, c * n):
         return ""
     if abs(c + 1) < 1e-6:
         return "the wrong sign"
-    return f"a constant factor of {c:.6g}{named(abs(c), facts.sizes)}"
+    told = named(abs(c), facts.sizes)
+    return f"a constant factor of {c:.6g}{told}" if told is not None else ""
 
 
-def named(c: float, sizes: Mapping[str, int]) -> str:
-    """ ", which is N or 2", if the number is a product of sizes, or one over it."""
+def named(c: float, sizes: Mapping[str, int]) -> str | None:
+    """ ", which is H·W or 1/N" for a product of sizes, one over it, or the root of either; "" for a plain number.
+
+    None if the number is nothing that one knows.
+    """
+    found: list[str] = []
+    plain = any(math.isclose(c, value, rel_tol=1e-6) for number in PLAIN for value in (number, 1 / number))
     for count in (1, 2, 3):
-        found = []
         for chosen in itertools.combinations(sizes.items(), count):
-            product = float(np.prod([size for _, size in chosen]))
+            product = math.prod(size for _, size in chosen)
+            if product < 2:
+                continue
             name = "·".join(letter for letter, _ in chosen)
-            if product > 1 and abs(c - product) < 1e-6 * c:
-                found.append(name)
-            if product > 1 and abs(c * product - 1) < 1e-6:
-                found.append(f"1/{name}" if count == 1 else f"1/({name})")
+            inside = name if count == 1 and " " not in name and "·" not in name else f"({name})"
+            root = math.sqrt(product)
+            ways = {name: product, f"1/{inside}": 1 / product, f"√{inside}": root, f"1/√{inside}": 1 / root}
+            for text, value in list(ways.items())[: 2 if plain else 4]:
+                if math.isclose(c, value, rel_tol=1e-6):
+                    found.append(text)
         if found:
-            return ", which is " + " or ".join(found[:3])
-    return ""
+            told = " or ".join(dict.fromkeys(found[:3]))
+            return f": the number itself, or {told}" if plain else f", which is {told}"
+    if plain:
+        return ""
+    for name, constant in CONSTANTS.items():
+        for value, text in ((constant, name), (1 / constant, f"1/{name}")):
+            if math.isclose(c, value, rel_tol=1e-6):
+                return f", which is {text}"
+    return None
 
 
 def order(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    if not facts.complete:
+        return ""
     if n.ndim >= 2:
         if same(a, np.swapaxes(n, -1, -2)):
             return "a transposed matrix: right with its last two axes swapped"
@@ -90,26 +155,40 @@ def order(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     return ""
 
 
+def border(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    wrong = beyond(a, n)
+    if n.ndim == 4 and min(n.shape[2:]) > 2 and np.any(wrong) and not np.any(wrong[:, :, 1:-1, 1:-1]):
+        return "only at the border of the image: the padding, or an index off by one"
+    return ""
+
+
 def batch(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     if facts.images < 2:
         return ""
     for image in (0, facts.images - 1):
         alone = facts.one_image(image)
-        if alone is not None and np.any(alone) and same(a, alone):
+        if np.any(alone) and same(a, alone):
             return f"a forgotten sum over the batch: it is what image {image} alone gives"
     return ""
 
 
-def term(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    for axes in ((2, 3), (1,), (0,), (1, 2, 3)):
-        if max(axes) < n.ndim and all(n.shape[axis] > 1 for axis in axes):
-            missing = n - a
-            constant = np.broadcast_to(np.mean(missing, axis=axes, keepdims=True), n.shape)
-            if np.max(np.abs(missing - constant)) <= 1e-6 * np.max(np.abs(missing)):
-                return (
-                    f"a term that is the same along axes {axes}: a path through a mean or a sum over them is missing, "
-                    "counted twice or scaled"
-                )
+def last_step(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    wrong = beyond(a, n)
+    for axis in range(min(n.ndim, 2) if n.ndim > 1 and facts.complete else 0):
+        bad = np.any(wrong, axis=tuple(i for i in range(n.ndim) if i != axis))
+        if np.mean(wrong) < 0.9 * np.mean(bad) or facts.y_shape[axis : axis + 1] != n.shape[axis : axis + 1]:
+            continue  # a step is wrong as a whole, and there in y too
+        if len(bad) > 2 and not bad[-1] and np.all(bad[:-1]):
+            return f"right at the last step along axis {axis} only: what comes back from later steps is missing"
+        if len(bad) > 2 and not bad[0] and np.all(bad[1:]):
+            return f"right at the first step along axis {axis} only: what the steps hand on is not followed back"
+    return ""
+
+
+def mask(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    wrong = beyond(a, n)
+    if np.any(wrong) and not np.all(wrong) and not np.any(wrong & (a != 0) & (n != 0)):
+        return "0 where it should not be, or not 0 where it should: a mask or an index from the wrong array"
     return ""
 
 
@@ -123,34 +202,14 @@ def slope(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
             continue
         mean = np.broadcast_to(np.mean(ratio, axis=others, keepdims=True), n.shape)
         if same(ratio, mean):
-            return f"a factor that varies along axis {axis} alone: a slope taken at the wrong value, or a gate left out"
-    return ""
-
-
-def wrong_entries(a: np.ndarray, n: np.ndarray) -> np.ndarray:
-    return np.asarray(np.abs(a - n) > 1e-6 * np.max(np.abs(n)))
-
-
-def border(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    if n.ndim == 4 and min(n.shape[2:]) > 2 and not np.any(wrong_entries(a, n)[:, :, 1:-1, 1:-1]):
-        return "only at the border of the image: the padding, or an index off by one"
-    return ""
-
-
-def mask(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    wrong = wrong_entries(a, n)
-    if not np.all(wrong) and not np.any(wrong & (a != 0) & (n != 0)):
-        return "0 where it should not be, or not 0 where it should: a mask or an index from the wrong array"
-    return ""
-
-
-def stale(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    if facts.earlier is not None and same(a, facts.earlier):
-        return "it is the gradient of an earlier forward: a stale cache"
+            return (
+                f"a factor that varies along axis {axis} alone: what differs along it is left out, or taken at the "
+                "wrong value"
+            )
     return ""
 
 
 def shuffled(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    if same(np.sort(a, axis=None), np.sort(n, axis=None)):
+    if a.size > 2 and np.any(beyond(a, n)) and same(np.sort(a, axis=None), np.sort(n, axis=None)):
         return "the right numbers in another order: an index, an axis or a reshape"
     return ""

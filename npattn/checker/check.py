@@ -2,78 +2,246 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from npattn.checker.causes import Facts, likely_cause
-from npattn.checker.compare import Comparison, Verdict
+from npattn.checker.arguments import Settings
+from npattn.checker.begin import Found, begin
+from npattn.checker.compare import Comparison, Refused, Verdict
+from npattn.checker.explain import explained, where_to_look
+from npattn.checker.influence import idle
+from npattn.checker.points import FREE, NEAR, WIDE, WITHIN, at, drawn
+from npattn.checker.precision import in_steps
 from npattn.checker.report import GradcheckReport, Row
-from npattn.checker.state import begin
+from npattn.checker.reuse import used_twice
+from npattn.checker.seen import Seen
+from npattn.checker.single import Single
+from npattn.checker.state import Arrays, Start
 from npattn.checker.target import Target
+from npattn.checker.ties import together
+from npattn.columns import counted
+
+MORE = 8  # times as many points as asked for, at most, while they show something new
 
 
-def report_on(
-    form: Target, *, seed: int, rtol: float, atol: float, entries: int, directions: int,
-    allow_sharing: bool,
-) -> GradcheckReport:  # fmt: skip
+def report_on(form: Target, how: Settings) -> GradcheckReport:
     """What `npattn.gradcheck` does with a target, without the raising; its docstring tells of the arguments."""
-    rng = np.random.default_rng(seed)
-    start, problems = begin(form, rng, allow_sharing)
-    rows: list[Row] = []
-    notes: list[str] = []
-    if start is not None:
-        comparison = Comparison(start, rng, rtol, atol)
-        notes = comparison.choose_method()
-        for name in start.values:
-            row, more = checked(comparison, name, entries, directions)
-            rows.append(row)
-            notes += more
-    return GradcheckReport(form.name, tuple(rows), tuple(problems), (*form.notes, *notes))
+    began = time.perf_counter()
+    rng = np.random.default_rng(how.seed)
+    form = Single(form) if how.single else form
+    found = begin(form, rng, how)
+    if found.start is not None and not how.single:
+        found.no_verdict = in_steps(found.start)
+    check = Check(found, form.values, how, rng)
+    if found.start is not None and not found.no_verdict:
+        try:
+            check.here(Comparison(found.start, rng, how))
+        except Refused as refused:
+            found.no_verdict = str(refused)
+        if not check.wrong and not found.no_verdict:
+            check.elsewhere()
+    rows = check.told()
+    wrong = any(row.wrong for row in rows) or bool(found.problems)
+    twice = used_twice(form) if wrong else ""
+    if twice:
+        rows = [replace(row, cause=twice) if row.wrong else row for row in rows]
+        if not any(row.wrong for row in rows):
+            found.problems.append(f"  likely cause: {twice}")
+    notes = (*form.notes, *check.notes)
+    remarks = (*found.remarks, *check.remarks)
+    return GradcheckReport(
+        form.name, tuple(rows), tuple(found.problems), notes, remarks, where_to_look(rows), found.no_verdict,
+        check.points, time.perf_counter() - began,
+    )  # fmt: skip
 
 
-def checked(on: Comparison, name: str, entries: int, directions: int) -> tuple[Row, list[str]]:
-    """The row of one tensor, and notes [2]."""
+class Check:
+    """A check under way: the rows so far, and what has been seen different from 0."""
+
+    def __init__(self, found: Found, values: Arrays, how: Settings, rng: np.random.Generator) -> None:
+        self.found, self.values, self.how, self.rng = found, values, how, rng
+        self.rows: list[Row] = []
+        self.notes: list[str] = []
+        self.remarks: list[str] = []
+        self.points = 1
+        start = found.start
+        self.seen = Seen({name: start.values[name].shape for name in start.gradients} if start else {})
+
+    @property
+    def wrong(self) -> bool:
+        return bool(self.found.problems) or any(row.wrong for row in self.rows)
+
+    def here(self, on: Comparison) -> None:
+        """At the given point."""
+        self.on = on
+        self.notes += on.choose_method()
+        for name in on.start.values:
+            row, notes, seen = checked(on, name, self.how)
+            self.rows.append(row)
+            self.notes += notes
+            if seen is not None:
+                self.seen.add(name, seen)
+
+    def elsewhere(self) -> None:
+        """At points drawn anew: as many as were asked for; more while something was always 0, and they show more."""
+        assert self.found.start is not None
+        given, left_out = self.found.start, []
+        ways = self.ways()
+        freed: dict[str, np.ndarray] = {}
+        asked = self.how.points
+        gained = 0  # the last point that has shown something new
+        for k in range(1, MORE * asked if asked > 1 else 1):
+            if k == asked:
+                self.find_idle(given)
+            if k >= asked:
+                if not self.seen.left or k > max(gained, asked) + asked:
+                    break
+                freed = {name: self.seen.never(name) for name in self.seen.left}
+            way, before = next(ways), self.seen.count
+            moving = {name: given.values[name] for name in given.gradients}  # what has no gradient is a constant
+            start = at(given, {**given.values, **drawn(moving, way, self.rng, freed)}, self.rng)
+            if isinstance(start, str):
+                left_out.append(start)
+                ways = self.ways(careful=len(left_out) > 1)
+                continue
+            self.points += 1
+            on = Comparison(start, self.rng, self.how, measured=False)
+            on.complex = self.on.complex
+            for i, row in enumerate(self.rows):
+                if row.name in start.gradients:
+                    with contextlib.suppress(Refused):  # at the edge of what it takes
+                        self.rows[i] = self.there(on, row)
+            if self.seen.count > before:
+                gained = k
+            if self.wrong:
+                break
+        if left_out:
+            self.notes.append(
+                f"{len(left_out)} of {len(left_out) + self.points - 1} points drawn anew left out: {left_out[0]}"
+            )
+
+    @staticmethod
+    def ways(careful: bool = False) -> Iterator[str]:
+        """How to draw the next points; carefully where the forward has refused some."""
+        while True:
+            yield from (NEAR, WITHIN) if careful else (FREE, WITHIN, *WIDE)
+
+    def there(self, on: Comparison, row: Row) -> Row:
+        """The row after a look at a point drawn anew: along one random direction, by entries where that is wrong."""
+        name = row.name
+        g = on.start.gradients[name]
+        if not g.size:
+            return row
+        along = on.judge(name, on.gaussian(g.shape, 1))
+        if along.wrong.any() and not along.kink.any():
+            on.measure()
+            along = on.compare(name, on.gaussian(g.shape, 2))
+        if along.kink.any() or not np.all(np.isfinite(along.error)):
+            return row  # on a kink a direction bounds little; the given point is where kinks are judged
+        seen = np.abs(g) > on.noise[name] + self.how.atol
+        if not along.wrong.any():
+            self.seen.add(name, seen)
+            worst = along.worst if np.any(seen) else 0.0
+            return replace(row, error=max(row.error or 0.0, worst))
+        there, _, _ = entries_after(on, name, along, self.how)
+        if not there.wrong:
+            return row
+        return replace(
+            there, checked=row.checked, wrong=f"at a point drawn anew ({self.points - 1}): {there.wrong}",
+            at=on.start.values,
+        )  # fmt: skip
+
+    def told(self) -> list[Row]:
+        """The rows, with what stayed untested; what has no influence becomes a remark."""
+        if self.found.no_verdict:
+            return [Row(name, value.shape, "", "", None, untested="no verdict") for name, value in self.values.items()]
+        if not self.seen.count:  # y hangs on nothing at all, which nobody means
+            self.seen.idle = {name: np.zeros_like(mask) for name, mask in self.seen.idle.items()}
+        self.remarks += filter(None, map(self.seen.without_influence, self.seen.masks))
+        left = self.seen.left
+        return [
+            replace(row, untested=self.seen.untested(row.name)) if row.name in left and not row.wrong else row
+            for row in self.rows
+        ]
+
+    def find_idle(self, given: Start) -> None:
+        """Of what was always 0, what has no influence at all."""
+        for name in self.seen.left:
+            self.seen.idle[name] = idle(given, name, self.seen, self.rng)
+
+
+def checked(on: Comparison, name: str, how: Settings) -> tuple[Row, list[str], np.ndarray | None]:
+    """The row of one tensor, notes, and what was seen of it [2]."""
     value = on.start.values[name]
     if name in on.start.faults:
-        return Row(name, value.shape, "", "", None, wrong=on.start.faults[name]), []
+        return Row(name, value.shape, "", "", None, wrong=on.start.faults[name]), [], None
     if name not in on.start.gradients:
-        return Row(name, value.shape, "", "no gradient given", None), []
-    if value.size <= entries:
-        row, notes = by_entries(on, name, np.arange(value.size))
-        return Row(name, value.shape, on.method, f"all {value.size} entries", *row), notes
+        return Row(name, value.shape, "", "no gradient given", None), [], None
+    if value.size <= (how.entries if on.complex else max(1, how.entries // 10)):
+        found, notes = by_entries(on, name, np.arange(value.size))
+        return (
+            found.row(
+                name, value.shape, on.method, "its one entry" if value.size == 1 else f"all {value.size} entries"
+            ),
+            notes,
+            found.seen,
+        )
 
-    along = on.compare(name, on.gaussian(value.shape, directions))
+    along = on.compare(name, on.gaussian(value.shape, how.directions))
     note = f"{name}: {sureness(along)}"
-    words = f"{directions} directions"
     if not along.wrong.any() and not along.kink.any():
-        return Row(name, value.shape, on.method, words, along.worst), [note]
-    chosen = on.rng.choice(value.size, min(value.size, 400), replace=False)
+        seen = np.abs(on.start.gradients[name]) > on.noise[name] + how.atol
+        words = f"{how.directions} directions"
+        return Row(name, value.shape, on.method, words, along.worst if np.any(seen) else 0.0), [note], seen
+    row, notes, seen = entries_after(on, name, along, how)
+    return row, [note, *notes], seen
+
+
+def entries_after(on: Comparison, name: str, along: Verdict, how: Settings) -> tuple[Row, list[str], np.ndarray]:
+    """Entries of a tensor for which directions were not enough: all of a small one, some of a large one."""
+    size, shape = on.start.values[name].size, on.start.values[name].shape
+    count = len(along.analytic)
+    some = min(size, 400)
+    chosen = np.arange(size) if size <= how.entries else on.rng.choice(size, some, replace=False)
     if along.wrong.any():
         chosen = np.union1d(chosen, halving(on, name))
-    row, notes = by_entries(on, name, np.sort(chosen))
-    if along.wrong.any() and not row.wrong:
+    chosen = np.sort(chosen)
+    found, notes = by_entries(on, name, chosen)
+    error, wrong = found.error, found.wrong
+    if along.wrong.any() and not wrong:
         worst = int(np.argmax(along.excess))
-        row = row._replace(
-            error=max(row.error, along.worst),
-            wrong=f"wrong along {int(along.wrong.sum())} of {directions} random directions (analytic "
+        error = max(error, along.worst)
+        wrong = (
+            f"wrong along {int(along.wrong.sum())} of {count} random directions (analytic "
             f"{along.analytic[worst]:.9g}, numeric {along.numeric[worst]:.9g}), at none of the {len(chosen)} entries "
-            "looked at",
+            "looked at"
         )
-    return Row(name, value.shape, on.method, f"{words}, {len(chosen)} of {value.size} entries", *row), [note, *notes]
+    words = f"{counted(count, 'direction')}, {len(chosen)} of {size} entries"
+    seen = np.abs(on.start.gradients[name].reshape(-1)) > on.noise[name] + how.atol
+    seen[chosen] |= found.seen
+    return found._replace(error=error, wrong=wrong).row(name, shape, on.method, words), notes, seen
 
 
-class Found(NamedTuple):
-    """The last fields of a `Row`."""
+class ByEntries(NamedTuple):
+    """What looking at entries has shown."""
 
     error: float
     kinks: int
     meeting: int
     wrong: str
     cause: str
+    seen: np.ndarray
+
+    def row(self, name: str, shape: tuple[int, ...], method: str, words: str) -> Row:
+        return Row(name, shape, method, words, self.error, self.kinks, self.meeting, self.wrong, self.cause)
 
 
-def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[Found, list[str]]:
+def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[ByEntries, list[str]]:
     """Check these entries one by one, and those at kinks together."""
     verdict = on.compare(name, [int(i) for i in chosen])
     kinks = int(np.sum(verdict.kink & ~verdict.wrong & ~verdict.meeting))
@@ -85,29 +253,12 @@ def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[Found, li
         complete = len(chosen) == on.start.values[name].size
         wrong, cause = together(on, name, chosen[verdict.kink] if complete else None)
     if kinks:
-        notes.append(f"{name}: {kinks} entries at a kink, skipped but for their one-sided derivatives, which hold")
+        some = counted(kinks, "entry", "entries")
+        notes.append(f"{name}: {some} at a kink, skipped but for the one-sided derivatives, which hold")
     if meeting:
-        notes.append(f"{name}: {meeting} entries where several kinks meet, skipped but for a bound from points beside")
-    return Found(verdict.worst, kinks, meeting, wrong, cause), notes
-
-
-def together(on: Comparison, name: str, at_kink: np.ndarray | None) -> tuple[str, str]:
-    """All entries at kinks moved by the same: a tied maximum is smooth along that, whoever wins [4].
-
-    Where not all of them are known, None, the whole tensor is moved.
-    """
-    v = np.zeros(on.start.values[name].shape)
-    v.reshape(-1)[slice(None) if at_kink is None else at_kink] = 1
-    verdict = on.compare(name, [v])
-    a, n = verdict.analytic[0], verdict.numeric[0]
-    gross = 1e-4 * float(np.sum(np.abs(on.start.gradients[name] * v)))  # a mistake of this kind is no small one
-    if not verdict.wrong.any() or abs(a - n) <= gross:
-        return "", ""
-    which = "all entries" if at_kink is None else f"the {len(at_kink)} entries at kinks"
-    return (
-        f"with {which} moved together, analytic {a:.9g}, numeric {n:.9g}, error {abs(a - n):.3g}",
-        "a gradient on all ties, where one of them should get it",
-    )
+        some = counted(meeting, "entry", "entries")
+        notes.append(f"{name}: {some} where several kinks meet, skipped but for a bound from points beside")
+    return ByEntries(verdict.worst, kinks, meeting, wrong, cause, verdict.seen), notes
 
 
 def halving(on: Comparison, name: str) -> np.ndarray:
@@ -134,40 +285,3 @@ def sureness(along: Verdict) -> str:
         f"{count} random directions; a gradient that is off by 1e-5 of its norm would pass them with probability "
         f"{odds**count:.0e}"
     )
-
-
-def explained(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict) -> tuple[str, str]:
-    """What is wrong with these entries, and the likely cause."""
-    shape = on.start.values[name].shape
-    complete = len(chosen) == on.start.values[name].size
-    worst = int(np.argmax(verdict.excess))
-    index = [int(i) for i in np.unravel_index(int(chosen[worst]), shape)]
-    a, n = verdict.analytic[worst], verdict.numeric[worst]
-    if not np.isfinite(verdict.error[worst]):
-        against = "no numeric derivative, since y is not finite nearby"
-    elif verdict.kink[worst]:
-        against = f"one-sided derivatives {verdict.low[worst]:.9g} to {verdict.high[worst]:.9g}"
-    else:
-        against = f"numeric {n:.9g}, error {abs(a - n):.3g}"
-    count = f"{int(verdict.wrong.sum())} of {len(chosen)} entries " + ("are" if complete else "looked at are")
-    wrong = f"{count} wrong, the worst at {index}: analytic {a:.9g}, {against}"
-    if not np.all(np.isfinite(verdict.numeric)):
-        return wrong, ""
-
-    start = on.start
-    form = shape if complete else (len(chosen),)
-
-    def part(array: np.ndarray | None) -> np.ndarray | None:
-        """The chosen entries of an array that has the tensor's shape."""
-        return None if array is None or array.shape != shape else np.asarray(array.reshape(-1)[chosen]).reshape(form)
-
-    def one_image(image: int) -> np.ndarray | None:
-        dy = np.zeros_like(start.dy)
-        dy[image] = start.dy[image]
-        return np.array([on.slope(name, int(i), dy).middle for i in chosen]).reshape(form)
-
-    value, y, earlier = part(start.values[name]), part(start.y), part(start.earlier.get(name))
-    direct = None if value is None or y is None or not np.all(value) else part(start.dy) * y / value
-    images = start.dy.shape[0] if start.dy.ndim > 1 else 0
-    facts = Facts(direct, earlier, start.sizes, images, one_image)
-    return wrong, likely_cause(verdict.analytic.reshape(form), verdict.numeric.reshape(form), facts)

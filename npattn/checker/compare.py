@@ -8,14 +8,33 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from npattn.checker.arguments import Settings
+from npattn.checker.noise import least_noise, rounding_noise
 from npattn.checker.numeric import Slope, complex_step, differences
-from npattn.checker.state import Start, rounding_noise
+from npattn.checker.state import Start, line_of, rms
+from npattn.grad_mode import no_grad
+
+TINY = 1e-250
+"""What no gradient is asked to be exact beyond: the complex step's product with its step underflows."""
 
 Direction = np.ndarray | int
 """A direction in a tensor, of its shape; or the number of one entry, counted in reading order."""
+
+
+class Refused(Exception):
+    """A forward raises where the inputs are moved by little."""
+
+    def __init__(self, error: Exception) -> None:
+        where = line_of(error)
+        super().__init__(
+            f"the forward raises {type(error).__name__} where the inputs are moved by little, so no derivative can be "
+            f"measured: {error}" + (f" ({where})" if where else "")
+        )
+        self.error = error
 
 
 @dataclass(frozen=True)
@@ -38,20 +57,35 @@ class Verdict:
         return np.asarray(self.excess > 0)
 
     @property
+    def seen(self) -> np.ndarray:
+        """Which are different from 0 on one side at least, by more than what any gradient would pass."""
+        with np.errstate(invalid="ignore"):
+            size = np.maximum(np.abs(self.analytic), np.abs(np.nan_to_num(self.numeric)))
+        return np.asarray((size > self.tolerance) | self.kink)
+
+    @property
     def worst(self) -> float:
-        """The largest error where it is smooth, relative to `scale`, or to the tolerance where that is larger."""
-        errors = np.where(self.kink, 0, np.abs(self.analytic - self.numeric))
-        return float(np.max(errors, initial=0)) / (max(self.scale, float(np.max(self.tolerance, initial=0))) or 1.0)
+        """The largest error where it is smooth and not 0 on both sides, relative to the gradient's largest entry."""
+        errors = np.where(self.kink | ~self.seen, 0, np.abs(self.analytic - self.numeric))
+        size = self.scale or float(np.max(np.abs(self.analytic), initial=0)) or 1.0
+        return float(np.max(errors, initial=0)) / size
 
 
 class Comparison:
     """Everything measured at one point θ = `start.values`, for one dy."""
 
-    def __init__(self, start: Start, rng: np.random.Generator, rtol: float, atol: float) -> None:
-        self.start, self.rng, self.rtol, self.atol = start, rng, rtol, atol
-        self.noise = rounding_noise(start)
+    def __init__(self, start: Start, rng: np.random.Generator, how: Settings, measured: bool = True) -> None:
+        self.start, self.rng, self.how = start, rng, how
+        self.rtol = max(how.rtol, 1e-4) if how.single else how.rtol
+        self.noise = rounding_noise(start) if measured else least_noise(start)
+        self.measured = measured
         self.complex = False  # the method in use
         self.scale = {name: rms(value) for name, value in start.values.items()}
+
+    def measure(self) -> None:
+        """Find out how large rounding is here, where only its least was known."""
+        if not self.measured:
+            self.noise, self.measured = rounding_noise(self.start), True
 
     @property
     def method(self) -> str:
@@ -60,8 +94,12 @@ class Comparison:
     def forward(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         if self.start.mutates:
             values = {name: value.copy() for name, value in values.items()}
-        with np.errstate(all="ignore"):
-            return np.asarray(self.start.form.forward(values)[0])
+        try:
+            with np.errstate(all="ignore"), no_grad():  # no backward follows
+                y = np.asarray(self.start.form.forward(values)[0])
+        except Exception as error:
+            raise Refused(error) from error
+        return y if y.dtype.kind == "c" else y.astype(np.float64, copy=False)
 
     def line(
         self, name: str, v: Direction, at: Mapping[str, np.ndarray] | None = None
@@ -97,13 +135,17 @@ class Comparison:
             h = self.scale[name] / float(np.max(np.abs(v)))
         else:
             h = max(self.scale[name], abs(float(self.start.values[name].reshape(-1)[v])))
-        size = float(np.linalg.norm(self.start.gradients[name]))
-        return differences(f, dy, y, h / 32, goal=self.rtol / 30 * size)
+        size = float(np.linalg.norm(self.start.gradients[name])) if name in self.start.gradients else 0.0
+        share = self.rtol / 30
+        first = 4 if self.how.single else 32  # large steps drown a coarse rounding
+        return differences(f, dy, y, h / first, goal=share * size, share=share, eps=self.start.eps)
 
     def choose_method(self) -> list[str]:
         """Use the complex step if it can be trusted: off kinks, where both can speak, differences agree with it [1]."""
         form, values = self.start.form, self.start.values
         path = form.path
+        if self.how.single:
+            return ["differences: in float32"]
         if "complex128" not in form.dtypes:
             return ["differences: the target holds real parameters"]
         try:
@@ -115,7 +157,7 @@ class Comparison:
                 return ["differences: the forward makes real numbers of complex ones"]
             if not np.allclose(y.real, self.start.y, rtol=1e-9, atol=1e-12 * float(np.max(np.abs(y.real), initial=0))):
                 return ["differences: the forward gives other values on complex numbers"]
-            beside = {name: self.off_ties(name) for name in values}
+            beside = {**values, **{name: self.off_ties(name) for name in self.start.gradients}}
             for name in self.start.gradients:
                 for v in self.gaussian(values[name].shape, 2 if values[name].size else 0):
                     one = complex_step(self.line(name, v, beside), self.start.dy)
@@ -129,15 +171,22 @@ class Comparison:
                             f"differences: the complex step disagrees with them along {name}, so the forward is not "
                             "analytic in complex numbers (abs, real and conj are not)"
                         ]
-        except Exception as error:  # whatever a forward says to complex numbers, it does not take them
-            return [f"differences: the forward takes no complex numbers ({type(error).__name__})"]
+        except Refused as refused:  # whatever a forward says to complex numbers, it does not take them
+            if not isinstance(refused.error, np.exceptions.ComplexWarning):
+                return [f"differences: the forward takes no complex numbers ({type(refused.error).__name__})"]
+            where = line_of(refused.error)
+            return [
+                "differences: the forward writes complex numbers into a real array" + (f" ({where})" if where else "")
+                + "; with np.zeros_like(x), or dtype=x.dtype, instead the check is sharper and several times as fast"
+            ]  # fmt: skip
         self.complex = True
         if other_path != path:
             return [f"the complex step took the {other_path} forward; its y and its slopes are those of the {path} one"]
         return []
 
-    def gaussian(self, shape: tuple[int, ...], count: int) -> list[np.ndarray]:
-        return [self.rng.standard_normal(shape) for _ in range(count)]
+    def gaussian(self, shape: tuple[int, ...], count: int) -> Sequence[np.ndarray]:
+        """Random directions. They are drawn when they are asked for: many of a large tensor would fill the memory."""
+        return Gaussian(shape, count, int(self.rng.integers(2**62)))
 
     def off_ties(self, name: str) -> np.ndarray:
         """The tensor moved by up to a tenth, each entry by another share, so that nothing is tied."""
@@ -169,11 +218,11 @@ class Comparison:
         noise = self.noise[name]
         if len(along) and isinstance(along[0], np.ndarray):  # a direction adds up what all entries are off by
             noise *= 3 * np.sqrt(g.size)
-            scale = float(np.sqrt(np.mean(np.square(numeric))))
+            scale = float(np.sqrt(np.mean(np.square(numeric)))) if len(along) > 1 else float(np.linalg.norm(g))
         else:
             scale = float(np.max(np.abs(numeric[~kink]), initial=0) or np.max(np.abs(numeric), initial=0))
         measured = np.isfinite(error)
-        tolerance = self.atol + self.rtol * scale + noise + 3 * np.where(measured, error, 0)
+        tolerance = TINY + self.how.atol + self.rtol * scale + noise + 3 * np.where(measured, error, 0)
         outside = np.where(kink, np.maximum(low - a, a - high), np.abs(a - numeric))
         excess = np.where(measured, outside - tolerance, np.inf)
         meeting = np.zeros(len(along), dtype=bool)
@@ -184,7 +233,7 @@ class Comparison:
         excess = np.where(meeting, 0, excess)
         return Verdict(a, numeric, error, low, high, kink, meeting, excess, tolerance, scale)
 
-    def beside(self, name: str, v: Direction) -> tuple[float, float]:
+    def beside(self, name: str, v: Direction, dy: np.ndarray | None = None) -> tuple[float, float]:
         """A bound where several kinks meet, from the derivatives at points beside [4].
 
         Beside one kink there are two derivatives, and they are the bound. Beside several there are more, not all are
@@ -199,7 +248,7 @@ class Comparison:
                 if k < 2:  # first or last of a tie wins
                     nudge = np.linspace(2, 1, value.size).reshape(value.shape) * (1, -1)[k]
                 at[key] = value + size * self.scale[key] * nudge
-            slope = self.slope(name, v, at=at)
+            slope = self.slope(name, v, dy, at)
             seen += [slope.right, slope.left]
         low, high = np.min(seen, axis=0), np.max(seen, axis=0)
         alike = 1e-2 * float(np.sum(high - low))
@@ -211,6 +260,16 @@ class Comparison:
         return float(np.sum(low - widened)), float(np.sum(high + widened))
 
 
-def rms(value: np.ndarray) -> float:
-    """The size of a typical entry; 1 if all are 0, or there is none."""
-    return float(np.sqrt(np.mean(np.square(value)))) or 1.0 if value.size else 1.0
+class Gaussian(Sequence[np.ndarray]):
+    """Random directions, each drawn anew from its own seed when it is asked for."""
+
+    def __init__(self, shape: tuple[int, ...], count: int, seed: int) -> None:
+        self.shape, self.length, self.seed = shape, count, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        return np.random.default_rng([self.seed, int(index)]).standard_normal(self.shape)

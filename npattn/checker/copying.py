@@ -33,6 +33,50 @@ def copied(target: Any, make: Callable[[Any], Any] | None = None) -> Any:
         ) from error
 
 
+class Twin:
+    """A copy of an object that is given complex parameters: what real runs use never sees them.
+
+    An array is replaced wherever the object holds it: in an attribute, a dict or a list.
+    """
+
+    def __init__(self, target: Any, arrays: Mapping[str, np.ndarray]) -> None:
+        memo: dict[int, Any] = {}
+        self.target = copy.deepcopy(target, memo)
+        self._held = {name: [*holders(self.target, memo.get(id(array)))] for name, array in arrays.items()}
+
+    def put(self, values: Mapping[str, np.ndarray]) -> None:
+        """Give it these parameters, by name."""
+        for name, held in self._held.items():
+            new = values[name].copy()
+            for owner, key in held:
+                if isinstance(owner, dict | list):
+                    owner[key] = new
+                else:
+                    setattr(owner, key, new)
+
+
+def holders(target: Any, array: Any) -> Iterator[tuple[Any, Any]]:
+    """Where an object holds this very array: an object, dict or list, and the name, key or place there."""
+    seen: dict[int, Any] = {}
+    waiting = [target]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen or isinstance(value, np.ndarray):
+            continue
+        seen[id(value)] = value
+        inside: Mapping[Any, Any] = {}
+        if isinstance(value, dict):
+            inside = value
+        elif isinstance(value, list | tuple):
+            inside = dict(enumerate(value))
+        elif is_object(value):
+            inside = attributes(value)
+        for key, one in inside.items():
+            if one is array and not isinstance(value, tuple):
+                yield value, key
+        waiting += list(inside.values())
+
+
 def generators(target: Any) -> list[Any]:
     """The random generators that an object keeps."""
     return [one for one in reachable(target) if isinstance(one, GENERATORS)]

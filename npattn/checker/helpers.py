@@ -8,27 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
+from npattn.arguments import explained
 from npattn.checker.report import GradcheckError, GradcheckReport
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
 
-class AssertRight(Protocol[P]):
-    """`gradcheck.assert_right`: the arguments of `gradcheck`."""
+class Wrap(Protocol):
+    """`gradcheck.wrap`, which is `npattn.checker.helpers.wrap`."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> GradcheckReport: ...
-
-
-class Gradcheck(Protocol[P, R]):
-    """The function `npattn.gradcheck`, and the functions that hang on it."""
-
-    assert_right: AssertRight[P]
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-
-    @staticmethod
-    def wrap(
+    def __call__(
+        self,
         target: Any = None,
         *,
         forward: str | Callable[..., Any] | None = None,
@@ -38,11 +29,27 @@ class Gradcheck(Protocol[P, R]):
         name: str | None = None,
         tensor: Callable[..., Any] | None = None,
         copy: Callable[[Any], Any] | None = None,
-    ) -> Any:
-        """A target with what is not to be guessed about it: `npattn.checker.helpers.wrap`."""
-        ...
+    ) -> Any: ...
 
 
+class AssertRight(Protocol[P]):
+    """`gradcheck.assert_right`: the arguments of `gradcheck`. `wrap` hangs on it too, for pytest's fixture."""
+
+    wrap: Wrap
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> GradcheckReport: ...
+
+
+class Gradcheck(Protocol[P, R]):
+    """The function `npattn.gradcheck`, and the functions that hang on it."""
+
+    wrap: Wrap
+    assert_right: AssertRight[P]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+@explained
 def wrap(
     target: Any = None,
     *,
@@ -104,6 +111,8 @@ def with_helpers(function: Callable[P, GradcheckReport]) -> Gradcheck[P, Gradche
             raise Failure(report)
         return report
 
+    fixture: Any = assert_right
+    fixture.wrap = wrap
     named: Any = function
     named.wrap, named.assert_right = wrap, assert_right
     return cast(Gradcheck[P, GradcheckReport], function)

@@ -27,7 +27,18 @@ class Choice(NamedTuple):
 
     @classmethod
     def of(cls, wrt: str | Sequence[str] | None, constants: str | Sequence[str]) -> Choice:
-        """From the arguments `wrt` and `constants`; one name may stand alone."""
+        """From the arguments `wrt` and `constants`; one name may stand alone.
+
+        Raises
+        ------
+        TypeError
+            If they are no names.
+        """
+        for argument, given in (("wrt", wrt), ("constants", constants)):
+            if not (given is None or isinstance(given, str | list | tuple | set)) or any(
+                not isinstance(one, str) for one in given or ()
+            ):
+                raise TypeError(f"{argument}: expected a name or several, got {given!r}")
         one = (wrt,) if isinstance(wrt, str) else wrt
         return cls(
             None if one is None else tuple(one), (constants,) if isinstance(constants, str) else tuple(constants)

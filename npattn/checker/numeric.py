@@ -21,6 +21,7 @@ import numpy as np
 EPS = float(np.finfo(np.float64).eps)
 STEP = 1e-30  # of the complex step: its square vanishes beside 1, and gradients of 1e-250 do not underflow
 RUNGS = 26  # of the ladder: from h down to h / 2²⁵
+FIRST = 4  # the rung that is tried first: there both truncation and rounding are small for most functions
 
 
 class Slope(NamedTuple):
@@ -52,52 +53,105 @@ def complex_step(f: Callable[[complex], np.ndarray], dy: np.ndarray) -> Slope:
     return Slope(middle, 4 * EPS * size, right, left, jump > 1e-10 * size)
 
 
-def differences(f: Callable[[float], np.ndarray], dy: np.ndarray, y: np.ndarray, h: float, goal: float) -> Slope:
-    """The slope of f(t) at t = 0, y = f(0), from steps of h and smaller, until its error is at most `goal`.
+class Rung(NamedTuple):
+    """Quotients at one step h, dy · quotient for every output, and what rounding makes of their sum."""
 
-    Three steps are at hand on each rung of the ladder. A kink within reach makes them disagree, and the ladder goes
-    on below it. A kink at 0 itself stays on every rung, and only then is it called one. What the two sides differ by,
-    where that is no kink, counts as error.
+    odd: np.ndarray  # (f(h) − f(−h)) / 2h: even powers of h are gone where f is smooth
+    up: np.ndarray  # (f(h) − f(0)) / h
+    down: np.ndarray  # (f(0) − f(−h)) / h
+    rounding: float
+
+    @property
+    def finite(self) -> bool:
+        return all(bool(np.all(np.isfinite(q))) for q in (self.odd, self.up, self.down))
+
+
+class Estimate(NamedTuple):
+    """What three rungs say."""
+
+    slope: Slope
+    total: float  # the error of its middle, with all that speaks against it
+    jump: float  # what right and left differ by
+    error_sides: float
+
+
+def differences(
+    f: Callable[[float], np.ndarray],
+    dy: np.ndarray,
+    y: np.ndarray,
+    h: float,
+    goal: float,
+    share: float = 0.0,
+    eps: float = EPS,
+) -> Slope:
+    """The slope of f(t) at t = 0, y = f(0), from steps of h and smaller, until its error is small enough.
+
+    That is: at most `goal`, or at most `share` of the slope that the first steps show, since no gradient tells how
+    large it is where the backward gives 0. Three steps are at hand on each rung of the ladder. Those that nearly
+    always do are tried first. A kink within reach makes them disagree, and the ladder goes on below it. A kink at 0
+    itself stays on every rung, and only then is it called one. What the two sides differ by, where that is no kink,
+    counts as error. Rounding, by `eps` of y, grows from rung to rung: where it alone is more than the best error so
+    far, the rungs below can bring nothing.
     """
-    smooth: tuple[float, Slope] | None = None
-    kinked: tuple[float, Slope] | None = None
-    odd: list[np.ndarray] = []  # (f(h) − f(−h)) / 2h: even powers of h are gone where f is smooth
-    up: list[np.ndarray] = []  # (f(h) − f(0)) / h
-    down: list[np.ndarray] = []  # (f(0) − f(−h)) / h
+    known: dict[int, Rung] = {}
     moved = np.zeros(y.shape, dtype=bool)  # the outputs that the direction reaches
-    for _ in range(RUNGS):
-        above, below = f(h), f(-h)
-        moved |= (above != y) | (below != y)
-        odd = [*odd[-2:], dy * ((above - below) / (2 * h))]
-        up = [*up[-2:], dy * ((above - y) / h)]
-        down = [*down[-2:], dy * ((y - below) / h)]
-        if len(odd) == 3 and all(np.all(np.isfinite(q)) for q in (*odd, *up, *down)):
-            rounding = 2 * EPS * float(np.sum(np.abs(dy) * (np.abs(above) + np.abs(y)) * moved)) / h
-            middle, error = extrapolated(odd, 2)
-            right, error_right = extrapolated(up, 1)
-            left, error_left = extrapolated(down, 1)
-            jump = float(np.sum(np.abs(right - left)))
-            error_sides = error_right + error_left + 4 * rounding
-            # The middle is the better number where f is smooth; where its second derivative jumps the sides are
-            apart = abs(float(np.sum(middle - (right + left) / 2)))
-            total = error + rounding + jump / 2 + apart
-            if total <= goal:
-                return Slope(float(np.sum(middle)), total, right, left, kink=False)
-            if jump <= 8 * error_sides:
-                if smooth is None or total < smooth[0]:
-                    smooth = total, Slope(float(np.sum(middle)), total, right, left, kink=False)
-            elif kinked is None or error_sides < kinked[0]:
-                middle = (right + left) / 2
-                kinked = error_sides, Slope(float(np.sum(middle)), error_sides, right, left, kink=True)
-        h /= 2
-    if kinked is not None and (
-        smooth is None or smooth[0] > 1e-3 * float(np.sum(np.abs(kinked[1].right - kinked[1].left)))
-    ):
-        return kinked[1]
+
+    def rung(k: int) -> Rung:
+        if k not in known:
+            step = h / 2**k
+            above, below = f(step), f(-step)
+            moved[...] |= (above != y) | (below != y)
+            size = float(np.sum(np.abs(dy) * (np.abs(above) + np.abs(y)) * moved))
+            up, down = dy * ((above - y) / step), dy * ((y - below) / step)
+            known[k] = Rung(dy * ((above - below) / (2 * step)), up, down, 2 * eps * size / step)
+        return known[k]
+
+    def three(k: int) -> Estimate | None:
+        rungs = [rung(k), rung(k + 1), rung(k + 2)]
+        return estimated(rungs) if all(one.finite for one in rungs) else None
+
+    first = three(FIRST)
+    if first is not None:
+        goal = max(goal, share * float(np.sum(np.abs(first.slope.right) + np.abs(first.slope.left))) / 2)
+        if first.total <= goal:
+            return first.slope
+    smooth: Estimate | None = None
+    kinked: Estimate | None = None
+    for k in range(RUNGS - 2):
+        found = three(k)
+        known.pop(k, None)
+        if found is None:
+            continue
+        if found.total <= goal:
+            return found.slope
+        if found.jump <= 8 * found.error_sides:
+            if smooth is None or found.total < smooth.total:
+                smooth = found
+        elif kinked is None or found.error_sides < kinked.error_sides:
+            kinked = found
+        if smooth is not None and known[k + 2].rounding >= smooth.total:
+            break
+    if kinked is not None and (smooth is None or smooth.total > 1e-3 * kinked.jump):
+        right, left = kinked.slope.right, kinked.slope.left
+        return Slope(float(np.sum(right + left)) / 2, kinked.error_sides, right, left, kink=True)
     if smooth is not None:
-        return smooth[1]
+        return smooth.slope
     nan = np.full_like(dy, np.nan)
     return Slope(np.nan, np.inf, nan, nan, kink=False)
+
+
+def estimated(rungs: list[Rung]) -> Estimate:
+    """The slope to which the quotients of three rungs lead, and how far it may be off."""
+    rounding = rungs[2].rounding
+    middle, error = extrapolated([one.odd for one in rungs], 2)
+    right, error_right = extrapolated([one.up for one in rungs], 1)
+    left, error_left = extrapolated([one.down for one in rungs], 1)
+    jump = float(np.sum(np.abs(right - left)))
+    error_sides = error_right + error_left + 4 * rounding
+    # The middle is the better number where f is smooth; where its second derivative jumps the sides are
+    apart = abs(float(np.sum(middle - (right + left) / 2)))
+    total = error + rounding + jump / 2 + apart
+    return Estimate(Slope(float(np.sum(middle)), total, right, left, kink=False), total, jump, error_sides)
 
 
 def extrapolated(q: list[np.ndarray], power: int) -> tuple[np.ndarray, float]:

@@ -41,7 +41,7 @@ class Place(NamedTuple):
     name: str
     value: Way
     gradients: tuple[Way, ...]
-    by_name: bool = False  # found as an attribute beside its gradient, not in a container
+    listed: bool = False  # among those that the object gives all at once
 
 
 def at(target: Any, way: Way) -> Any:
@@ -176,12 +176,12 @@ def box_of(value: Any) -> tuple[str, str] | None:
 
 def opened(target: Any, name: str) -> tuple[Step, Any]:
     """An attribute, or what a method of that name gives; None if there is none."""
-    value = getattr(target, name, None)
-    if callable(value) and not isinstance(value, Mapping):
-        try:
+    try:
+        value = getattr(target, name, None)
+        if callable(value) and not isinstance(value, Mapping):
             return ("call", name), None if asked(value).required else contents(value())
-        except Exception:  # a method of that name that is something else
-            return ("call", name), None
+    except Exception:  # a method or property of that name that is something else
+        return ("call", name), None
     return ("attribute", name), value
 
 
@@ -197,7 +197,7 @@ def in_containers(target: Any, prefix: str, way: Way) -> Iterator[Place]:
         for name, inner, beside in leaves:
             ways = beside or tuple((other, *rest) for rest in alike(inner[1:]))
             called = name if isinstance(tree, Mapping) else f"{params}.{name}"
-            yield Place(f"{prefix}{called}", (*way, *inner), tuple((*way, *one) for one in ways))
+            yield Place(f"{prefix}{called}", (*way, *inner), tuple((*way, *one) for one in ways), listed=True)
         return
 
 
@@ -238,9 +238,7 @@ def as_attributes(target: Any, prefix: str, way: Way) -> Iterator[Place]:
         if is_number(value):
             beside = gradient_name(name, held, lower)
             if beside is not None:
-                yield Place(
-                    f"{prefix}{name}", (*way, ("attribute", name)), ((*way, ("attribute", beside)),), by_name=True
-                )
+                yield Place(f"{prefix}{name}", (*way, ("attribute", name)), ((*way, ("attribute", beside)),))
 
 
 def gradient_name(name: str, held: Mapping[str, Any], lower: Mapping[str, str]) -> str | None:

@@ -37,11 +37,19 @@ class Recipe:
         return any(one is not None for one in (self.forward, self.backward, self.params, self.tensor))
 
 
+def keeps(target: Any, name: str) -> bool:
+    """Whether an object has something of that name; a property that raises is nothing."""
+    try:
+        return getattr(target, name, None) is not None
+    except Exception:
+        return False
+
+
 def has_method(target: Any, name: str) -> bool:
     """Whether an object has a method of that name; `__call__` of its class, for classes have one too."""
     if name == "__call__":
         return any(name in vars(kind) for kind in type(target).__mro__)
-    return callable(getattr(target, name, None))
+    return keeps(target, name) and callable(getattr(target, name))
 
 
 def method(target: Any, given: Method | None, names: tuple[str, ...], what: str) -> Method:

@@ -13,13 +13,16 @@ from npattn.checker.calls import asked
 from npattn.checker.contexts import with_context
 from npattn.checker.functions import LossWithGradients, Pair
 from npattn.checker.inputs import Choice
+from npattn.checker.library_autograds import described, is_taped, of_a_library
+from npattn.checker.losses import LossBeside, LossOf, has_loss_beside, named_as
 from npattn.checker.objects import Stateful
 from npattn.checker.ours import OurLayer
-from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method, method
+from npattn.checker.own_autograd import Tape
+from npattn.checker.recipe import BACKWARDS, FORWARDS, Recipe, has_method, keeps, method
 from npattn.checker.refusal import pairs_in, refused
 from npattn.checker.repeat import Repeat
-from npattn.checker.tapes import described, is_taped, tape_of
 from npattn.checker.target import Target
+from npattn.checks import whole_number
 from npattn.layer import Layer
 
 
@@ -61,13 +64,35 @@ def recognised(target: Any, inputs: tuple[Any, ...], choice: Choice, before_back
         If it has no form that is known, or the inputs do not fit.
     """
     recipe = target if isinstance(target, Recipe) else Recipe(target)
+    if not (before_backward is None or isinstance(before_backward, str) or callable(before_backward)):
+        raise TypeError(f"before_backward: expected a method's name or a function, got {before_backward!r}")
+    if not (seed_forward is None or callable(seed_forward)):
+        seed_forward = whole_number("seed_forward", seed_forward, 0, 2**32 - 1)
+    form = recognised_form(recipe, inputs, choice, before_backward, seed_forward)
+    if not isinstance(form, Stateful):
+        if isinstance(before_backward, str):
+            raise TypeError(
+                f"before_backward: expected a function of no arguments, since {form.name} is no object with methods "
+                f"that the check copies, got {before_backward!r}"
+            )
+        if recipe.params is not None:
+            raise TypeError(f"params: expected none, since {form.name} is no object that keeps parameters, got some")
+    return form
+
+
+def recognised_form(
+    recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, before_backward: Any, seed_forward: Any
+) -> Target:
+    """The target in its form, whatever was asked beside."""
     if before_backward is not None:
         recipe = dataclasses.replace(recipe, before_backward=before_backward)
     what, hook = recipe.target, recipe.before_backward
     repeat = Repeat(seed_forward, hook if callable(hook) else None)
-    tape: Target | None = tape_of(recipe, inputs, choice, repeat)
-    if tape is not None:
-        return tape
+    if recipe.tensor is not None:
+        return Tape(recipe, inputs, choice, repeat)
+    taped: Target | None = of_a_library(recipe, inputs, choice, repeat)
+    if taped is not None:
+        return taped
     if isinstance(what, Layer) and not recipe.says_how:
         return OurLayer(what, inputs, choice)
     functions = functions_of(what, recipe)
@@ -79,6 +104,9 @@ def recognised(target: Any, inputs: tuple[Any, ...], choice: Choice, before_back
         raise refused(what, inputs)
     if has_one(what, FORWARDS, recipe.forward) and has_one(what, BACKWARDS, recipe.backward):
         return of_object(what, recipe, inputs, choice, Repeat(seed_forward))
+    if has_loss_beside(what) and not recipe.says_how:
+        recipe = dataclasses.replace(recipe, name=recipe.name or type(what).__name__, forward=named_as(what.loss))
+        return Stateful(LossBeside(what), recipe, inputs, choice, Repeat(seed_forward))
     if isinstance(what, MethodType):
         return of_method(what, recipe, inputs, choice, Repeat(seed_forward))
     if callable(what) and not recipe.says_how:
@@ -110,51 +138,25 @@ def of_object(what: Any, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice
     forward, backward = getattr(what, "forward", None), getattr(what, "backward", None)
     if not recipe.says_how and callable(forward) and callable(backward):
         wants = [p.name for p in inspect.signature(backward).parameters.values() if p.default is p.empty]
-        if not hasattr(what, "params") and len(wants) == 2 and "cache" in wants:
+        if not keeps(what, "params") and len(wants) == 2 and "cache" in wants:
             return Pair(getattr(what, "__name__", type(what).__name__), forward, backward, inputs, choice, repeat)
         if wants[:1] == ["ctx"]:
             return Pair(type(what).__name__, *with_context(forward, backward), inputs, choice, repeat)
     return Stateful(what, recipe, inputs, choice, repeat)
 
 
-class _Loss:
-    """An object and a method of it that gives (loss, gradients): the object's parameters are params, as in CS231n."""
-
-    def __init__(self, owner: Any, name: str) -> None:
-        self.owner, self._name = owner, name
-        self.grads: Any = {}
-        self._dx: Any = None
-
-    @property
-    def params(self) -> Any:
-        return self.owner.params
-
-    def forward(self, *inputs: Any) -> Any:
-        loss, gradients, *more = getattr(self.owner, self._name)(*inputs)
-        self.grads, self._dx = (gradients, None) if isinstance(gradients, dict | list) else (more[0], gradients)
-        return loss
-
-    def backward(self) -> Any:
-        return self._dx
-
-
 def of_method(method: MethodType, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> Target:
     """`net.loss`, a method that gives (loss, gradients): by the object's `params`, if it has them."""
     owner, name = method.__self__, method.__name__
-    if not hasattr(owner, "params"):
+    if not keeps(owner, "params"):
         return LossWithGradients(recipe.name or f"{type(owner).__name__}.{name}", method, inputs, choice, repeat)
-    made = _Loss(owner, name)
-    made.forward.__func__.__signature__ = None  # type: ignore[attr-defined]
-    return Stateful(made, dataclasses.replace(recipe, name=f"{type(owner).__name__}.{name}"), inputs, choice, repeat)
+    recipe = dataclasses.replace(recipe, name=f"{type(owner).__name__}.{name}", forward=named_as(method))
+    return Stateful(LossOf(owner, name), recipe, inputs, choice, repeat)
 
 
 def has_one(what: Any, names: tuple[str, ...], given: Any) -> bool:
-    """Whether an object has a method of such a name, or a function was given for it."""
-    if callable(given):
-        return True
-    if given is not None:
-        return has_method(what, given)
-    return any(has_method(what, one) for one in names)
+    """Whether an object has a method of such a name, or one was given for it."""
+    return given is not None or any(has_method(what, one) for one in names)
 
 
 def is_target(what: Any) -> bool:
@@ -182,7 +184,7 @@ def input_names(target: Any) -> list[str] | None:
         how = method(what, recipe.forward, FORWARDS, "forward")
         forward = getattr(what, how) if isinstance(how, str) else functools.partial(how, what)
     else:
-        forward = what
+        forward = what.loss if has_loss_beside(what) else what
     want = asked(forward)
     return None if want.any_number else [*want.required, *want.optional]
 

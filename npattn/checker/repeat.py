@@ -33,6 +33,10 @@ class Repeat:
         """Let these generators start from where they are now before each forward, if a seed is wanted at all."""
         self._generators = [(one, state_of(one)) for one in generators]
 
+    def hold_twins(self, generators: Iterable[Any]) -> None:
+        """Let the generators of a copy, in the same order, start from where those that are held do."""
+        self._generators += [(one, state) for one, (_, state) in zip(generators, self._generators, strict=False)]
+
     def forward(self, run: Callable[[], Any]) -> Any:
         """Run it, seeded; the global generators go on afterwards as if nothing had been drawn."""
         if self._seed is None:

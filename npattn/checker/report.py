@@ -6,6 +6,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from npattn.columns import table
+from npattn.notebook import html_lines, html_table, html_text
+
+LONG = 5.0  # seconds: nobody asks how long less took
+
+
+HEAD = ("name", "shape", "method", "checked", "worst error", "verdict")
+
 
 class GradcheckError(AssertionError):
     """A gradient is wrong, or nothing could be said of any. The text says which, where, by how much and why."""
@@ -69,7 +77,7 @@ class Row:
         return "-" if self.error is None else "ok"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradcheckReport:
     """What `npattn.gradcheck` found: true if nothing is wrong, and a table when printed.
 
@@ -86,14 +94,14 @@ class GradcheckReport:
     remarks
         What the house would not do, and what does not make it wrong: an input mutated, shared memory, another dtype,
         a parameter without any influence. With `strict=True` the house's rules are problems instead.
+    hint
+        Where to look, from which gradients are right and which are wrong; empty if that says nothing.
     no_verdict
         Why nothing could be judged, in words; empty if it could.
     points
         At how many points the check was made, the given one among them.
     seconds
         How long it took.
-    strict
-        Whether what is untested counts as a failure.
     """
 
     target: str
@@ -101,10 +109,10 @@ class GradcheckReport:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    hint: str = ""
     no_verdict: str = ""
     points: int = 1
     seconds: float = 0.0
-    strict: bool = False
 
     @property
     def wrong(self) -> bool:
@@ -120,8 +128,8 @@ class GradcheckReport:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong. That something is untested does not count against it, unless it is strict."""
-        return not self.wrong and not self.no_verdict and not (self.strict and self.untested)
+        """Whether nothing is wrong and there is a verdict at all. See `untested` for what the check has not seen."""
+        return not self.wrong and not self.no_verdict
 
     @property
     def status(self) -> int:
@@ -142,35 +150,45 @@ class GradcheckReport:
         told = [f"untested in {', '.join(names)}"] if names else []
         if self.remarks:
             told.append(f"{len(self.remarks)} remark" + "s" * (len(self.remarks) > 1))
-        if names and self.strict:
-            return "FAILED, " + ", ".join(told)
         return ", ".join([("nothing wrong, but " + told.pop(0)) if names else "passed", *told])
 
     def message(self) -> str:
-        """What is wrong or was not seen, in words: the text of `GradcheckError`. Empty if it passed."""
+        """What is wrong, in words: the text of `GradcheckError`. Empty if it passed."""
         if self.passed:
             return ""
         if self.no_verdict and not self.wrong:
             return f"{self.target}: {self.summary}"
         found = [f"{row.name}: {row.wrong}" + (f"\n  likely cause: {row.cause}" if row.cause else "")
                  for row in self.rows if row.wrong]  # fmt: skip
-        unseen = self.untested if self.strict else ()
-        return "\n".join([f"{self.target}: the gradient check failed", *found, *self.problems, *unseen])
+        head = [f"{self.target}: the gradient check failed", *([self.hint] if self.hint else [])]
+        return "\n".join([*head, *found, *self.problems])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """The rows in words."""
+        return [
+            (row.name, str(row.shape), row.method, row.checked,
+             "" if row.error is None else f"{row.error:.1e}", row.verdict)
+            for row in self.rows
+        ]  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        if self.no_verdict and not self.wrong:
+            return html_lines([str(self)])
+        told = [*self.notes, *(f"remark: {remark}" for remark in self.remarks), *self.untested]
+        wrong = "\n".join(self.message().split("\n")[1:])
+        head = html_lines([f"{self.target}: {self.summary}"]) + html_table(HEAD, self.cells())
+        return head + html_lines(told) + (html_text(wrong) if wrong else "")
 
     def __str__(self) -> str:
         lines = [f"{self.target}: {self.summary}"]
         if self.no_verdict and not self.wrong:
             return lines[0]
-        head = ("name", "shape", "method", "checked", "worst error", "verdict")
-        body = [
-            (row.name, str(row.shape), row.method, row.checked,
-             "" if row.error is None else f"{row.error:.1e}", row.verdict)
-            for row in self.rows
-        ]  # fmt: skip
-        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-        lines += ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-                  for line in [head, *body]]  # fmt: skip
+        lines.append(table(HEAD, self.cells()))
         wrong = self.message().split("\n")[1:]
-        unseen = [line for line in self.untested if line not in wrong]
         remarks = [f"remark: {remark}" for remark in self.remarks]
-        return "\n".join([*lines, *self.notes, *remarks, *unseen, *wrong])
+        if self.seconds >= LONG:
+            lines.append(f"checked at {self.points} point{'s' * (self.points > 1)} in {self.seconds:.1f} s")
+        return "\n".join([*lines, *self.notes, *remarks, *self.untested, *wrong])

@@ -18,14 +18,24 @@ def is_array(tree: Any) -> bool:
     try:
         array_module(tree)
     except TypeError:
-        return False
+        return is_of_jax(tree)
     return True
+
+
+def is_of_jax(tree: Any) -> bool:
+    """Whether it is an array of JAX's, on which no pair of ours runs, but functions of others."""
+    return type(tree).__module__.split(".")[0] in ("jax", "jaxlib") and hasattr(tree, "dtype")
+
+
+def plain(array: Array) -> np.ndarray:
+    """A NumPy array with its values."""
+    return np.asarray(array) if is_of_jax(array) else to_numpy(array)
 
 
 def leaves(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
     """The float arrays of an input, by dotted name. None, numbers and integer arrays have no gradient."""
     if is_array(tree):
-        array = to_numpy(tree)
+        array = plain(tree)
         if array.dtype.kind == "c":
             raise TypeError(f"{name}: expected a real array, got dtype {array.dtype}")
         if array.dtype.kind == "f":
@@ -54,7 +64,7 @@ def rebuilt(name: str, tree: Any, values: Values) -> Any:
 
 def float64(array: Array) -> np.ndarray:
     """A copy in float64, in the memory order it came in."""
-    return np.array(to_numpy(array), dtype=np.float64, order="K")
+    return np.array(plain(array), dtype=np.float64, order="K")
 
 
 def matched(name: str, tree: Any, gradient: Any) -> Iterator[tuple[str, Array]]:
@@ -102,7 +112,7 @@ class Outputs:
     def like(self, dy: np.ndarray) -> Any:
         """dy, built as y is; None for what is no float array."""
         if not isinstance(self._tree, Mapping | tuple | list):
-            return dy
+            return np.asarray(dy)  # arithmetic with a single number makes a scalar of it
         start, given = 0, {}
         for key, shape in self._shapes.items():
             size = int(np.prod(shape))
@@ -120,7 +130,7 @@ def parts(name: str, y: Any) -> Iterator[tuple[str, Any]]:
         for i, value in enumerate(y):
             yield from parts(f"{name}.{i}", value)
     elif y is not None and not isinstance(y, str):
-        array = to_numpy(y) if is_array(y) else np.asarray(y)
+        array = plain(y) if is_array(y) else np.asarray(y)
         if array.dtype.kind in "fc":
             yield name, array
 

@@ -8,11 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from npattn.ablation.report import FIGURE, RESULTS, TABLE
-from npattn.ablation.rows import Settings, chosen
+from npattn.ablation.rows import Settings, chosen, known
 from npattn.ablation.trainings import LARGEST, MOST_JOBS, ablate
+from npattn.columns import table
+from npattn.commands.bar import Bar
+from npattn.commands.names import name_of
+from npattn.commands.usage import given, refuse
 from npattn.files import read_text
 from npattn.fused.threads import available_threads
+from npattn.streams import width
 from npattn.training import need_matplotlib
+
+OUT, SEEDS = "runs/ablation", 5
+OF_A_TRAINING = ("digits", "epochs", "batch_size", "test_digits")
 
 
 def add_parser(commands: Any) -> None:
@@ -24,17 +32,17 @@ def add_parser(commands: Any) -> None:
         description="Train every row of the table with every seed, and write a table and a figure with the spread. "
         "What is finished is kept: an interrupted command, given again, goes on where it was.",
     )
-    sub.add_argument("--out", default="runs/ablation", metavar="DIR", help="where the results go (runs/ablation)")
-    sub.add_argument("--only", nargs="+", metavar="NAME", help="rows or groups of them; see --list")
-    sub.add_argument("--seeds", type=int, default=5, metavar="N", help="how many, from 0 (5)")
-    sub.add_argument("--digits", type=int, default=usual.digits, metavar="N", help=f"to train on ({usual.digits})")
-    sub.add_argument("--epochs", type=int, default=usual.epochs, metavar="N", help=f"passes over them ({usual.epochs})")
-    sub.add_argument("--batch-size", type=int, default=usual.batch_size, metavar="N", help=f"({usual.batch_size})")
+    sub.add_argument("--out", metavar="DIR", help=f"where the results go ({OUT})")
     sub.add_argument(
-        "--test-digits", type=int, default=usual.test_digits, metavar="N", help=f"to test with ({usual.test_digits})"
+        "--only", nargs="+", type=name_of(lambda: known().values()), metavar="NAME", help="rows or groups of --list"
     )
-    sub.add_argument("--jobs", type=int, default=cores(), metavar="N", help=f"trainings at a time ({cores()})")
     sub.add_argument("--list", action="store_true", help="say what there is to train, and train nothing")
+    sub.add_argument("--seeds", type=int, metavar="N", help=f"how many, from 0 ({SEEDS})")
+    sub.add_argument("--digits", type=int, metavar="N", help=f"to train on ({usual.digits})")
+    sub.add_argument("--epochs", type=int, metavar="N", help=f"passes over them ({usual.epochs})")
+    sub.add_argument("--batch-size", type=int, metavar="N", help=f"digits a step ({usual.batch_size})")
+    sub.add_argument("--test-digits", type=int, metavar="N", help=f"to test with ({usual.test_digits})")
+    sub.add_argument("--jobs", type=int, metavar="N", help=f"trainings at a time ({cores()})")
     sub.set_defaults(run=run, leaves_files=lambda arguments: not arguments.list)
 
 
@@ -46,49 +54,35 @@ def cores() -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Train and report. Returns 130 if it was interrupted."""
     if arguments.list:
-        for row in chosen(arguments.only):
-            sys.stdout.write(f"{row.group:<18}{row.name:<20}{row.what}\n")
+        refuse(arguments, ("out", "seeds", *OF_A_TRAINING, "jobs"), "with --list")
+        rows = [(row.group, row.name, row.what) for row in chosen(arguments.only)]
+        sys.stdout.write(table(("group", "row", "what it is"), rows, width()) + "\n")
         return 0
     need_matplotlib()
-    total = len(chosen(arguments.only)) * arguments.seeds
-    tell, close = shown(total)
+    seeds = SEEDS if arguments.seeds is None else arguments.seeds
+    typed = {name: getattr(arguments, name) for name in given(arguments, OF_A_TRAINING)}
+    settings, out = Settings(**typed), Path(OUT if arguments.out is None else arguments.out)
+    bar = Bar(len(chosen(arguments.only)) * max(1, seeds), "training")
     there = 0
 
     def told(done: int, line: str) -> None:
         nonlocal there
-        there = done
-        tell(done, line)
+        before, there = there, done
+        bar.say(line)
+        bar.done(done - before)
 
-    try:
+    with bar:
         complete = ablate(
-            arguments.out,
+            out,
             only=arguments.only,
-            seeds=arguments.seeds,
-            settings=Settings(arguments.digits, arguments.epochs, arguments.batch_size, arguments.test_digits),
-            jobs=arguments.jobs,
+            seeds=seeds,
+            settings=settings,
+            jobs=cores() if arguments.jobs is None else arguments.jobs,
             tell=told,
         )
-    finally:
-        close()
-    out = Path(arguments.out)
     if there:  # else a table that lies there is not of these trainings
         sys.stdout.write(read_text(out / TABLE, LARGEST))
         sys.stdout.write(f"written: {out / TABLE}, {out / RESULTS}, {out / FIGURE}\n")
     if not complete:
         sys.stdout.write("interrupted; the same command goes on with what is missing\n")
     return 0 if complete else 130
-
-
-def shown(total: int) -> tuple[Any, Any]:
-    """A function that is told of each training, and one that ends it: a bar on a terminal, else lines."""
-    if not (sys.stderr.isatty() and sys.stdout.isatty()):
-        return lambda done, line: print(line, flush=True), lambda: None
-    from tqdm import tqdm
-
-    bar = tqdm(total=total, unit="training")
-
-    def tell(done: int, line: str) -> None:
-        tqdm.write(line, file=sys.stdout)
-        bar.update(done - bar.n)
-
-    return tell, bar.close

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
 import json
-import shutil
 import sys
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from npattn.backend import as_module, placed
-from npattn.bench import BenchError, device
+from npattn.bench import device
 from npattn.bench.allocators import ALLOCATORS, BEST, INHERITED, Allocator, chosen, usual
 from npattn.bench.children import ChildEnded, in_children
 from npattn.bench.growth import growth
 from npattn.bench.measure import threads_set
 from npattn.bench.report import machine, report
 from npattn.bench.runs import BESIDE, Task, measured
-from npattn.bench.sides import GPU_TABLE, TABLE
+from npattn.bench.sides import DATA, GPU_TABLE, TABLE
 from npattn.bench.winners import winners
 from npattn.blocks import blocks
+from npattn.commands.bar import Bar
+from npattn.commands.names import listing, name_of, what_blocks_are
+from npattn.commands.shapes import lengths
+from npattn.commands.usage import UsageError, refuse
 from npattn.fused.threads import get_num_threads
-from npattn.streams import is_terminal
 
 MOST_THREADS = 1024
+USUAL = {"block": "cbam", "shape": (8, 32, 300, 300), "dtype": "float32", "data": "dense", "device": "cpu", "runs": 7}
+NO_EFFECT = {
+    "list": ("shape", "dtype", "data", "device", "threads", "no_textbook", "beside", "allocator", "runs", "json"),
+    "table": ("shape",),
+    "train_step": ("shape", "dtype", "data"),
+    "growth": ("shape", "dtype", "data", "no_textbook", "beside", "json"),
+}
+"""What is measured, and the options that would change nothing there."""
 
 
 def add_parser(commands: Any) -> None:
@@ -39,19 +48,15 @@ def add_parser(commands: Any) -> None:
         "All of it once under each allocator, in a process of its own. On a GPU: the textbook, by CuPy, and PyTorch's.",
     )
     what = sub.add_mutually_exclusive_group()
-    what.add_argument(
-        "--block", choices=list(blocks()), default="cbam", metavar="NAME", help="a block of --list (cbam)"
-    )
+    what.add_argument("--block", type=name_of(blocks), metavar="B", help=f"a block of --list ({USUAL['block']})")
     what.add_argument("--list", action="store_true", help="say which blocks there are, and time nothing")
     what.add_argument("--table", action="store_true", help="the documentation's table, and who wins where")
     what.add_argument("--train-step", action="store_true", help="one training step of the demo's network, batch 128")
-    what.add_argument("--growth", metavar="FILE", help="draw the fused CBAM's time against N, H·W and C")
-    sub.add_argument("--shape", type=shape_of, default=(8, 32, 300, 300), metavar="N,C,H,W", help="of x (8,32,300,300)")
-    sub.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of x (float32)")
-    sub.add_argument(
-        "--data", choices=["dense", "relu", "zero"], default="dense", help="normal numbers, half of them 0, or all 0"
-    )
-    sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where; cuda needs CuPy (cpu)")
+    what.add_argument("--growth", metavar="F", help="draw into that file the fused CBAM's time against N, H·W and C")
+    sub.add_argument("--shape", type=lengths(4), metavar="N,C,H,W", help="of x (8,32,300,300)")
+    sub.add_argument("--dtype", choices=["float32", "float64"], help="of x (float32)")
+    sub.add_argument("--data", choices=DATA, help="normal numbers, half of them 0, or all 0 (dense)")
+    sub.add_argument("--device", choices=["cpu", "cuda"], help="where; cuda needs CuPy (cpu)")
     sub.add_argument("--threads", type=threads, metavar="N", help="of every side (as many as the process may use)")
     sub.add_argument(
         "--no-textbook", action="store_true", help="leave the textbook out beside a fused form: it is slow"
@@ -60,7 +65,6 @@ def add_parser(commands: Any) -> None:
         "--beside",
         nargs="+",
         choices=BESIDE,
-        default=list(BESIDE),
         metavar="SIDE",
         help=f"what is timed beside ours, of {', '.join(BESIDE)} (all that there is)",
     )
@@ -71,7 +75,7 @@ def add_parser(commands: Any) -> None:
         + "; ".join(f"{allocator.name}, {allocator.what}" for allocator in ALLOCATORS.values())
         + f"; {BEST}, all that are installed (the usual); {INHERITED}, this process as it is",
     )
-    sub.add_argument("--runs", type=count, default=7, metavar="N", help="timed runs a side (7)")
+    sub.add_argument("--runs", type=count, metavar="N", help="timed runs a side (7)")
     sub.add_argument("--json", metavar="FILE", help="write everything that was measured, every run included")
     sub.set_defaults(run=run, leaves_files=leaves_files)
 
@@ -81,15 +85,12 @@ def leaves_files(arguments: argparse.Namespace) -> bool:
     return not arguments.list and (arguments.json is not None or arguments.growth is not None)
 
 
-def shape_of(text: str) -> tuple[int, ...]:
-    """ "8,32,300,300" as numbers."""
-    try:
-        shape = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        shape = ()
-    if len(shape) != 4 or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"expected four whole numbers N,C,H,W of at least 1, got {text!r}")
-    return shape
+def check_file(option: str, path: Path, endings: tuple[str, ...]) -> None:
+    """Check that a file can stand there, before minutes are spent on what will be in it. Raises ValueError."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise ValueError(f"{option}: expected a file in a folder that is there, got {path}")
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f"{option}: expected a file that ends in {' or '.join(endings)}, got {path}")
 
 
 def count(text: str) -> int:
@@ -109,7 +110,7 @@ def threads(text: str) -> int:
 def tasks(arguments: argparse.Namespace, number: int) -> list[Task]:
     """What was asked for, a row of the results each."""
     on = arguments.device
-    beside = [side for side in arguments.beside if side != "textbook" or not arguments.no_textbook]
+    beside = [side for side in arguments.beside or BESIDE if side != "textbook" or not arguments.no_textbook]
     common = {"runs": arguments.runs, "beside": beside, "on": on}
     step: Task = {"what": "train step", "threads": number, "settings": common}
     if arguments.train_step:
@@ -123,55 +124,58 @@ def tasks(arguments: argparse.Namespace, number: int) -> list[Task]:
     return [*done, step] if arguments.table and on == "cpu" else done
 
 
-def show(text: str) -> None:
-    """Show what is being done in the last line of a terminal, in place of what was; "" takes it away."""
-    if is_terminal(sys.stderr):
-        columns = shutil.get_terminal_size().columns
-        print(f"\r\x1b[K{text[: columns - 1]}", end="", file=sys.stderr, flush=True)
-
-
-def shown(task: Task, allocators: list[Allocator]) -> dict[str, Any]:
+def done(task: Task, allocators: list[Allocator], bar: Bar) -> dict[str, Any]:
     """Measure a task, in children or here, and show what is being done meanwhile."""
     settings = task["settings"]
     what = f"{settings['name']} {tuple(settings['shape'])}" if "shape" in settings else task["what"]
 
     def tell(doing: str) -> None:
-        show(f"{what}, {doing}")
+        bar.now(f"{what}, {doing}")
 
-    try:
-        return in_children(task, allocators, tell) if allocators else measured(task, tell)
-    finally:
-        show("")
+    return in_children(task, allocators, tell) if allocators else measured(task, tell)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure what was asked for, and print it. Returns 0, or the status of a process that failed at it."""
+    for mode, without in NO_EFFECT.items():
+        if getattr(arguments, mode):
+            refuse(arguments, without, f"with --{mode.replace('_', '-')}")
     if arguments.list:
-        for name, entry in blocks().items():
-            print(f"{name:<22}{entry.what}")
+        print(listing(what_blocks_are()), end="")
         return 0
+    for option, value in USUAL.items():
+        if getattr(arguments, option) is None:
+            setattr(arguments, option, value)
+    for option, file, endings in (("--json", arguments.json, ()), ("--growth", arguments.growth, (".svg", ".png"))):
+        if file is not None:
+            check_file(option, Path(file), endings)
     number, on = arguments.threads or get_num_threads(), arguments.device
     about = machine(number)
     if on != "cpu":
         if arguments.growth:
-            raise BenchError("--growth draws the fused path, which is the CPU's; leave out --device")
+            raise UsageError("--growth draws the fused path, which is the CPU's; leave out --device")
         about["gpu"] = device.name(placed(on, as_module(None))[0])
         print(about["gpu"])
     here = arguments.growth is not None or on != "cpu"
     if here and arguments.allocator not in (None, INHERITED):
-        raise BenchError(f"--allocator {arguments.allocator}: expected {INHERITED} with --growth or --device {on}")
+        raise UsageError(f"--allocator {arguments.allocator}: expected {INHERITED} with --growth or --device {on}")
     allocators = chosen(INHERITED if here else arguments.allocator or usual(on))
     about["allocators"] = [allocator.name for allocator in allocators]
     print(textwrap.fill(introduced(about, arguments.runs), 80))
-    if arguments.growth:
-        with threads_set(number):
-            growth(arguments.growth, arguments.runs, tell=functools.partial(print, flush=True))
     results: list[dict[str, Any]] = []
+    wanted = [] if arguments.growth else tasks(arguments, number)
     try:
-        with contextlib.nullcontext() if allocators else threads_set(number):
-            for task in [] if arguments.growth else tasks(arguments, number):
-                results.append(shown(task, allocators))
-                print(report(results[-1]), flush=True)
+        with (
+            contextlib.nullcontext() if allocators else threads_set(number),
+            Bar(len(wanted) if len(wanted) > 1 else None, "row") as bar,
+        ):
+            if arguments.growth:
+                bar.now("timing the fused CBAM at growing sizes")
+                growth(arguments.growth, arguments.runs, tell=bar.say)
+            for task in wanted:
+                results.append(done(task, allocators, bar))
+                bar.say(report(results[-1]))
+                bar.done()
     except ChildEnded as error:
         print(f"npattn: {error}", file=sys.stderr)
         return error.status

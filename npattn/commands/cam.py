@@ -40,9 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     model = load_model(arguments.folder)
     pictures = []
     for file in arguments.image or []:
-        image, notes = read_digit(file)
-        print(f"{file}: {'; '.join(notes)}")
-        pictures.append(Picture(file.name, image, None))
+        found = read_digit(file)
+        print(f"{file}: {'; '.join(found.notes)}")
+        if found.doubts:
+            print(f"{file}: it may be no digit, and then the answer means nothing: {'; '.join(found.doubts)}")
+        pictures.append(Picture(file.name, found.image, None, found.picture, found.box, bool(found.doubts)))
     if arguments.digits is not None or not pictures:
         digits = data.load()
         pictures += from_test_set(digits.test_images, digits.test_labels, arguments.digits)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
+from npattn.commands.names import OTHERS, listing, name_of, what_blocks_are
+from npattn.commands.usage import UsageError, given, refuse
 from npattn.models import NETWORKS, attentions
-from npattn.training import OF_THIS_CALL, TrainConfig, TrainingError, train
+from npattn.training import OF_THIS_CALL, TrainConfig, train
+
+SETTINGS = (
+    "model", "attention", "epochs", "batch_size", "lr", "seed", "save_every", "textbook",
+    "data_dir", "download", "out", "device", "processes",
+)  # fmt: skip
 
 
 def add_parser(commands: Any) -> None:
@@ -20,9 +28,10 @@ def add_parser(commands: Any) -> None:
     sub.add_argument("--model", choices=list(NETWORKS), help=f"the network ({default.model})")
     usual = ", ".join(f"{network.attention} for {name}" for name, network in NETWORKS.items())
     sub.add_argument(
-        "--attention", choices=attentions(), metavar="NAME", help="what its stages attend with: none, a block of "
-        f"`npattn bench --list`, or conv, a convolution to compare with ({usual})"
+        "--attention", type=name_of(attentions), metavar="NAME", help="what its stages attend with, a name of --list: "
+        f"a block such as cbam or se, none, or conv, a convolution to compare with ({usual})"
     )  # fmt: skip
+    sub.add_argument("--list", action="store_true", help="say what --attention takes, and train nothing")
     sub.add_argument("--epochs", type=int, metavar="N", help=f"passes over the training digits ({default.epochs})")
     sub.add_argument("--batch-size", type=int, metavar="N", help=f"digits a step ({default.batch_size})")
     sub.add_argument("--lr", type=float, metavar="X", help=f"peak of the one-cycle learning rate ({default.lr})")
@@ -39,28 +48,27 @@ def add_parser(commands: Any) -> None:
     sub.add_argument("--out", metavar="DIR", help="where the results go (a new folder under runs/)")
     sub.add_argument(
         "--resume", metavar="DIR", help="go on with the run in this folder, under its own settings; --data-dir, "
-        "--download, --device and --processes, a matter of the machine, may be given too, and take their place"
+        "--download, --device and --processes, a matter of the machine, may be given too, and take their place, and "
+        "--epochs, where it is to be more than it was: the learning rate goes on as in a run of so many from the start"
     )  # fmt: skip
     sub.add_argument("--device", choices=["cpu", "cuda"], help=f"where it runs; cuda needs CuPy ({default.device})")
     sub.add_argument("--processes", type=int, metavar="N", help=f"that share each batch ({default.processes})")
     sub.add_argument("--textbook", action="store_true", default=None, help="take the textbook path in every layer")
-    sub.set_defaults(run=run, leaves_files=lambda arguments: True)
+    sub.set_defaults(run=run, leaves_files=lambda arguments: not arguments.list)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or go on. Returns 130 if it was interrupted, after saving."""
-    names = (
-        "model", "attention", "epochs", "batch_size", "lr", "seed", "save_every",
-        "data_dir", "download", "out", "device", "processes",
-    )  # fmt: skip
-    given = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if arguments.textbook:
-        given["fused"] = False
-    if arguments.resume is None:
-        result = train(TrainConfig(**given))
-    elif own := [name for name in given if name not in OF_THIS_CALL]:
-        flags = ", ".join("--textbook" if name == "fused" else f"--{name.replace('_', '-')}" for name in own)
-        raise TrainingError(f"--resume goes on under the run's own settings; leave out {flags}")
-    else:
-        result = train(resume=arguments.resume, **given)
-    return 0 if result.finished else 130
+    if arguments.list:
+        refuse(arguments, (*SETTINGS, "resume"), "with --list")
+        sys.stdout.write(listing({"none": OTHERS["none"]} | what_blocks_are() | {"conv": OTHERS["conv"]}))
+        return 0
+    typed = {name: getattr(arguments, name) for name in given(arguments, SETTINGS)}
+    if arguments.resume is not None:
+        if own := [name for name in typed if name not in OF_THIS_CALL]:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in own)
+            raise UsageError(f"--resume goes on under the run's own settings; leave out {flags}")
+        return 0 if train(resume=arguments.resume, **typed).finished else 130
+    if typed.pop("textbook", False):
+        typed["fused"] = False
+    return 0 if train(TrainConfig(**typed)).finished else 130

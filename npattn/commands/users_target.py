@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import re
 import sys
 import traceback
@@ -14,14 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from npattn.arguments import did_you_mean
+from npattn.blocks import blocks
+from npattn.capacity import need
 from npattn.checker.calls import asked
 from npattn.checker.recognise import input_names, is_target
+from npattn.commands.names import op_words
+from npattn.commands.shapes import shape
+from npattn.commands.usage import UsageError
+from npattn.files import opened
 
+LARGEST = 2**24  # bytes of a file with a target
+HELD = 6  # arrays of an input's size, at least, that a check holds: x, y, their gradients, and the differences
 PACKAGE = str(Path(__file__).resolve().parents[1])
-
-
-class UsageError(Exception):
-    """The command cannot be run as it was given. Told in one line."""
 
 
 def load(name: str) -> tuple[Any, list[Any] | dict[str, Any] | None]:
@@ -53,14 +59,21 @@ def imported(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(f"{error}; a file is named with its ending: {name.rpartition('.')[2]}.py:name") from None
+            near = did_you_mean(name, (*blocks(), *op_words()))
+            ending = f"a file is named with its ending: {name.rpartition('.')[2]}.py:name"
+            raise UsageError(f"{error}; {ending}; --list shows the names of the library's own{near}") from None
         raise
 
 
 def file(path: Path) -> ModuleType:
     """A Python file as a module."""
-    if not path.is_file():
-        raise UsageError(f"no such file: {path}")
+    try:
+        with opened(path, LARGEST):
+            pass  # a file, and of a size that Python may read
+    except FileNotFoundError:
+        raise UsageError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
@@ -126,7 +139,7 @@ def value(what: str, rng: np.random.Generator, ties: bool) -> Any:
     """A shape as an array of random numbers, of whole numbers where a range follows; a number or a word as it is."""
     if what in ("True", "False", "None"):
         return {"True": True, "False": False, "None": None}[what]
-    whole = re.fullmatch(r"([\d,]*):(-?\d+)\.\.(-?\d+)", what)
+    whole = re.fullmatch(r"([^:]*):(-?\d+)\.\.(-?\d+)", what)
     if whole is not None:
         low, high = int(whole[2]), int(whole[3])
         if high < low:
@@ -137,15 +150,16 @@ def value(what: str, rng: np.random.Generator, ties: bool) -> Any:
     return image(rng, lengths(what), ties)
 
 
-def lengths(shape: str) -> tuple[int, ...]:
-    """A shape from words such as 2,8,5,5."""
+def lengths(text: str) -> tuple[int, ...]:
+    """A shape, for whose arrays there is memory."""
     try:
-        return tuple(int(length) for length in shape.split(","))
-    except ValueError:
-        raise UsageError(
-            f"expected a shape such as 2,3, one with a range such as 4:0..9, or a value such as 0.5 or True, got "
-            f"{shape!r}"
-        ) from None
+        found = shape(text)
+        need(HELD * 8 * math.prod(found), lambda: f"--shape or --input {text}: {HELD} arrays of that shape")
+        return found
+    except MemoryError as error:
+        raise UsageError(str(error)) from None
+    except ValueError as error:
+        raise UsageError(f"--shape or --input: {error}; or with a range, 4:0..9, or a value, 0.5 or True") from None
 
 
 def image(rng: np.random.Generator, shape: tuple[int, ...], ties: bool) -> np.ndarray:

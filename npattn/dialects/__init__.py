@@ -1,12 +1,13 @@
-"""Weights from other codebases: SE and CBAM as seven of them write it, with equal outputs and gradients.
+"""Weights from other codebases: SE and CBAM as they write it, with equal outputs and gradients.
 
     layer = npattn.dialects.load("timm", "CbamModule", state_dict, channels=64)     # arguments as timm names them
     layer(x), layer.backward(dy)                                                    # what timm's module computes
     npattn.dialects.dump(layer)                                                     # a state_dict again, byte for byte
 
-A dialect is a file here, and a class of that codebase a function in it: `article`, `timm`, `official`, `luuuyi`,
-`xmu`, `changzy00`, `ultralytics`. table.py is the form that they share, detect.py asks which class a state_dict is of,
-weights_file.py reads and writes files. What differs, and why it matters: docs/dialects.md
+A dialect is a file here, and a class of that codebase a function in it: `DIALECTS` has their names. table.py is the
+form that they share. candidates.py and detect.py ask which class a state_dict is of, network.py where in a network
+there is one. weights_file.py reads and writes files, containers.py finds the weights among what else a file holds. What
+differs, and why it matters: docs/dialects.md
 """
 
 from __future__ import annotations
@@ -14,28 +15,66 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from npattn.arguments import did_you_mean, explained
 from npattn.backend import Array, copied
 from npattn.checks import floating
-from npattn.dialects import article, changzy00, luuuyi, official, timm, ultralytics, xmu
-from npattn.dialects.detect import AmbiguousError, Candidate, UnknownError, candidates, detect, inside, part, unwrapped
-from npattn.dialects.spoken import Spoken
-from npattn.dialects.table import TABLE, Misfit, Module, fit, shapes_of
-from npattn.dialects.weights_file import FileError, read, write
-from npattn.layer import Layer
-
-DIALECTS = tuple(
-    file.__name__.rpartition(".")[2] for file in (article, timm, official, luuuyi, xmu, changzy00, ultralytics)
+from npattn.dialects import (
+    article,
+    changzy00,
+    dli14,
+    ghostnet,
+    lukemelas,
+    luuuyi,
+    mmpretrain,
+    moskomule,
+    official,
+    paddleclas,
+    timm,
+    torchvision,
+    ultralytics,
+    xmu,
 )
+from npattn.dialects.candidates import Candidate, candidates
+from npattn.dialects.detect import AmbiguousError, UnknownError, detect
+from npattn.dialects.keys import part, unwrapped
+from npattn.dialects.network import inside
+from npattn.dialects.numbers import HALF, NotRead, array_of, dtype_of
+from npattn.dialects.spoken import Spoken
+from npattn.dialects.table import COUNTER, TABLE, Misfit, Module, fit, own, shapes_of
+from npattn.dialects.weights_file import Contents, FileError, contents, read, write
+from npattn.layer import Layer
+from npattn.state import dtype_name
+
+FILES = (
+    article,
+    timm,
+    torchvision,
+    official,
+    luuuyi,
+    xmu,
+    changzy00,
+    ultralytics,
+    mmpretrain,
+    paddleclas,
+    lukemelas,
+    ghostnet,
+    dli14,
+    moskomule,
+)
+DIALECTS = tuple(file.__name__.rpartition(".")[2] for file in FILES)
+"""The codebases, by the names that `load` and `detect` have for them."""
 
 __all__ = [
     "DIALECTS",
     "AmbiguousError",
     "Candidate",
+    "Contents",
     "FileError",
     "Spoken",
     "UnknownError",
     "build",
     "candidates",
+    "contents",
     "detect",
     "dump",
     "inside",
@@ -46,7 +85,8 @@ __all__ = [
 ]
 
 
-def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any) -> Spoken:
+@explained
+def load(dialect: str, module: str, state_dict: Mapping[str, Array], *, dtype: Any = None, **args: Any) -> Spoken:
     """Make a layer that computes what a module of another codebase does with these weights.
 
     Parameters
@@ -56,7 +96,11 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any
     module
         The name of the class there, "CbamModule" say.
     state_dict
-        Its keys and shapes, arrays of any library, float32 or float64. A prefix `module.` on all keys is passed over.
+        Its keys and shapes, arrays of any library, float32 or float64. What wrappers put before all keys (`module.` and
+        the like) is passed over, and so is what is known to be no weight, such as a profiler's `total_ops`.
+    dtype
+        float32 or float64: the layer's, and what the weights are converted to, from float16 and bfloat16 too. By
+        default the layer has that of the weights.
     **args
         The constructor's arguments, named as there; what is left out has the default there.
 
@@ -76,22 +120,28 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], **args: Any
     """
     row = row_of(dialect, module)
     state = unwrapped(state_dict)
+    if row.among:
+        state = own(row, state)
     try:
         bound = row.bound(args)
     except TypeError as error:
         raise TypeError(f"{error}{hint(row, state)}") from None
-    floats = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    dtype = "float32"
-    if floats:
-        floating(**floats)
-        dtype = str(next(iter(floats.values())).dtype).rpartition(".")[2]
-    layer = Spoken(row, bound, row.build(**bound, dtype=dtype))
+    own_keys = {key.theirs for key in row.keys if key.ours != COUNTER}
+    floats = {key: value for key, value in state.items() if key in own_keys}
+    for key, value in floats.items():
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+            raise TypeError(f"{key}: expected an array, got {type(value).__name__}")
+    wanted = dtype_in(floats) if dtype is None else dtype_name(dtype)
+    layer = Spoken(row, bound, row.build(**bound, dtype=wanted))
     wrong = wrong_shapes(row, layer, state)
     if wrong:
         raise ValueError(f"{row.title}({row.arguments_text(bound)}): {wrong}{hint(row, state)}")
+    if dtype is not None:
+        state |= {key: in_dtype(key, value, wanted) for key, value in floats.items()}
     return layer.load_state_dict(state)
 
 
+@explained
 def build(dialect: str, module: str, *, dtype: Any = "float32", rng: Any = None, **args: Any) -> Spoken:
     """Make a layer as `load` does, with initial weights instead of given ones: PyTorch's defaults, drawn by `rng`.
 
@@ -103,6 +153,28 @@ def build(dialect: str, module: str, *, dtype: Any = "float32", rng: Any = None,
     return Spoken(row, bound, row.build(**bound, dtype=dtype, rng=rng))
 
 
+def dtype_in(floats: Mapping[str, Array]) -> str:
+    """The dtype that all of these have. Raises TypeError if it is none to compute in, or they differ."""
+    if not floats:
+        return "float32"
+    try:
+        floating(**floats)
+    except TypeError as error:
+        coarse = any(dtype_of(value) in HALF for value in floats.values())
+        more = '; dtype="float32" converts it' if coarse else ""
+        raise TypeError(f"{error}{more}") from None
+    return dtype_of(next(iter(floats.values())))
+
+
+def in_dtype(key: str, value: Array, dtype: str) -> Array:
+    """The value in that dtype if it is of floats. Raises TypeError if it has no numbers that NumPy could hold."""
+    try:
+        return array_of(value, dtype)
+    except NotRead as error:
+        raise TypeError(f"{key}: {error}") from None
+
+
+@explained
 def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
     """Copies of a loaded layer's parameters and buffers, or of its gradients, in the keys and shapes of its codebase.
 
@@ -137,9 +209,12 @@ def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
 def row_of(dialect: str, module: str) -> Module:
     """The class in the table. Raises ValueError if there is none."""
     if dialect not in TABLE:
-        raise ValueError(f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}")
+        raise ValueError(
+            f"dialect: expected one of {', '.join(DIALECTS)}, got {dialect!r}{did_you_mean(dialect, DIALECTS)}"
+        )
     if module not in TABLE[dialect]:
-        raise ValueError(f"module: expected one of {', '.join(TABLE[dialect])} in {dialect}, got {module!r}")
+        meant = did_you_mean(module, TABLE[dialect])
+        raise ValueError(f"module: expected one of {', '.join(TABLE[dialect])} in {dialect}, got {module!r}{meant}")
     return TABLE[dialect][module]
 
 

@@ -67,6 +67,7 @@ def cbam_arguments(seen: Seen) -> dict[str, Any]:
     """,
     cbam_arguments,
     returns="u · sigmoid(conv([mean, max] of u)), u = x · sigmoid(mlp(mean) + mlp(max))",
+    among=True,
 )
 def CBAM(in_planes: int, ratio: int = 16, kernel_size: int = 7, **options: Any) -> Layer:
     return OurCBAM(in_planes, ratio, three_or_seven(kernel_size), **options)

@@ -58,6 +58,7 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
     """,
     lambda seen: sixteenth(seen) | {"kernel_size": seen.sizes["k"]},
     returns="u · sigmoid(conv([mean, max] of u)), u = x · sigmoid(mlp(mean) + mlp(max))",
+    among=True,
 )
 def CBAM(in_planes: int, kernel_size: int = 7, **options: Any) -> Layer:
     return OurCBAM(in_planes, 16, kernel_size, **options)

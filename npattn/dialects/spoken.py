@@ -12,6 +12,7 @@ from npattn.backend import Array, array_module, to_numpy
 from npattn.dialects.table import COUNTER, Key, Module, shapes_of
 from npattn.layer import Layer
 from npattn.nested import leaves
+from npattn.parameters import in_words
 
 
 class Spoken(Layer):
@@ -114,7 +115,7 @@ class Renamed(MutableMapping[str, Array]):
         return len(self._keys)
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return in_words(self)
 
 
 def reshaped(array: Array, shape: tuple[int, ...]) -> Array:
@@ -128,6 +129,8 @@ def batches_in(state: Mapping[str, Array], name: str) -> int:
         array = to_numpy(value)
     except TypeError:
         array = np.asarray(value)
+    except (NotImplementedError, RuntimeError):  # torch's, of a tensor on the device meta, or sparse
+        raise TypeError(f"state[{name!r}]: expected one whole number, got a tensor without one") from None
     if array.dtype.kind not in "iu" or array.size != 1:
         raise TypeError(f"state[{name!r}]: expected one whole number, got {array.dtype} of shape {array.shape}")
     if array.item() < 0:

@@ -16,10 +16,15 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from npattn.arguments import fitted
+from npattn.checks import true_or_false
+from npattn.dialects.keys import shown
 from npattn.layer import Layer
 from npattn.state import generator
+
+T = TypeVar("T")
 
 COUNTER = "batches"  # ours for num_batches_tracked: no array of a layer, but the number of its training forwards
 
@@ -44,6 +49,14 @@ class Seen(NamedTuple):
     present: frozenset[str]  # of the names in the column "only with", those whose entries are there
 
 
+class Place(NamedTuple):
+    """Where in a network of its codebase a class stands, and which arguments it has there."""
+
+    prefix: str  # a regular expression that all of the prefix must match
+    network: str
+    args: dict[str, Any]  # of those that leave no trace in the state_dict
+
+
 class Module(NamedTuple):
     """A class of another codebase."""
 
@@ -55,6 +68,9 @@ class Module(NamedTuple):
     returns: str  # a formula
     unseen: tuple[str, ...]  # arguments that leave no trace in the state_dict
     same_as: str | None  # "dialect.name" of one that has the same keys and computes the same
+    among: bool  # its entries stand among those of the unit that it is a part of, under no name of its own
+    used: str  # where it is used, and how: what tells it from others with the same keys
+    places: tuple[Place, ...]
 
     @property
     def title(self) -> str:
@@ -68,15 +84,23 @@ class Module(NamedTuple):
         return shown.replace(parameters=own, return_annotation=shown.empty)
 
     def bound(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """`args` with the defaults filled in. Raises TypeError if one is missing or unknown."""
+        """`args` with the defaults filled in. Raises TypeError if one is missing, unknown, or no bool."""
         signature = self.signature
-        plain = ", ".join(re.sub(r": [^,=]+(?= = )|: [^,=]+$", "", str(p)) for p in signature.parameters.values())
-        try:
-            bound = signature.bind(**args)
-        except TypeError as error:
-            raise TypeError(f"{self.title}: {error}; its arguments are ({plain})") from None
+        bound = fitted(self.title, signature, (), args)
         bound.apply_defaults()
+        for name, parameter in signature.parameters.items():
+            if isinstance(parameter.default, bool):
+                true_or_false(name, bound.arguments[name])
         return dict(bound.arguments)
+
+    @property
+    def tops(self) -> frozenset[str]:
+        """What its keys begin with, up to the first dot."""
+        return frozenset(key.theirs.partition(".")[0] for key in self.keys)
+
+    def place(self, prefix: str) -> Place | None:
+        """The place in its codebase's networks that has this prefix."""
+        return next((place for place in self.places if re.fullmatch(place.prefix, prefix)), None)
 
     def arguments_text(self, args: Mapping[str, Any]) -> str:
         """`args` as they are written in a call, without those that are as the default."""
@@ -110,11 +134,16 @@ def module(
     returns: str,
     unseen: tuple[str, ...] = (),
     same_as: str | None = None,
+    among: bool = False,
+    used: str = "",
+    places: tuple[Place, ...] = (),
 ) -> Callable[[Callable[..., Layer]], Callable[..., Layer]]:
     """Enter the decorated function into the table, under its own name."""
 
     def enter(build: Callable[..., Layer]) -> Callable[..., Layer]:
-        row = Module(dialect, build.__name__, build, keys_of(keys), arguments, returns, unseen, same_as)
+        row = Module(
+            dialect, build.__name__, build, keys_of(keys), arguments, returns, unseen, same_as, among, used, places
+        )  # fmt: skip
         TABLE.setdefault(dialect, {})[build.__name__] = row
         return build
 
@@ -144,6 +173,8 @@ def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Seen:
     Misfit
         If keys are missing or unknown, a shape does not fit, or no arguments give these sizes.
     """
+    if row.among:
+        shapes = own(row, shapes)
     known = {key.theirs: key for key in row.keys}
     present = frozenset(key.only_with for key in row.keys if key.only_with and key.theirs in shapes)
     needed = [key for key in row.keys if key.ours != COUNTER and (not key.only_with or key.only_with in present)]
@@ -163,23 +194,38 @@ def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Seen:
         if not fits:
             wanted = ", ".join(f"{axis}={sizes[axis]}" if axis in sizes else axis for axis in axes)
             wrong.append(f"{name}: expected ({wanted}), got {shape}")
-    if sizes.get("k", 1) % 2 == 0:
+    if 0 in sizes.values():
+        wrong.append("expected no empty arrays")
+    elif sizes.get("k", 1) % 2 == 0:
         wrong.append(f"expected an odd kernel size, got {sizes['k']}")
     if wrong:
         raise Misfit("; ".join(wrong))
     return Seen(sizes, present)
 
 
+def own(row: Module, state: Mapping[str, T]) -> dict[str, T]:
+    """The entries under the names that the class has, of a unit that it is a part of."""
+    return {key: value for key, value in state.items() if key.partition(".")[0] in row.tops}
+
+
 def listed(names: list[str], most: int = 4) -> str:
     """The first names, and how many there are."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    first = ", ".join(shown(name) for name in names[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more"
+
+
+def no_more(seen: Seen) -> tuple[int, int]:
+    """C and R, where R is no more than C. Raises Misfit: what widens is no squeeze, but another kind of MLP."""
+    C, R = seen.sizes["C"], seen.sizes["R"]
+    if R > C:
+        raise Misfit(f"expected at most as many hidden units as channels, which are {C}, got {R}")
+    return C, R
 
 
 def reduction(seen: Seen, name: str = "reduction", usual: int = 16) -> dict[str, int]:
     """A reduction r with C // r = R, the usual one if it does. Raises Misfit if there is none."""
     C, R = seen.sizes["C"], seen.sizes["R"]
-    for r in (usual, C // R if R else 1, *range(1, C + 1)):
+    for r in (usual, max(1, C // R), *range(1, C + 1)):
         if C // r == R:
             return {name: r}
     raise Misfit(f"no whole {name} makes {R} hidden units of {C} channels")

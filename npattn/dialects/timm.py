@@ -1,9 +1,10 @@
-"""huggingface/pytorch-image-models (timm 1.0), timm/layers/squeeze_excite.py, cbam.py and eca.py.
+"""huggingface/pytorch-image-models (timm 1.0), timm/layers/squeeze_excite.py, cbam.py and eca.py; for SqueezeExcite
+timm/models/_efficientnet_blocks.py.
 
 What is its own: amax instead of max, so that tied maxima share a gradient evenly; hidden widths rounded to a multiple
 of rd_divisor; batch norm between the spatial convolution and its gate; a "light" class that averages mean and maximum
-before anything else. Every class returns x · gate. Other activations than ReLU, a norm inside of SE, and ECA's use_mlp
-are not spoken here and are refused. CbamModule's two halves are not offered by `create_attn`, nor here.
+before anything else. Every class returns x · gate. Other activations than ReLU and SiLU, a norm inside of SE, and
+ECA's use_mlp are not spoken here and are refused. CbamModule's two halves are not offered by `create_attn`, nor here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from npattn import variants
 from npattn.attention.eca import ECA
 from npattn.checks import real_number, whole_number
-from npattn.dialects.table import Seen, module, one_stream
+from npattn.dialects.table import Seen, module, no_more, one_stream
 from npattn.layer import Layer
 
 
@@ -39,6 +40,14 @@ def gate_of(gate_layer: str) -> str:
     return ours[gate_layer]
 
 
+def act_of(act_layer: str) -> str:
+    """Ours for an activation of timm's. Raises ValueError for others."""
+    ours = {"relu": "relu", "silu": "silu", "swish": "silu"}
+    if act_layer not in ours:
+        raise ValueError(f"act_layer: expected one of {', '.join(ours)}, which are spoken here, got {act_layer!r}")
+    return ours[act_layer]
+
+
 def only(name: str, given: Any, spoken: Any) -> None:
     """Raise ValueError for an argument with another value than the one that is spoken here."""
     if given != spoken:
@@ -48,6 +57,8 @@ def only(name: str, given: Any, spoken: Any) -> None:
 def channels_of(seen: Seen, divisor: int, bias: str, usual: bool) -> dict[str, Any]:
     """The arguments of a bottleneck: rd_channels where the default rule gives another width."""
     C, R = seen.sizes["C"], seen.sizes["R"]
+    if width(C, 1 / 16, None, divisor) != R:
+        no_more(seen)
     given = {} if width(C, 1 / 16, None, divisor) == R else {"rd_channels": R}
     return {"channels": C} | given | ({} if ("bias" in seen.present) is usual else {bias: not usual})
 
@@ -67,17 +78,48 @@ def cbam_arguments(seen: Seen) -> dict[str, Any]:
     lambda seen: channels_of(seen, 8, "bias", usual=True),
     returns="x · gate, gate = sigmoid(mlp(mean))",
     unseen=("add_maxpool", "gate_layer", "act_layer"),
+    used="in SE-ResNets as layerN.M.se, in RegNets as sN.bM.se with the activation of the network",
 )
 def SEModule(
     channels: int, rd_ratio: float = 1 / 16, rd_channels: int | None = None, rd_divisor: int = 8,
     add_maxpool: bool = False, bias: bool = True, act_layer: str = "relu", norm_layer: None = None,
     gate_layer: str = "sigmoid", **options: Any,
 ) -> Layer:  # fmt: skip
-    only("act_layer", act_layer, "relu")
     only("norm_layer", norm_layer, None)
     return variants.SELayer(
-        channels, hidden=width(channels, rd_ratio, rd_channels, rd_divisor), bias=bias, gate=gate_of(gate_layer),
-        **squeezed(add_maxpool), **options,
+        channels, hidden=width(channels, rd_ratio, rd_channels, rd_divisor), bias=bias, act=act_of(act_layer),
+        gate=gate_of(gate_layer), **squeezed(add_maxpool), **options,
+    )  # fmt: skip
+
+
+def squeeze_arguments(seen: Seen) -> dict[str, Any]:
+    C, R = no_more(seen)
+    return {"in_chs": C} | ({} if round(C * 0.25) == R else {"rd_channels": R})
+
+
+@module(
+    "timm",
+    """
+    conv_reduce.weight                      R C 1 1    fc.0.weight
+    conv_reduce.bias                        R          fc.0.bias
+    conv_expand.weight                      C R 1 1    fc.2.weight
+    conv_expand.bias                        C          fc.2.bias
+    """,
+    squeeze_arguments,
+    returns="x · gate, gate = sigmoid(mlp(mean))",
+    unseen=("act_layer", "gate_layer"),
+    used='as blocks.N.M.se, in EfficientNet with act_layer="silu", in MobileNetV3 with gate_layer="hard_sigmoid"',
+)
+def SqueezeExcite(
+    in_chs: int, rd_ratio: float = 0.25, rd_channels: int | None = None, act_layer: str = "relu",
+    gate_layer: str = "sigmoid", force_act_layer: str | None = None, rd_round_fn: None = None, **options: Any,
+) -> Layer:  # fmt: skip
+    only("rd_round_fn", rd_round_fn, None)
+    if rd_channels is None:
+        rd_channels = round(whole_number("in_chs", in_chs) * real_number("rd_ratio", rd_ratio, least=0))
+    return variants.SELayer(
+        in_chs, hidden=whole_number("rd_channels", rd_channels), bias=True, act=act_of(force_act_layer or act_layer),
+        gate=gate_of(gate_layer), **options,
     )  # fmt: skip
 
 
@@ -152,11 +194,10 @@ def CbamModule(
     spatial_kernel_size: int = 7, act_layer: str = "relu", gate_layer: str = "sigmoid", mlp_bias: bool = False,
     **options: Any,
 ) -> Layer:  # fmt: skip
-    only("act_layer", act_layer, "relu")
-    R = width(channels, rd_ratio, rd_channels, rd_divisor)
+    R, act = width(channels, rd_ratio, rd_channels, rd_divisor), act_of(act_layer)
     gate = gate_of(gate_layer)
     options = one_stream(options)
-    ca = variants.ChannelAttention(channels, hidden=R, bias=mlp_bias, gate=gate, max_tie="even", **options)
+    ca = variants.ChannelAttention(channels, hidden=R, bias=mlp_bias, act=act, gate=gate, max_tie="even", **options)
     sa = variants.SpatialAttention(spatial_kernel_size, norm=True, gate=gate, max_tie="even", **options)
     return variants.CBAM(ca, sa)
 
@@ -184,10 +225,9 @@ def LightCbamModule(
     spatial_kernel_size: int = 7, act_layer: str = "relu", gate_layer: str = "sigmoid", mlp_bias: bool = False,
     **options: Any,
 ) -> Layer:  # fmt: skip
-    only("act_layer", act_layer, "relu")
-    R = width(channels, rd_ratio, rd_channels, rd_divisor)
+    R, act = width(channels, rd_ratio, rd_channels, rd_divisor), act_of(act_layer)
     # gate_layer is not read there by either gate: sigmoids whatever it says
     options = one_stream(options)
-    ca = variants.ChannelAttention(channels, hidden=R, bias=mlp_bias, mix="before", max_tie="even", **options)
+    ca = variants.ChannelAttention(channels, hidden=R, bias=mlp_bias, act=act, mix="before", max_tie="even", **options)
     sa = variants.SpatialAttention(spatial_kernel_size, mix="mean", norm=True, max_tie="even", **options)
     return variants.CBAM(ca, sa)

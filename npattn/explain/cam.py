@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.backend import Array, array_module, device, to_numpy
-from npattn.checks import floating, shaped
+from npattn.checks import floating, one_of, shaped, shown, true_or_false
 from npattn.grad_mode import keep_caches
 from npattn.layer import Layer
 from npattn.nested import Nested, Sequential
@@ -37,6 +38,7 @@ from npattn.ops.linear import Linear
 METHODS = ("cam", "grad-cam")
 
 
+@explained
 def class_activation_map(
     model: Sequential,
     x: Array,
@@ -82,15 +84,19 @@ def class_activation_map(
     Raises
     ------
     TypeError
-        If model is no `Sequential`, x no array of its dtype, or class_index no whole numbers.
+        If model is no `Sequential`, x no array of its dtype, class_index no whole numbers, layer no name, or one of
+        relu, normalise and upsample no bool.
     ValueError
         If method is neither of the two; the model's end does not fit `method="cam"`, or `layer` is given for it; there
         is no layer of that name, or its output has not four axes; a class is out of range; or the map is not finite.
     """
     if not isinstance(model, Sequential):
         raise TypeError(f"model: expected a Sequential, got {type(model).__name__}")
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+    one_of("method", method, METHODS)
+    if layer is not None and not isinstance(layer, str):
+        raise TypeError(f"layer: expected the name of a layer or None, got {shown(layer)}")
+    relu, normalise = true_or_false("relu", relu), true_or_false("normalise", normalise)
+    upsample = true_or_false("upsample", upsample)
     floating(x=x)
     N, _, H, W = shaped("x", x, "N C H W")
     if N == 0:
@@ -163,13 +169,16 @@ def classes(y: Array, class_index: int | Sequence[int] | Array | None) -> Array:
     N, M = shaped("model's output", y, "N M")
     if class_index is None:
         return xp.argmax(y, axis=1)
-    asked = to_numpy(class_index) if hasattr(class_index, "dtype") else np.asarray(class_index)
+    try:
+        asked = to_numpy(class_index) if hasattr(class_index, "dtype") else np.asarray(class_index)
+    except Exception:  # lists of several lengths, a tensor without numbers, …
+        asked = np.asarray(None)
     if asked.dtype.kind not in "iu" or asked.shape not in ((), (N,)):
         raise TypeError(
-            f"class_index: expected a whole number, or {N} of them, one for each image, got {class_index!r}"
+            f"class_index: expected a whole number, or {N} of them, one for each image, got {shown(class_index)}"
         )
     if asked.min() < 0 or asked.max() >= M:
-        raise ValueError(f"class_index: expected classes from 0 to {M - 1}, got {class_index!r}")
+        raise ValueError(f"class_index: expected classes from 0 to {M - 1}, got {shown(class_index)}")
     return xp.asarray(np.broadcast_to(asked, (N,)).astype(np.int64), device=device(y))
 
 

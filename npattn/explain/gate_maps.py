@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.backend import Array, to_numpy
+from npattn.checks import each
 
 
+@explained
 def gate_maps(gates: Mapping[str, Array]) -> dict[str, np.ndarray]:
     """A map (N, h, w) for each layer whose gates tell places apart.
 
@@ -25,10 +28,15 @@ def gate_maps(gates: Mapping[str, Array]) -> dict[str, np.ndarray]:
     -------
     dict
         By the gate's name; of rows and columns by both: "stage2.attention.rows × columns".
+
+    Raises
+    ------
+    TypeError
+        If gates is no dict, or a gate no float array.
     """
     found: dict[str, np.ndarray] = {}
     beside: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for name, gate in gates.items():
+    for name, gate in each("gates", gates):
         if gate.ndim != 4:
             continue
         _, C, H, W = gate.shape
@@ -46,10 +54,11 @@ def gate_maps(gates: Mapping[str, Array]) -> dict[str, np.ndarray]:
     return found
 
 
+@explained
 def channel_bars(gates: Mapping[str, Array]) -> dict[str, np.ndarray]:
     """The gates that are one number a channel, (N, C, 1, 1) with C > 1, as (N, C), by name."""
     return {
         name: to_numpy(gate)[:, :, 0, 0]
-        for name, gate in gates.items()
+        for name, gate in each("gates", gates)
         if gate.ndim == 4 and gate.shape[1] > 1 and tuple(gate.shape[2:]) == (1, 1)
     }

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from npattn import columns
+from npattn.arguments import explained
 from npattn.backend import Array, to_numpy
-from npattn.checks import real_number
+from npattn.checks import each, real_number
+from npattn.notebook import html_table
 
 SHUT, OPEN = 0.05, 0.95  # a gate beyond these is saturated: the sigmoid's slope there is below 0.05 · 0.95, a fifth of
 NEAR = 0.05  # its largest. And one within this of ½ = σ(0) is where small weights, or blocked hidden units, leave it
@@ -20,8 +23,24 @@ RANGES = {
     "saturated": (0.0, 1.0),
     "half": (0.0, 1.0),
 }  # of the five numbers
+HEAD = ("gate", *(key.replace("_", " ") for key in RANGES))
 
 
+class GateStatistics(dict[str, dict[str, float]]):
+    """The numbers of each gate, by name: a dict that is shown as a table."""
+
+    def __repr__(self) -> str:
+        return columns.table(HEAD, self.rows(), right=range(1, len(HEAD))) if self else "no gates"
+
+    def _repr_html_(self) -> str:
+        return html_table(HEAD, self.rows())
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Each gate's numbers as cells."""
+        return [(name, *(f"{numbers[key]:.3f}" for key in RANGES)) for name, numbers in self.items()]
+
+
+@explained
 def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     """Five numbers for each gate.
 
@@ -52,14 +71,16 @@ def gate_statistics(gates: Mapping[str, Array]) -> dict[str, dict[str, float]]:
     Raises
     ------
     TypeError
-        If a gate is no array.
+        If gates is no dict, or a gate no float array.
+    ValueError
+        If a gate has no numbers, or one that is not finite.
     """
-    found = {}
-    for name, gate in gates.items():
-        try:
-            g = np.asarray(to_numpy(gate), dtype=np.float64)  # in float32 a long mean would lose digits
-        except TypeError as error:
-            raise TypeError(f"gates[{name!r}]: {error}") from None
+    found = GateStatistics()
+    for name, gate in each("gates", gates):
+        g = np.asarray(to_numpy(gate), dtype=np.float64)  # in float32 a long mean would lose digits
+        if g.ndim == 0 or g.size == 0 or not np.all(np.isfinite(g)):
+            kind = f"shape {g.shape}" if g.ndim == 0 or g.size == 0 else "NaN or infinity"
+            raise ValueError(f"gates[{name!r}]: expected finite numbers with the images first, got {kind}")
         found[name] = {
             "mean": float(np.mean(g)),
             "spread": float(np.std(g)),

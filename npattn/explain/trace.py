@@ -7,6 +7,7 @@ numbers on the screen and in the docs are those of the code that trains networks
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -14,16 +15,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npattn.arguments import explained
 from npattn.block import Place
-from npattn.blocks import block, modules
-from npattn.checks import one_of, whole_number
+from npattn.blocks import Entry, block, modules
+from npattn.capacity import shapes_only
+from npattn.checks import one_of, whole_number, whole_numbers
+from npattn.explain.trace_text import text
 from npattn.explain.watch import Step, walked, watched
 from npattn.layer import Layer
 from npattn.nested import leaves
+from npattn.notebook import html_text
 from npattn.packing import fields
 from npattn.samples import Round
 
 LARGEST = 4096  # numbers in x: every one of them is moved twice to check its gradient
+MOST_PARAMETERS = 2048  # the same; a forward takes the longer, the larger a kernel is
 DRAWS = 300  # of an example, until it is away from every kink and no path in it is dead
 
 
@@ -53,6 +59,12 @@ class Trace(NamedTuple):
     checks: list[Check]
     names: tuple[str, str] = ("x", "y")  # what the page calls the input and the output
 
+    def __repr__(self) -> str:
+        return text(self)
+
+    def _repr_html_(self) -> str:
+        return html_text(text(self))
+
     @property
     def given(self) -> dict[str, np.ndarray]:
         """What the forward takes, by name."""
@@ -72,6 +84,7 @@ class Trace(NamedTuple):
         raise KeyError(f"{name} at {' or '.join(tags) or 'any line'}")
 
 
+@explained
 def trace(
     name: str,
     shape: Sequence[int] | None = None,
@@ -96,7 +109,7 @@ def trace(
     ratio
         r: the hidden width is C // r.
     kernel_size
-        k of a spatial attention, odd.
+        k of a spatial attention, odd; the block may have 2,048 parameters.
 
     Returns
     -------
@@ -108,21 +121,20 @@ def trace(
         If an argument is outside its range; the message names it.
     """
     entry = block(name, "name")
-    size = tuple(whole_number("shape", n) for n in (entry.card.size if shape is None else shape))
-    if len(size) != 4:
-        raise ValueError(f"shape: expected four numbers N C H W, got {size}")
+    size = whole_numbers("shape", entry.card.size if shape is None else shape, 4)  # N C H W
     if math.prod(size) > LARGEST:
         raise ValueError(f"shape: expected at most {LARGEST} numbers, got {size}: each is moved to check its gradient")
     if whole_number("ratio", ratio) > size[1]:
         raise ValueError(f"ratio: expected at most C = {size[1]}, got {ratio}")
-    place = Place(size[1], size[2], size[3], r=ratio, k=kernel_size)
+    place = Place(size[1], size[2], size[3], r=ratio, k=whole_number("kernel_size", kernel_size, most=10**6))
+    check_count(entry, place)
     layer = entry.layer(place, rng=0, dtype="float64", fused=False)
-    rng = np.random.default_rng(entry.card.seed if seed is None else whole_number("seed", seed, least=0))
+    rng = np.random.default_rng(entry.card.seed if seed is None else whole_number("seed", seed, least=0, most=None))
 
     example: tuple[np.ndarray, dict[str, np.ndarray], np.ndarray] | None = None
     for _ in range(DRAWS):
         x, params = drawn(layer, size, rng)
-        if not clear_of_kinks(layer, x):
+        if not clear_of_kinks(copy.deepcopy(layer), x):
             continue
         dy = cotangent(layer.forward(x).shape, copy.deepcopy(rng))
         _, back = watched(layer.backward, dy)
@@ -146,6 +158,19 @@ def trace(
     ]
     names = ("x", "g" if entry.card.gate else "y")
     return Trace(name, x, {f: a for f, a in given.items() if f != "x"}, dy, forward, y, backward, checks, names)
+
+
+def check_count(entry: Entry, place: Place) -> None:
+    """Raise ValueError if the layer has too many parameters, with the argument that they come from."""
+    with shapes_only():
+        layer = entry.layer(place)
+        if layer.count() > MOST_PARAMETERS:
+            small = entry.layer(dataclasses.replace(place, k=3)).count() <= MOST_PARAMETERS
+            name = "kernel_size: expected a smaller one" if small else "shape, ratio: expected fewer channels, or more"
+            raise ValueError(
+                f"{name}: {layer!r} has {layer.count():,} parameters; at most {MOST_PARAMETERS:,} are traced, as each "
+                "is moved to check its gradient"
+            )
 
 
 def drawn(layer: Layer, size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -182,7 +207,7 @@ def clear_of_kinks(layer: Layer, x: np.ndarray) -> bool:
 def choices(layer: Layer, x: np.ndarray) -> list[np.ndarray]:
     """The masks and the places of maxima that a forward of x leaves in the caches."""
     layer.forward(x)
-    caches = [layer._cache, *(leaf._cache for leaf in leaves(layer))]
+    caches = [each._last.kept and each._last.kept.cache for each in (layer, *leaves(layer))]
     return [array for cache in caches for array in arrays(cache) if array.dtype.kind in "bi"]
 
 
@@ -200,6 +225,7 @@ def ops() -> dict[str, ModuleType]:
     return {module.__name__.rpartition(".")[2]: module for module in modules("ops") if hasattr(module, "PAGE")}
 
 
+@explained
 def trace_op(name: str, seed: int | None = None) -> Trace:
     """Run an op forward and backward on its small example, and keep every number.
 
@@ -216,7 +242,7 @@ def trace_op(name: str, seed: int | None = None) -> Trace:
         If an argument is outside its range; the message names it.
     """
     module = ops()[one_of("name", name, tuple(ops()))]
-    rng = np.random.default_rng(1 if seed is None else whole_number("seed", seed, least=0))
+    rng = np.random.default_rng(1 if seed is None else whole_number("seed", seed, least=0, most=None))
     sizes = dict(module.PAGE)
     leading = (sizes.pop("..."),) if "..." in sizes else ()
     inputs = next(iter(module.examples(Round(rng, sizes, leading)).values()))

@@ -35,9 +35,11 @@ from npattn.fused import layout
 @functools.cache
 def twin(textbook: str) -> ModuleType | None:
     """The fused form of the pair in the module of that name: the file of the same name here, or None."""
-    _, room, name = textbook.rsplit(".", 2)
+    if not textbook.startswith(("npattn.ops.", "npattn.attention.")):
+        return None  # somebody's own, whatever it is called
+    name = textbook.rpartition(".")[2]
     here = {found.name for found in pkgutil.iter_modules(__path__)}
-    return importlib.import_module(f"{__name__}.{name}") if room in ("ops", "attention") and name in here else None
+    return importlib.import_module(f"{__name__}.{name}") if name in here else None
 
 
 def twin_for(textbook: str, arrays: tuple[Any, ...]) -> ModuleType | None:

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn.backend import Array
-from npattn.checks import floating, same_shape, shaped
+from npattn.checks import floating, real_number, same_shape, shaped
 from npattn.fused import check_takes, layout, maps, shares, threads, tiles
 from npattn.ops.batch_norm import Params, Running
 
@@ -75,6 +75,7 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
     """Normalise by the statistics of this batch, as `npattn.ops.batch_norm.train_forward` does, with its errors."""
     gamma, beta = params
     floating(x=x, gamma=gamma, beta=beta)
+    eps = real_number("eps", eps, least=0)
     (C,) = shaped("gamma", gamma, "C")
     shaped("beta", beta, "C", C=C)
     N, C, H, W = shaped("x", x, "N C H W", C=C)
@@ -121,6 +122,7 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
     """Normalise by the running statistics, as `npattn.ops.batch_norm.eval_forward` does, with its errors."""
     gamma, beta = params
     floating(x=x, gamma=gamma, beta=beta, mean=running.mean, var=running.var)
+    eps = real_number("eps", eps, least=0)
     (C,) = shaped("gamma", gamma, "C")
     for name, value in (("beta", beta), ("mean", running.mean), ("var", running.var)):
         shaped(name, value, "C", C=C)
@@ -216,6 +218,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
 def updated(running: Running, cache: Cache, momentum: float = 0.1) -> Running:
     """The running statistics moved towards those of the batch, as `npattn.ops.batch_norm.updated` does."""
+    momentum = real_number("momentum", momentum, 0, 1)
     n = cache.numbers
     var = (1 / (cache.rho * cache.rho) - cache.eps) * (n / (n - 1))
     return Running(

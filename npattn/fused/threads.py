@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from npattn.arguments import explained
 from npattn.checks import whole_number
 from npattn.fused.blas import blas_held
 
@@ -66,6 +67,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+@explained
 def set_num_threads(n: int | None) -> None:
     """Set how many threads the fused pairs use, in the whole process.
 
@@ -138,10 +140,16 @@ class Helper:
 
 
 def idle_helpers(count: int) -> list[Helper]:
-    """Up to `count` helpers that have nothing to do: none that another thread uses at the moment."""
+    """Up to `count` helpers that have nothing to do: none that another thread uses at the moment.
+
+    Where the system starts no more threads (their stacks take memory, and `ulimit -u` counts them), there are fewer.
+    """
     with state.lock:
         while state.made < count:
-            state.idle.append(Helper())
+            try:
+                state.idle.append(Helper())
+            except (RuntimeError, MemoryError):
+                break
             state.made += 1
         return [state.idle.pop() for _ in range(min(count, len(state.idle)))]
 

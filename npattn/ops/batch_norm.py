@@ -57,6 +57,7 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
     """
     gamma, beta = params
     xp = floating(x=x, gamma=gamma, beta=beta)
+    eps = real_number("eps", eps, least=0)
     (C,) = shaped("gamma", gamma, "C")
     shaped("beta", beta, "C", C=C)
     N, C, H, W = shaped("x", x, "N C H W", C=C)
@@ -103,6 +104,7 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
     """
     gamma, beta = params
     xp = floating(x=x, gamma=gamma, beta=beta, mean=running.mean, var=running.var)
+    eps = real_number("eps", eps, least=0)
     (C,) = shaped("gamma", gamma, "C")
     for name, value in (("beta", beta), ("mean", running.mean), ("var", running.var)):
         shaped(name, value, "C", C=C)
@@ -148,6 +150,7 @@ def updated(running: Running, cache: Cache, momentum: float = 0.1) -> Running:
 
     As in PyTorch the variance counts n/(n−1) times here, the unbiased estimate, but not in BN.2.
     """
+    momentum = real_number("momentum", momentum, 0, 1)
     N, _, H, W = cache.x_hat.shape
     n = N * H * W
     var = (1 / (cache.rho * cache.rho) - cache.eps) * (n / (n - 1))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array, copied, device
 from npattn.block import Block, Weight
-from npattn.checks import floating, odd, odd_kernel, same_shape, shaped, whole_number
+from npattn.checks import floating, odd, odd_kernel, same_shape, shaped, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.samples import Draw
 
@@ -115,7 +115,7 @@ class Conv2d(Block):
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, or k is even.
+        If a number is no whole number of at least 1, k is even, or bias no bool.
     """
 
     input_axes = "N C H W"
@@ -134,4 +134,5 @@ class Conv2d(Block):
         C = whole_number("in_channels", in_channels)
         M = whole_number("out_channels", out_channels)
         k = odd("kernel_size", kernel_size)
-        super().__init__({"C": C, "M": M, "k": k}, without=() if bias else ("b",), **options)
+        without = () if true_or_false("bias", bias) else ("b",)
+        super().__init__({"C": C, "M": M, "k": k}, without=without, **options)

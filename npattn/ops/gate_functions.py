@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from npattn.backend import Array
@@ -19,6 +20,8 @@ class Pair(NamedTuple):
 GATES = {
     "sigmoid": Pair(sigmoid.forward, sigmoid.backward),
     "hard_sigmoid": Pair(hard_sigmoid.forward, hard_sigmoid.backward),
+    "hard_sigmoid_5": Pair(partial(hard_sigmoid.forward, d=5), hard_sigmoid.backward),
+    "paddle_hard_sigmoid": Pair(partial(hard_sigmoid.forward, d=1 / 0.1666667), hard_sigmoid.backward),
     "torch_hard_sigmoid": Pair(hard_sigmoid.forward, hard_sigmoid.torch_backward),
 }
 

@@ -2,7 +2,9 @@
 
     x (any shape)
 
-    HSIG.1   y = x/6 + 1/2, but at least 0 and at most 1      slope  1/6 where −3 < x < 3, else 0
+    HSIG.1   y = x/d + 1/2, but at least 0 and at most 1      slope  1/d where −d/2 < x < d/2, else 0;  d = 6
+
+Keras and PaddlePaddle have d = 5 at places.
 
 `torch_backward` is the same with a slope that is off by 3e-8: PyTorch multiplies with 1/6 rounded to float32, in
 float64 too. It is there to give PyTorch's gradients to the last digit; in float32 the two do not differ.
@@ -14,33 +16,35 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from npattn.backend import Array
-from npattn.checks import floating, same_shape
+from npattn.checks import floating, real_number, same_shape
 from npattn.samples import Draw
 
 
 class Cache(NamedTuple):
     flat: Array  # bool, the shape of x: where the slope is 0
+    d: float  # how far it is from where it leaves 0 to where it reaches 1
 
 
-def forward(x: Array) -> tuple[Array, Cache]:
+def forward(x: Array, d: float = 6) -> tuple[Array, Cache]:
     """Squash to a gate between 0 and 1 by straight lines. NaN passes.
 
-    Parameters: x, any shape. Returns: y in [0, 1], the shape of x, and the cache.
+    Parameters: x, any shape; d, above 0, 1 over the slope. Returns: y in [0, 1], the shape of x, and the cache.
     Raises TypeError if x is no float array. Source: Howard et al., MobileNetV3, ICCV 2019, section 5.2.
     """
     xp = floating(x=x)
-    low, high = x <= -3, x >= 3
-    y = xp.where(low, xp.zeros_like(x), xp.where(high, xp.ones_like(x), x / 6 + 0.5))  # HSIG.1
-    return y, Cache(low | high)
+    d = real_number("d", d, least=1e-6)
+    low, high = x <= -d / 2, x >= d / 2
+    y = xp.where(low, xp.zeros_like(x), xp.where(high, xp.ones_like(x), x / d + 0.5))  # HSIG.1
+    return y, Cache(low | high, d)
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx: dy/6 between −3 and 3, else 0. Raises TypeError or ValueError if dy does not match y."""
+    """Return dx: dy/d between −d/2 and d/2, else 0. Raises TypeError or ValueError if dy does not match y."""
     xp = floating(dy=dy)
     same_shape("dy", dy, tuple(cache.flat.shape), "the output y")
 
-    # HSIG.1 was a line of slope 1/6, flat at both ends
-    dx = xp.where(cache.flat, xp.zeros_like(dy), dy / 6)  # HSIG.1
+    # HSIG.1 was a line of slope 1/d, flat at both ends
+    dx = xp.where(cache.flat, xp.zeros_like(dy), dy / cache.d)  # HSIG.1
     return dx
 
 

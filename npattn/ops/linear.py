@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Weight
-from npattn.checks import floating, same_shape, shaped, whole_number
+from npattn.checks import floating, same_shape, shaped, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.samples import Draw
 
@@ -95,7 +95,7 @@ class Linear(Block):
     Raises
     ------
     TypeError, ValueError
-        If a width is no whole number of at least 1.
+        If a width is no whole number of at least 1, or bias no bool.
     """
 
     state = (Weight("weight", "w", "M K"), Weight("bias", "b", "M", fan_in="K"))
@@ -104,4 +104,4 @@ class Linear(Block):
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, **options: Unpack[Options]) -> None:
         K = whole_number("in_features", in_features)
         M = whole_number("out_features", out_features)
-        super().__init__({"K": K, "M": M}, without=() if bias else ("b",), **options)
+        super().__init__({"K": K, "M": M}, without=() if true_or_false("bias", bias) else ("b",), **options)

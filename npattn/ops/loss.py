@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from npattn.backend import Array, array_module, device
+from npattn.arguments import explained
+from npattn.backend import Array, array_module, device, named_module
 from npattn.checks import floating, same_shape, shaped
 from npattn.samples import Draw
 
@@ -34,7 +35,7 @@ def forward(z: Array, t: Array) -> tuple[Array, Cache]:
     """
     xp = floating(z=z)
     N, K = shaped("z", z, "N K")
-    if array_module(z, t) is xp and not xp.isdtype(t.dtype, "integral"):
+    if named_module({"z": z, "t": t}) is xp and not xp.isdtype(t.dtype, "integral"):
         raise TypeError(f"t: expected integer classes, got dtype {t.dtype}")
     shaped("t", t, "N", N=N)
     if N == 0 or K == 0:
@@ -66,6 +67,49 @@ def backward(dloss: Array, cache: Cache) -> Array:
     # CE.1 took the same number from every score: since p sums to 1, da sums to 0 and nothing is owed to the maximum
     dz = da  # CE.1
     return dz
+
+
+@explained
+class CrossEntropy:
+    """The loss as an object that remembers its last forward, as a layer does: `forward(z, t)`, then `backward()`."""
+
+    def __init__(self) -> None:
+        self._cache: Cache | None = None
+
+    def __call__(self, z: Array, t: Array) -> Array:
+        """The same as `forward`."""
+        return self.forward(z, t)
+
+    def forward(self, z: Array, t: Array) -> Array:
+        """The mean loss, 0-d, of scores z (N, K) and right classes t (N), integers in [0, K).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If z is no float array, t no integer array, a shape does not match or a class is out of range.
+        """
+        value, self._cache = forward(z, t)
+        return value
+
+    def backward(self, dloss: Array | None = None) -> Array:
+        """dz (N, K), of the last forward. `dloss` is the loss's own cotangent, 0-d: 1 if it is left out.
+
+        Raises
+        ------
+        RuntimeError
+            Before a forward.
+        TypeError, ValueError
+            If dloss is not as the loss is.
+        """
+        if self._cache is None:
+            raise RuntimeError("CrossEntropy: backward before forward: call it on scores and classes first")
+        p = self._cache.p
+        return backward(
+            array_module(p).ones((), dtype=p.dtype, device=device(p)) if dloss is None else dloss, self._cache
+        )
+
+    def __repr__(self) -> str:
+        return "CrossEntropy()"
 
 
 def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:

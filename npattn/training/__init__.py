@@ -2,7 +2,8 @@
 
     settings      what a run depends on
     batches       digits as the network's input, moved a little or as they are; how well it does on the test digits
-    start         from the settings to the result: train, TrainResult
+    start         from the settings to the result: train
+    result        what a run gave, and how it is shown: TrainResult
     resume        going on with a run: what its folder says, and what only this call can say
     run           the loop, step by step
     team          a step: the batch in shares, each worked on by a process of its own
@@ -22,10 +23,11 @@ from npattn.training.batches import evaluate, jittered, prepared
 from npattn.training.folder import CHECKPOINT, METRICS, State, check_places, held, load_model, restored, versions
 from npattn.training.history import checked_gates
 from npattn.training.interrupts import interruptible
+from npattn.training.result import TrainResult
 from npattn.training.resume import OF_THIS_CALL
 from npattn.training.run import Run
 from npattn.training.settings import TrainConfig, TrainingError, network, path_text
-from npattn.training.start import TrainResult, need_matplotlib, train
+from npattn.training.start import need_matplotlib, train
 
 __all__ = [
     "CHECKPOINT",

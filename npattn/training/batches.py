@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from npattn import models
+from npattn.arguments import explained
 from npattn.backend import Array, from_numpy, to_numpy
-from npattn.checks import real_number, shaped, whole_number
+from npattn.checks import real_number, shaped, shown, whole_number
 from npattn.fused import layout
 from npattn.fused.blas import blas_held
 from npattn.grad_mode import no_grad
@@ -39,6 +40,7 @@ def keeps_order(layer: Layer, x: Array) -> bool:
     return layer.fused and layer.textbook is not None and faster(layer.textbook, arrays) is not None
 
 
+@explained
 def prepared(images: np.ndarray) -> np.ndarray:
     """Digits (N, 28, 28), 0 to 255, as the network's input: (N, 1, 28, 28), float32, of mean 0 and spread 1.
 
@@ -78,6 +80,7 @@ def moved(images: np.ndarray, moves: Moves) -> np.ndarray:
     return new
 
 
+@explained
 def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np.random.Generator) -> np.ndarray:
     """Each image (N, H, W) turned, scaled and shifted a little, by its own random amounts; paper comes in at the edges.
 
@@ -88,10 +91,11 @@ def jittered(images: np.ndarray, shift: float, turn: float, zoom: float, rng: np
     shift, turn = real_number("shift", shift, 0, LARGEST_SHIFT), real_number("turn", turn, 0, 180)
     zoom = real_number("zoom", zoom, 0, LARGEST_ZOOM)
     if not isinstance(rng, np.random.Generator):
-        raise TypeError(f"rng: expected a numpy.random.Generator, got {rng!r:.80}")
+        raise TypeError(f"rng: expected a numpy.random.Generator, got {shown(rng)}")
     return moved(images, drawn(images.shape, shift, turn, zoom, rng))
 
 
+@explained
 @blas_held
 def evaluate(
     model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int = 500
@@ -119,7 +123,7 @@ def evaluate(
     if N == 0:
         raise ValueError("images: expected at least one digit, got none")
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= models.CLASSES:
-        raise ValueError(f"labels: expected whole numbers from 0 to {models.CLASSES - 1}, got {labels!r:.80}")
+        raise ValueError(f"labels: expected whole numbers from 0 to {models.CLASSES - 1}, got {shown(labels)}")
     was_training = model.training
     model.eval()
     total, confusion = 0.0, np.zeros((models.CLASSES, models.CLASSES), np.int64)

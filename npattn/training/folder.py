@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from npattn import checkpoint, finite, models
-from npattn.checks import real_number, whole_number
+from npattn.arguments import explained
+from npattn.checks import real_number, shown, whole_number
 from npattn.files import alone, atomic
 from npattn.fused.threads import available_threads
 from npattn.grad_mode import no_grad
@@ -52,6 +53,7 @@ class State:
         self.history = checked_history("state.history", self.history, self.epoch)
 
 
+@explained
 def load_model(folder: str | os.PathLike[str]) -> Sequential:
     """The network of a run, in eval mode, on the CPU. `prepared` makes its input from images.
 
@@ -67,15 +69,17 @@ def load_model(folder: str | os.PathLike[str]) -> Sequential:
     TypeError, ValueError
         If `folder` is no path.
     """
-    return restored(Path(path_text("folder", folder)), "cpu")[2].eval()
+    return restored(path_text("folder", folder), "cpu")[2].eval()
 
 
-def restored(out: Path, device: str | None = None) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
+def restored(
+    out: str | os.PathLike[str], device: str | None = None
+) -> tuple[TrainConfig, State, Sequential, AdamW, str]:
     """Config, state, model, optimiser and the digits' source, as `Run.save` left them; None is the run's own device.
 
-    Raises CheckpointError, or DeviceError if there is no such device.
+    Raises CheckpointError, DeviceError if there is no such device, or TypeError or ValueError if `out` is no path.
     """
-    path = out / CHECKPOINT
+    path = Path(path_text("out", out)) / CHECKPOINT
     arrays, meta = checkpoint.load(path)
     try:
         config, state, model, optimizer, source = rebuilt(arrays, meta)
@@ -120,14 +124,14 @@ def rebuilt(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> tuple[TrainC
             moment[key] = arrays[f"optimizer.{name}.{key}"]
     optimizer.steps = whole_number("optimizer_steps", meta["optimizer_steps"], least=0, most=2**63 - 1)
     if not isinstance(meta["source"], str) or not meta["source"].isprintable() or len(meta["source"]) > 100:
-        raise TypeError(f"source: expected which digits, in a few words, got {meta['source']!r:.80}")
+        raise TypeError(f"source: expected which digits, in a few words, got {shown(meta['source'])}")
     return config, state, model, optimizer, meta["source"]
 
 
 def named(name: str, settings: Any) -> dict[str, Any]:
     """A dict of a checkpoint, to be taken as arguments. Raises TypeError if it is none."""
     if not isinstance(settings, dict):
-        raise TypeError(f"{name}: expected a dict, got {settings!r:.80}")
+        raise TypeError(f"{name}: expected a dict, got {shown(settings)}")
     return settings
 
 
@@ -145,12 +149,14 @@ def check_position(path: Path, config: TrainConfig, state: State, optimizer: Ada
     steps = -(-count // config.batch_size)
     seen = min(state.step * config.batch_size, count)
     fits = state.step <= steps and state.right <= state.seen == seen and (state.epoch < config.epochs or not state.step)
-    fits = fits and (state.step > 0 or state.loss == 0)
+    wrong = []
     if not fits or optimizer.steps != state.epoch * steps + state.step:
-        raise checkpoint.CheckpointError(
-            f"{path}: does not hold a run of the demo: epoch {state.epoch + 1}, step {state.step + 1}, "
-            f"{state.seen:,} digits, a loss of {state.loss:g} and {optimizer.steps:,} updates do not go together"
-        )
+        wrong = [f"{state.seen:,} digits", f"{optimizer.steps:,} updates"]
+    elif state.loss and not state.step:
+        wrong = [f"a loss of {state.loss:g}"]
+    if wrong:
+        position = f"epoch {state.epoch + 1}, step {state.step + 1}, {' and '.join(wrong)} do not go together"
+        raise checkpoint.CheckpointError(f"{path}: does not hold a run of the demo: {position}")
 
 
 @contextlib.contextmanager

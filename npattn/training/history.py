@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from npattn.checks import real_number, whole_number
+from npattn.checks import real_number, shown, whole_number
 from npattn.explain.gate_statistics import checked_statistics
 
 LARGEST = 1e60  # more than the losses of a million epochs can add up to in float32, and not too much to draw
@@ -27,7 +27,7 @@ def checked_history(name: str, history: Any, epochs: int) -> list[dict[str, Any]
         If there are more or fewer rows, something is missing or unknown in one, or a number is out of range.
     """
     if not isinstance(history, list):
-        raise TypeError(f"{name}: expected a list with a dict for each epoch, got {history!r:.80}")
+        raise TypeError(f"{name}: expected a list with a dict for each epoch, got {shown(history)}")
     if len(history) != epochs:
         raise ValueError(f"{name}: expected a list of {epochs} epochs, got {len(history)}")
     return [checked_row(f"{name}[{i}]", row, i + 1) for i, row in enumerate(history)]
@@ -36,7 +36,7 @@ def checked_history(name: str, history: Any, epochs: int) -> list[dict[str, Any]
 def checked_row(name: str, row: Any, epoch: int) -> dict[str, Any]:
     """One epoch's row, which must say that it is that epoch's. Raises as `checked_history`."""
     if not isinstance(row, dict):
-        raise TypeError(f"{name}: expected a dict, got {row!r:.80}")
+        raise TypeError(f"{name}: expected a dict, got {shown(row)}")
     tested = [key for key in ("test_loss", "test_accuracy") if key in row]
     unknown = [key for key in row if key not in (*EVERY, *SOME)]
     missing = [key for key in EVERY if key not in row]
@@ -60,8 +60,8 @@ def checked_row(name: str, row: Any, epoch: int) -> dict[str, Any]:
 def checked_gates(name: str, gates: Any) -> dict[str, dict[str, float]]:
     """What `npattn.explain.gate_statistics` says of each gate. Raises as `checked_history`."""
     if not isinstance(gates, dict):
-        raise TypeError(f"{name}: expected a dict with the numbers of each gate, got {gates!r:.80}")
-    return {key: checked_statistics(f"{name}[{key!r:.80}]", numbers) for key, numbers in gates.items()}
+        raise TypeError(f"{name}: expected a dict with the numbers of each gate, got {shown(gates)}")
+    return {key: checked_statistics(f"{name}[{shown(key)}]", numbers) for key, numbers in gates.items()}
 
 
 def check_gate_names(name: str, history: list[dict[str, Any]], gates: Collection[str]) -> None:

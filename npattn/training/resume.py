@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from npattn import data
+from npattn.backend import DeviceError
 from npattn.fused.threads import available_threads
 from npattn.nested import Sequential
 from npattn.optimizer import AdamW
 from npattn.training.folder import CHECKPOINT, State, check_position, move, restored
-from npattn.training.settings import TrainConfig, TrainingError
+from npattn.training.settings import TrainConfig, TrainingError, check_batch
 
-OF_THIS_CALL = ("data_dir", "download", "device", "processes")
-"""The settings that a call may give when it goes on with a run: they are a matter of the machine."""
+OF_THIS_CALL = ("data_dir", "download", "device", "processes", "epochs")
+"""The settings that a call may give when it goes on with a run: a matter of the machine; and more epochs than it had.
+
+Each step then has the learning rate that it has in a run of so many epochs from the start. Nothing else has to be kept:
+an interrupted one goes on as any other, to the same bits.
+"""
 
 
 def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Sequential, AdamW, data.Digits]:
@@ -45,6 +50,8 @@ def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Seque
         If the digits cannot be read.
     npattn.backend.DeviceError
         If the run is on a GPU, and there is none.
+    MemoryError
+        If a step takes more memory than this process may have.
     """
     config, state, model, optimizer, source = restored(out, "cpu")
     config = continued(out, config, given)
@@ -52,7 +59,15 @@ def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Seque
     if digits.source != source:
         raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
     check_position(out / CHECKPOINT, config, state, optimizer, len(digits.train_labels))
-    move(model, optimizer, config.device)
+    check_batch(config, len(digits.train_labels))
+    try:
+        move(model, optimizer, config.device)
+    except DeviceError as error:
+        if "device" in given:
+            raise
+        raise DeviceError(
+            f"{error}; the run was on a GPU, and goes on without one with device cpu (--device cpu)"
+        ) from None
     return config, state, model, optimizer, digits
 
 
@@ -68,6 +83,10 @@ def continued(out: Path, config: TrainConfig, given: dict[str, Any]) -> TrainCon
         raise TrainingError(
             f"{out}: asks for digits from {config.data_dir!a:.80}, which may be another machine; give data_dir "
             f"(--data-dir) too"
+        )
+    if given.get("epochs", config.epochs) < config.epochs:
+        raise ValueError(
+            f"epochs: expected at least {config.epochs}, which the run in {out} has, got {given['epochs']}"
         )
     changes = {**given, "out": str(out), "download": config.download or given.get("download", False)}
     if given.get("device") == "cuda":

@@ -150,8 +150,6 @@ class Run:
         gates = self.gates()
         if gates:
             row["gates"] = gates
-        if not all(np.isfinite(list(statistics.values())).all() for statistics in gates.values()):
-            raise self.stop("after it the gates of the test digits are not finite", self.untestable())
         self.clock()
         row["seconds"] = round(state.epoch_seconds, 3)
         state.history.append(row)
@@ -170,6 +168,8 @@ class Run:
         """How the gates stand for the first test digits, always the same ones; empty if the network does not attend."""
         with no_grad():
             self.model.eval()(self.model.to_array(prepared(self.digits.test_images[:GATE_DIGITS])))
+        if not finite.every(self.model.attention):
+            raise self.stop("after it the gates of the test digits are not finite", self.untestable())
         return gate_statistics(self.model.attention)
 
     def save(self) -> None:

@@ -6,13 +6,14 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from npattn import models
-from npattn.checks import one_of, real_number, whole_number
+from npattn.arguments import explained
+from npattn.capacity import need
+from npattn.checks import one_of, real_number, shown, true_or_false, whole_number
 from npattn.fused import twin
 from npattn.nested import Sequential, leaves
 
+HELD = {True: 600_000, False: 1_100_000}  # bytes that a step holds for each digit, at most, with and without `fused`
 LONGEST_PATH = 4096  # bytes; no system that we know takes a longer one
 
 
@@ -20,6 +21,7 @@ class TrainingError(Exception):
     """Training cannot start or go on. The message says why, and what is left on the disk."""
 
 
+@explained
 @dataclass(frozen=True)
 class TrainConfig:
     """What a run depends on. The same config on the same machine gives the same weights, bit for bit.
@@ -27,8 +29,8 @@ class TrainConfig:
     Attributes
     ----------
     attention
-        "none", "se", "channel", "spatial", "cbam" or any other of `npattn.models.attentions()`. None takes the model's
-        own: cbam for digits, se for se-resnet.
+        "none", "se", "channel", "spatial", "cbam" or any other of `npattn.models.attentions()`, in capitals or not, or
+        the name of its class. None takes the model's own: cbam for digits, se for se-resnet.
     model
         "digits", four stages, or "se-resnet", residual units: see `npattn.models`.
     epochs
@@ -45,10 +47,10 @@ class TrainConfig:
     seed
         Of the initial weights, the order and these amounts; 0 to 2⁶³ − 1.
     test_every
-        The test digits are classified after every so many epochs, at least 1, and after the last one.
+        The test digits are classified after every so many epochs, 1 to 10⁹, and after the last one.
     save_every
-        A checkpoint is written before the first step, after every so many steps of an epoch, at least 1, and after
-        each epoch. It plays no part in the weights.
+        A checkpoint is written before the first step, after every so many steps of an epoch, 1 to 10⁹, and after each
+        epoch. It plays no part in the weights.
     data_dir, download
         Where the digits come from: see `npattn.data.load`.
     out
@@ -89,19 +91,19 @@ class TrainConfig:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        for name, accepted in (
-            ("model", tuple(models.NETWORKS)), ("attention", models.attentions()), ("device", ("cpu", "cuda")),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if name == "attention" and value is None:
-                value = models.NETWORKS[self.model].attention
-            object.__setattr__(self, name, chosen(name, value, accepted))
+        object.__setattr__(self, "model", one_of("model", plain_text("model", self.model), tuple(models.NETWORKS)))
+        attention = models.NETWORKS[self.model].attention if self.attention is None else self.attention
+        attention = models.attention_named(plain_text("attention", attention))
+        object.__setattr__(self, "attention", attention)
+        object.__setattr__(self, "device", plain_text("device", self.device))
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device: expected 'cpu' or 'cuda', got {shown(self.device)}")
         values: dict[str, Any] = {  # as plain numbers and strings, which a checkpoint can hold
             "epochs": whole_number("epochs", self.epochs, most=10**6),
             "batch_size": whole_number("batch_size", self.batch_size, least=2, most=60_000),
             "seed": whole_number("seed", self.seed, least=0, most=2**63 - 1),
-            "test_every": whole_number("test_every", self.test_every),
-            "save_every": whole_number("save_every", self.save_every),
+            "test_every": whole_number("test_every", self.test_every, most=10**9),
+            "save_every": whole_number("save_every", self.save_every, most=10**9),
             "shift": real_number("shift", self.shift, least=0, most=14),
             "turn": real_number("turn", self.turn, least=0, most=180),
             "zoom": real_number("zoom", self.zoom, least=0, most=0.9),
@@ -111,7 +113,7 @@ class TrainConfig:
         if values["lr"] == 0:
             raise ValueError("lr: expected a learning rate above 0, got 0")
         for name in ("download", "fused"):
-            object.__setattr__(self, name, boolean(name, getattr(self, name)))
+            object.__setattr__(self, name, true_or_false(name, getattr(self, name)))
         alone = "on a GPU" if self.device == "cuda" else "" if self.fused else "without the fused path"
         if not alone and self.processes != 1 and not shareable(network(self)):
             alone = f"with attention {self.attention}, whose own running statistics are not shared between processes"
@@ -128,18 +130,11 @@ class TrainConfig:
             object.__setattr__(self, name, value)
 
 
-def chosen(name: str, value: str, accepted: tuple[str, ...]) -> str:
-    """`value` as a plain string, after checking that it is one of the names. Raises TypeError, ValueError."""
+def plain_text(name: str, value: str) -> str:
+    """`value` as a plain string, which a checkpoint can hold. Raises TypeError if it is none."""
     if not isinstance(value, str):
-        raise TypeError(f"{name}: expected one of {', '.join(map(repr, accepted))}, got {value!r:.80}")
-    return str(one_of(name, value, accepted))
-
-
-def boolean(name: str, value: bool) -> bool:
-    """`value` as it is, after checking that it is True or False: any text would pass for True. Raises TypeError."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name}: expected True or False, got {value!r:.80}")
-    return bool(value)
+        raise TypeError(f"{name}: expected a name, got {shown(value)}")
+    return str(value)
 
 
 def path_text(name: str, value: str | os.PathLike[str]) -> str:
@@ -149,7 +144,7 @@ def path_text(name: str, value: str | os.PathLike[str]) -> str:
     except TypeError:
         text = None
     if not isinstance(text, str):
-        raise TypeError(f"{name}: expected a path or None, got {value!r:.80}")
+        raise TypeError(f"{name}: expected a path or None, got {shown(value)}")
     try:
         length = len(os.fsencode(text))
     except ValueError:  # half of a character
@@ -157,6 +152,13 @@ def path_text(name: str, value: str | os.PathLike[str]) -> str:
     if not 0 < length <= LONGEST_PATH or "\0" in text:
         raise ValueError(f"{name}: expected a path, of at most {LONGEST_PATH} bytes, got {text!a:.80}")
     return text
+
+
+def check_batch(config: TrainConfig, digits: int, runs: int = 1) -> None:
+    """Raise MemoryError if a step of so many runs side by side, on so many digits at most, takes more than there is."""
+    batch = min(config.batch_size, digits)
+    several = f" in {runs} trainings side by side" if runs > 1 else ""
+    need(runs * batch * HELD[config.fused], lambda: f"batch_size: {batch:,} digits a step{several}")
 
 
 def shareable(model: Sequential) -> bool:

@@ -4,53 +4,26 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from npattn import data
+from npattn.arguments import explained_within
+from npattn.checks import shown, true_or_false
 from npattn.files import sweep
-from npattn.nested import Sequential
 from npattn.optimizer import AdamW
 from npattn.progress import Progress, Silent, for_terminal
 from npattn.training.batches import evaluate, prepared
 from npattn.training.folder import FILES, State, check_free, check_places, held, new_folder
+from npattn.training.result import TrainResult
 from npattn.training.resume import resumed
 from npattn.training.run import Run
-from npattn.training.settings import TrainConfig, TrainingError, boolean, network, path_text
+from npattn.training.settings import TrainConfig, TrainingError, check_batch, network, path_text
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run gave.
-
-    Attributes
-    ----------
-    model
-        The trained network, in eval mode.
-    accuracy
-        The share of the 10,000 test digits that it classifies rightly, 0 to 1; right now.
-    history
-        One dict an epoch: epoch, loss (nats), accuracy, rate, seconds; test_loss and test_accuracy where it was tested;
-        gates, if the network attends: by each gate's name what `npattn.explain.gate_statistics` says of it.
-    confusion
-        (10, 10) counts of test digits: row the right class, column the answer.
-    out
-        The folder with the run's files.
-    finished
-        False if it was interrupted; `resume` goes on.
-    """
-
-    model: Sequential
-    accuracy: float
-    history: list[dict[str, Any]]
-    confusion: np.ndarray
-    out: Path
-    finished: bool
-
-
+@explained_within(config=TrainConfig)
 def train(
     config: TrainConfig | None = None,
     *,
@@ -60,6 +33,7 @@ def train(
     download: bool | None = None,
     device: str | None = None,
     processes: int | None = None,
+    epochs: int | None = None,
 ) -> TrainResult:
     """Train the demo's network on MNIST and write the results into a folder.
 
@@ -79,6 +53,9 @@ def train(
         A run goes on without a network unless `download` is True. More processes than there are processors, and than
         2, are started only if `processes` says so. With another number of them than before, or on another device, the
         weights end in other last bits.
+    epochs
+        With `resume` only: as many as the run has, or more, and then each further step has the learning rate that it
+        has in a run of so many epochs from the start. A run that is finished is not trained again without it.
 
     Returns
     -------
@@ -101,11 +78,15 @@ def train(
         If the GPU is asked for and there is none.
     TypeError, ValueError
         If an argument is of the wrong type or out of range; the message names it.
+    MemoryError
+        If a step takes more memory than this process may have.
     """
     if config is not None and not isinstance(config, TrainConfig):
-        raise TypeError(f"config: expected a TrainConfig or None, got {config!r:.80}")
-    boolean("progress", progress)
-    here = {"data_dir": data_dir, "download": download, "device": device, "processes": processes}
+        raise TypeError(f"config: expected a TrainConfig or None, got {shown(config)}")
+    true_or_false("progress", progress)
+    here = {
+        "data_dir": data_dir, "download": download, "device": device, "processes": processes, "epochs": epochs,
+    }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in here.items() if value is not None}
     need_matplotlib()
     if resume is not None:
@@ -115,22 +96,23 @@ def train(
         TrainConfig(**given)  # says what is wrong with them before anything is read
         with held(out):
             check_places(out)
-            return finished(Run(*resumed(out, given), out, shown(progress)))
+            return finished(Run(*resumed(out, given), out, told(progress)))
     if given:
         raise TypeError(f"{', '.join(given)}: expected with resume only; a new run takes them from its config")
 
     config = TrainConfig() if config is None else config
     model = network(config).to(config.device)
     digits = data.load(config.data_dir, download=config.download)
+    check_batch(config, len(digits.train_labels))
     out = new_folder(config)
     with held(out):
         check_free(out)
         check_places(out)
         optimizer = AdamW(model.params, decay=config.decay)
-        return finished(Run(config, State(), model, optimizer, digits, out, shown(progress)))
+        return finished(Run(config, State(), model, optimizer, digits, out, told(progress)))
 
 
-def shown(progress: bool) -> Progress:
+def told(progress: bool) -> Progress:
     """How a run is shown."""
     return for_terminal() if progress else Silent()
 

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Self
 from npattn.attention import gate
 from npattn.backend import Array
 from npattn.block import Card, Form, Place
-from npattn.checks import floating, one_of, same_shape, shaped
+from npattn.checks import floating, one_of, same_shape, shaped, true_or_false
 from npattn.layer import Layer
 from npattn.nested import Joined, Nested
 from npattn.samples import Draw
@@ -94,7 +94,7 @@ class CBAM(Nested):
     Raises
     ------
     TypeError
-        If one is no layer, or the two differ in array module or dtype.
+        If one is no layer, the two differ in array module or dtype, or residual is no bool.
     ValueError
         If order is not among those named, both gates are left out, or an order is asked for with one gate left out.
     """
@@ -138,7 +138,7 @@ class CBAM(Nested):
         if order != "channel-first" and len(given) < 2:
             raise ValueError(f"order: expected two gates to put in order, got {order!r} and one of them None")
         super().__init__(given)
-        self.residual = bool(residual)
+        self.residual = true_or_false("residual", residual)
         self.sizes = {letter: n for layer in given.values() for letter, n in layer.sizes.items() if letter == "C"}
 
     @classmethod

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Form, Weight
-from npattn.checks import floating, hidden_width, names_of, one_of, same_shape, shaped, whole_number
+from npattn.checks import floating, hidden_width, names_of, one_of, same_shape, shaped, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import global_avg_pool, global_even_max, global_max_pool, linear, lp_pool, lse_pool
 from npattn.ops.gate_functions import GATES, HIDDEN
@@ -112,6 +112,7 @@ def forward(x: Array, params: Params, settings: Settings = Settings()) -> tuple[
     """
     w1, b1, w2, b2 = params
     floating(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
+    settings = checked_settings(*settings)
     _, C, _, _ = shaped("x", x, "N C H W")
     R, _ = shaped("w1", w1, "R C", C=C) if w2 is not None else shaped("w1", w1, "C C", C=C)
     if w2 is not None:
@@ -192,8 +193,8 @@ def widths(channels: tuple[str, int], ratio: tuple[str, int], hidden: int | None
 
 
 def left_out(bias: bool, layers: int) -> tuple[str, ...]:
-    """The fields of Params that are not there."""
-    return (() if bias else ("b1", "b2")) + (() if layers == 2 else ("w2", "b2"))
+    """The fields of Params that are not there. Raises TypeError if bias is no bool."""
+    return (() if true_or_false("bias", bias) else ("b1", "b2")) + (() if layers == 2 else ("w2", "b2"))
 
 
 class ChannelAttention(Block):
@@ -216,7 +217,8 @@ class ChannelAttention(Block):
     layers
         2: FC, ReLU, FC. 1: one FC, C to C, with no hidden width.
     gate
-        "sigmoid", or "hard_sigmoid": a/6 + 1/2 between 0 and 1; "torch_hard_sigmoid" has PyTorch's rounded slope.
+        "sigmoid", or "hard_sigmoid": a/6 + 1/2 between 0 and 1; with other slopes "hard_sigmoid_5" (1/5),
+        "paddle_hard_sigmoid" (0.1666667) and "torch_hard_sigmoid" (its gradient only, 1/6 rounded to float32).
     max_tie
         Which of several equal maxima gets the gradient: the "first", or all an "even" part.
     act
@@ -230,8 +232,8 @@ class ChannelAttention(Block):
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, ratio > in_planes, an option is not among those named, or
-        `hidden` is given with layers=1.
+        If a number is no whole number of at least 1, ratio > in_planes, an option is not among those named, bias no
+        bool, or `hidden` is given with layers=1.
     """
 
     input_axes = "N C H W"

@@ -72,8 +72,8 @@ class SELayer(Block):
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, reduction > channel, an option is not among those named, or
-        `hidden` is given with layers=1.
+        If a number is no whole number of at least 1, reduction > channel, an option is not among those named, bias no
+        bool, or `hidden` is given with layers=1.
     """
 
     input_axes = "N C H W"

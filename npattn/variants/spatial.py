@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array, array_module
 from npattn.block import Block, Card, Form, Weight
-from npattn.checks import floating, names_of, odd, odd_kernel, one_of, real_number, same_shape
+from npattn.checks import floating, names_of, odd, odd_kernel, one_of, real_number, same_shape, true_or_false
 from npattn.layer import Options
 from npattn.ops import batch_norm, channel_even_max, channel_max, channel_mean, conv2d
 from npattn.ops.gate_functions import GATES
@@ -82,6 +82,7 @@ def forward(
     """
     w, b, of_norm = params
     floating(x=x, w=w, b=b, **({} if of_norm is None else of_norm._asdict()))
+    settings = checked_settings(*settings)
     odd_kernel("w", w, "1 n k k", **{"1": 1, "n": settings.n})
 
     maps, of_maps = zip(*(pair.forward(x) for pair in settings.pairs()), strict=True)  # VSA.1
@@ -130,6 +131,16 @@ def updated(running: Running, cache: Cache, momentum: float = 0.1) -> Running:
     return Running(batch_norm.updated(running.norm, cache.norm, momentum))  # type: ignore[arg-type]
 
 
+def checked_settings(maps: Sequence[str], mix: str, gate: str, max_tie: str) -> Settings:
+    """The settings of these options, after checking each. Raises TypeError or ValueError for one that is unknown."""
+    return Settings(
+        names_of("maps", maps, ("mean", "max")),
+        one_of("mix", mix, ("concat", "mean")),
+        one_of("gate", gate, tuple(GATES)),
+        one_of("max_tie", max_tie, ("first", "even")),
+    )
+
+
 class SpatialAttention(Block):
     """Spatial attention with options as a layer: x (N, C, H, W), any C, to its gate (N, 1, H, W).
 
@@ -161,8 +172,8 @@ class SpatialAttention(Block):
     Raises
     ------
     TypeError, ValueError
-        If kernel_size is no odd whole number, an option is not among those named, or `momentum` is given without a
-        norm.
+        If kernel_size is no odd whole number, an option is not among those named, bias or norm no bool, or `momentum`
+        is given without a norm.
     """
 
     input_axes = "N C H W"
@@ -208,13 +219,9 @@ class SpatialAttention(Block):
         max_tie: str = "first",
         **options: Unpack[Options],
     ) -> None:
-        settings = Settings(
-            names_of("maps", maps, ("mean", "max")),
-            one_of("mix", mix, ("concat", "mean")),
-            one_of("gate", gate, tuple(GATES)),
-            one_of("max_tie", max_tie, ("first", "even")),
-        )
+        settings = checked_settings(maps, mix, gate, max_tie)
         share = real_number("momentum", momentum, least=0, most=1)
+        bias, norm = true_or_false("bias", bias), true_or_false("norm", norm)
         if share != 0.1 and not norm:
             raise ValueError(f"momentum: expected norm=True with it, whose statistics it moves, got {momentum}")
         sizes = {"k": odd("kernel_size", kernel_size), "n": settings.n}

@@ -16,6 +16,8 @@ from tests.support.torch_gates import gate_function, pool
 
 MORE = (
     {"gate": "torch_hard_sigmoid"},
+    {"gate": "hard_sigmoid_5", "act": "silu"},
+    {"gate": "paddle_hard_sigmoid", "pools": ("avg",)},
     {"hidden": 5, "bias": True, "pools": ("lse", "max", "avg"), "max_tie": "even"},
     {"layers": 1, "mix": "before", "pools": ("max", "lp")},
     {"act": "silu", "bias": True, "gate": "hard_sigmoid"},

@@ -1,6 +1,7 @@
 """How often is what is right rejected? `python -m tests.checker.false_alarms 1000` asks 1,000 times a block.
 
-Weights from 1e-4 to 1e2; inputs with and without ties, after a ReLU, shifted and scaled. It must print 0 alarms.
+Weights from 1e-4 to 1e2; inputs with and without ties, after a ReLU, shifted and scaled. It must print 0 alarms. What
+is told to be untested is no alarm, and counted: large weights leave gates saturated, at whatever point.
 """
 
 from __future__ import annotations
@@ -51,14 +52,17 @@ def main() -> int:
     arguments = parser.parse_args()
     alarms = 0
     for case in block_cases():
-        start, wrong = time.perf_counter(), 0
+        start, wrong, untested = time.perf_counter(), 0, 0
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.cases):
-            report = gradcheck((case.forward, case.backward), *random_point(case, seed), raise_exception=False)
+            point = random_point(case, seed)
+            report = gradcheck((case.forward, case.backward), *point, strict=True, raise_exception=False)
+            untested += report.status == 3
             if not report:
                 wrong += 1
                 print(f"seed {seed}\n{report}", flush=True)
         print(
-            f"{case.name}: {wrong} false alarms in {arguments.cases} cases, {time.perf_counter() - start:.0f} s",
+            f"{case.name}: {wrong} false alarms in {arguments.cases} cases, {untested} untested in part, "
+            f"{time.perf_counter() - start:.0f} s",
             flush=True,
         )
         alarms += wrong

@@ -138,7 +138,7 @@ def sigmoid_slope_of_the_input(dy, x):
     return dy * x * (1 - x)
 
 
-@mistake(sigmoid_of_x, only_x, "x")
+@mistake(sigmoid_of_x, only_x, "x", "it is dy itself")
 def sigmoid_slope_forgotten(dy, x):
     return dy.copy()
 
@@ -187,7 +187,7 @@ def channel_maximum_to_all_ties(dy, cache):
     return np.where(x == y, dy, 0)
 
 
-@mistake(max_of_pixels, only_x, "x")
+@mistake(max_of_pixels, only_x, "x", "a mask or an index")
 def maximum_to_the_first_pixel(dy, cache):
     dx = np.zeros_like(cache[0])
     dx[:, :, 0, 0] = dy
@@ -213,13 +213,13 @@ def lp_without_its_root(dy, cache):
 # Batch normalisation
 
 
-@mistake(batch_norm.train_forward, for_batch_norm, "x")
+@mistake(batch_norm.train_forward, for_batch_norm, "x", "a mean and a variance over axes (0, 2, 3)")
 def batch_norm_statistics_taken_for_constants(dy, cache):
     _, grads = batch_norm.train_backward(dy, cache)
     return batch_norm.eval_backward(dy, cache)[0], grads
 
 
-@mistake(batch_norm.train_forward, for_batch_norm, "x")
+@mistake(batch_norm.train_forward, for_batch_norm, "x", "the term of a variance over axes (0, 2, 3)")
 def batch_norm_without_the_path_of_the_variance(dy, cache):
     _, grads = batch_norm.train_backward(dy, cache)
     dx_hat = dy * cache.gamma[:, None, None]
@@ -272,7 +272,7 @@ def cache_outside_of_the_cache(dy, cache):
     return sigmoid.backward(dy, _kept["last"])
 
 
-@mistake(relu.forward, only_x, "x: expected a gradient of dtype float64, got float32")
+@mistake(relu.forward, only_x, "x: expected a gradient of dtype float64, got float32", house_rule=True)
 def gradient_in_float32(dy, cache):
     return relu.backward(dy, cache).astype(np.float32)
 
@@ -283,7 +283,7 @@ def sigmoid_slope_by_a_quotient_that_overflows(dy, cache):
     return dy * np.exp(x) / (1 + np.exp(x)) ** 2
 
 
-@mistake(lambda x: (x + 0.0, None), only_x, "gradient of x: shares memory with dy")
+@mistake(lambda x: (x + 0.0, None), only_x, "gradient of x: shares memory with dy", house_rule=True)
 def identity_hands_dy_on(dy, cache):
     return dy
 

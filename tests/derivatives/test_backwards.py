@@ -37,7 +37,7 @@ def drawn(case: Case, size=(2, 3, 5, 4), seed=0, k=3):
 
 @pytest.mark.parametrize("case", PAIRS, ids=ident)
 def test_derivative(case: Case):
-    assert gradcheck((case.forward, case.backward), *drawn(case))
+    assert gradcheck((case.forward, case.backward), *drawn(case), strict=True)
 
 
 IMAGES = [case for case in PAIRS if case.name != "cross-entropy"]
@@ -47,23 +47,23 @@ IMAGES = [case for case in PAIRS if case.name != "cross-entropy"]
 def test_derivative_at_ties(case: Case):
     x, *rest = drawn(case)
     x = np.random.default_rng(2).integers(0, 3, x.shape).astype(float)
-    assert gradcheck((case.forward, case.backward), x, *rest)
+    assert gradcheck((case.forward, case.backward), x, *rest, strict=True)
 
 
 @pytest.mark.parametrize("case", IMAGES, ids=ident)
 def test_derivative_with_a_large_kernel(case: Case):
-    assert gradcheck((case.forward, case.backward), *drawn(case, (1, 2, 3, 4), k=5))
+    assert gradcheck((case.forward, case.backward), *drawn(case, (1, 2, 3, 4), k=5), strict=True)
 
 
 @pytest.mark.parametrize("case", IMAGES, ids=ident)
 def test_derivative_for_one_image_of_one_channel(case: Case):
-    assert gradcheck((case.forward, case.backward), *drawn(case, (1, 1, 3, 2), k=1))
+    assert gradcheck((case.forward, case.backward), *drawn(case, (1, 1, 3, 2), k=1), strict=True)
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=ident)
 @pytest.mark.parametrize("fused", [False, True], ids=["textbook", "fused"])
 def test_derivative_of_the_layer(make, fused):
-    assert gradcheck(make(fused), np.random.default_rng(3).standard_normal((2, 8, 4, 3)))
+    assert gradcheck(make(fused), np.random.default_rng(3).standard_normal((2, 8, 4, 3)), strict=True)
 
 
 def test_no_bias_no_gradient():
@@ -72,7 +72,7 @@ def test_no_bias_no_gradient():
         x = rng.standard_normal((2, 2, 3, 4))
         y, cache = module.forward(x, module.Params(w))
         assert module.backward(y, cache)[1].b is None
-        assert gradcheck(module, x, module.Params(w, None))
+        assert gradcheck(module, x, module.Params(w, None), strict=True)
 
 
 OUTPUTS = {"dy": "the output y", "dg": "the output gate", "du": "the output u", "dloss": "the loss"}
@@ -242,7 +242,7 @@ def test_cbam_with_one_gate(without):
     ca = None if without == "channel" else channel.ChannelAttention(8, 4, rng=0)
     sa = None if without == "spatial" else spatial.SpatialAttention(3, rng=0)
     layer = variants.CBAM(ca, sa)
-    assert gradcheck(layer, np.random.default_rng(3).standard_normal((2, 8, 4, 3)))
+    assert gradcheck(layer, np.random.default_rng(3).standard_normal((2, 8, 4, 3)), strict=True)
     layer.backward(layer.forward(np.ones((2, 8, 4, 3), dtype=np.float32)))
     assert list(layer.grads) == list(layer.params)
 

@@ -23,5 +23,7 @@ BLOCKS = [case for case in block_cases() if of_its_own(case)]
 @example(seed=0)
 @example(seed=560)  # gates so alike that channels are tied all but for the seventh digit
 @example(seed=129)  # a second derivative that jumps, which differences once took for none
+@example(seed=626453630)  # gates that are saturated both here and there: they rest, but round nothing
+@example(seed=307)  # a slope that is 0 just here
 def test_no_false_alarm(case: Case, seed: int):
-    assert gradcheck((case.forward, case.backward), *random_point(case, seed), seed=seed)
+    assert gradcheck((case.forward, case.backward), *random_point(case, seed), seed=seed, strict=True)

@@ -290,7 +290,7 @@ DIGITS = network()
         (npattn.Sequential(npattn.ReLU(dtype="float64")), 0, {}, ValueError, "GlobalAvgPool and Linear, got ReLU;"),
         (HEADLESS, 0, {"method": "grad-cam"}, ValueError, "ends in GlobalAvgPool and Linear, got Conv2d and ReLU"),
         (HEADLESS, 0, {"method": "grad-cam", "layer": "1"}, ValueError, r"output: expected shape \(N, M\), got \(3, 2"),
-        (DIGITS, 0, {"method": "lime"}, ValueError, "method: expected one of cam, grad-cam, got 'lime'"),
+        (DIGITS, 0, {"method": "lime"}, ValueError, "method: expected one of 'cam', 'grad-cam', got 'lime'"),
         (DIGITS, 0, {"layer": "stage2"}, ValueError, "layer: CAM looks at what goes into the pooling; got 'stage2'"),
         (DIGITS, 0, {"method": "grad-cam", "layer": "stage9.relu"}, ValueError, "one of stage1, .* got 'stage9'"),
         (DIGITS, 0, {"method": "grad-cam", "layer": "stage2.x"}, ValueError, "expected one of conv, bn, .* got 'x'"),

@@ -13,7 +13,7 @@ import pytest
 import npattn
 from npattn import cli, data, models
 from npattn.explain import images, sheet
-from npattn.explain.images import ImageError, read_digit
+from npattn.explain.images import ImageError
 from npattn.training import prepared
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
@@ -29,6 +29,12 @@ def large(digit: np.ndarray, by: int = 10) -> np.ndarray:
     """The digit enlarged, dark on light, and off the middle: as somebody would write it."""
     ink = np.kron(digit, np.ones((by, by), np.uint8))
     return np.pad(255 - ink, ((3 * by, 0), (0, 9 * by)), constant_values=255)
+
+
+def read_digit(path: Path) -> tuple[np.ndarray, list[str]]:
+    """The digit, and what was done."""
+    reading = images.read_digit(path)
+    return reading.image, reading.notes
 
 
 def saved(array: np.ndarray, path: Path, mode: str | None = None, **options) -> Path:
@@ -68,7 +74,8 @@ def test_a_large_picture_becomes_a_digit_like_mnists(digit, tmp_path, kind: str,
 @pytest.mark.parametrize("shape", [(5, 200), (200, 5), (1, 40), (300, 300), (29, 28)], ids=str)
 def test_any_shape_fits(tmp_path, shape):
     picture = np.zeros(shape, np.uint8)
-    picture[shape[0] // 3 : shape[0] // 3 + 2, shape[1] // 3 : shape[1] // 3 + 2] = 200
+    side = 2 if min(shape) < 100 else 8  # two pixels of 300 would be a speck
+    picture[shape[0] // 3 : shape[0] // 3 + side, shape[1] // 3 : shape[1] // 3 + side] = 200
     found, _ = read_digit(saved(picture, tmp_path / "dot.png"))
     assert found.shape == (28, 28)
     assert found.max() > 200
@@ -136,6 +143,13 @@ HOSTILE = {
     "no width": (png(0, 40, zlib.compress(b"")), "a broken image|expected an image"),
     "flat": (png(40, 40, zlib.compress(b"\0" * 41 * 40)), "expected a digit, got a picture of nearly one grey"),
 }
+
+
+def test_a_picture_without_strokes(tmp_path):
+    picture = np.full((100, 100), 255, np.uint8)
+    picture[20:80, 20:80] = 0
+    with pytest.raises(ImageError, match=r"square\.png: expected a digit, got a picture without strokes"):
+        read_digit(saved(picture, tmp_path / "square.png"))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -215,12 +229,12 @@ def test_the_sheet(folder, tmp_path, capsys, digit):
     assert f"maps by cam; the sheet is {folder / 'cam.png'}" in shown
     with Image.open(folder / "cam.png") as picture:
         assert picture.size[0] > 800
-        assert picture.size[1] > 2000
+        assert picture.size[0] / picture.size[1] == pytest.approx(16 / 9, rel=0.01)  # a slide
     saved(large(digit), tmp_path / "seven.png")
     argv = ["cam", str(folder), "--digits", "0", "8", "--image", str(tmp_path / "seven.png")]
     assert cli.main([*argv, "--layer", "stage3.relu", "--out", str(tmp_path / "sheet.png")]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(f"{tmp_path / 'seven.png'}: 370 × 310, PNG of mode L; inverted: its border is light")
+    assert shown.startswith(f"{tmp_path / 'seven.png'}: 370 × 310, PNG of mode L; inverted: it is dark on light")
     assert "maps by grad-cam at stage3.relu" in shown
     assert [line.split("  ")[0].strip() for line in shown.splitlines()[1:4]] == [
         "seven.png",
@@ -262,7 +276,7 @@ def test_what_the_sheet_shows():
 )
 def test_bad_options(folder, tmp_path, capsys, options, message):
     out = tmp_path / "sheet.png"
-    assert cli.main(["cam", str(folder), "--out", str(out), *options]) == 1
+    assert cli.main(["cam", str(folder), "--out", str(out), *options]) == (1 if "--image" in options else 2)
     error = capsys.readouterr().err
     assert error.startswith("npattn: ")
     assert message in error
@@ -278,3 +292,37 @@ def test_without_a_spatial_gate(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("npattn.commands.cam.load_model", lambda path: models.se_resnet(rng=0).eval())
     assert cli.main(["cam", str(folder), "--digits", "5", "--out", str(tmp_path / "sheet.png")]) == 0
     assert "no spatial gate, so the sheet has no column for it" in capsys.readouterr().out
+
+
+# Photographs
+
+
+def test_the_crop_and_the_doubts_are_shown(folder, tmp_path, capsys, digit):
+    """A speck at the edge plays no part; what may be no digit is said to be, in words and on the sheet."""
+    photo = large(digit)
+    photo[2:8, 3:9] = 0
+    saved(photo, tmp_path / "speck.png")
+    saved(np.pad(np.zeros((40, 40), np.uint8), 60, constant_values=255), tmp_path / "patch.png")
+    out = tmp_path / "sheet.png"
+    files = [str(tmp_path / name) for name in ("speck.png", "patch.png")]
+    assert cli.main(["cam", str(folder), "--image", *files, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    top, bottom, left, right = images.read_digit(tmp_path / "speck.png").box
+    assert f"cropped to the digit, {right - left} × {bottom - top} from pixel ({left}, {top}); 1 other mark" in shown[0]
+    assert shown[2].startswith(f"{files[1]}: it may be no digit, and then the answer means nothing: it is a filled pat")
+    np.testing.assert_allclose(read_digit(tmp_path / "speck.png")[0], read_digit(saved(large(digit), out))[0], atol=30)
+
+
+def test_the_sheet_has_a_column_for_the_picture(folder, tmp_path, digit, monkeypatch):
+    saved(large(digit), tmp_path / "seven.png")
+    drawn = []
+    monkeypatch.setattr("npattn.explain.sheet.save", lambda figure, path: drawn.append(figure))
+    for argv in (["--digits", "0"], ["--digits", "0", "--image", str(tmp_path / "seven.png")]):
+        assert cli.main(["cam", str(folder), *argv]) == 0
+    without, with_picture = ([axes.get_title().replace("\n", " ") for axes in figure.axes] for figure in drawn)
+    assert without[:3] == ["test digit", "for the answer", "for the runner-up"]
+    assert with_picture[:4] == ["picture", "input", "for the answer", "for the runner-up"]
+    (frame,) = drawn[1].axes[0].patches
+    top, bottom, left, right = images.read_digit(tmp_path / "seven.png").box
+    assert (frame.get_x() + 0.5, frame.get_y() + 0.5) == (left, top)
+    assert (frame.get_width(), frame.get_height()) == (right - left, bottom - top)

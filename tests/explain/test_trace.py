@@ -214,7 +214,7 @@ def cbam_cache() -> cbam.Cache:
     ("arguments", "message"),
     [
         ({"name": "sa"}, f"name: expected one of {str(NAMES)[1:-1]}, got 'sa'"),
-        ({"name": "se", "shape": (1, 2, 2)}, "shape: expected four numbers N C H W"),
+        ({"name": "se", "shape": (1, 2, 2)}, "shape: expected 4 whole numbers"),
         ({"name": "se", "shape": (1, 64, 64, 64)}, "shape: expected at most 4096 numbers"),
         ({"name": "se", "seed": -1}, "seed: expected a whole number of at least 0"),
         ({"name": "spatial", "kernel_size": 4}, "kernel_size: expected an odd"),
@@ -231,14 +231,15 @@ def test_on_the_terminal(capsys):
     for piece in ("CBAM.1 ", "CA.6 ", "MLP.3 ", "SA.4 ", "dx[0, 1, 1, 2]", "dsa.w[0, 1, 2, 2]", "largest difference"):
         assert piece in text
     assert not any(line != line.rstrip() for line in text.splitlines())
-    assert main(["trace", "se", "--shape", "1", "2", "0", "2"]) == 1
-    assert "shape: expected a whole number of at least 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["trace", "se", "--shape", "1", "2", "0", "2"])
+    assert "--shape: expected a shape, four whole numbers (N, C, H, W) from 1" in capsys.readouterr().err
     assert main(["trace", "loss", "--seed", "2"]) == 0
     text = capsys.readouterr().out
     for piece in ("t (2,) = ", "CE.4 ", "loss () = ", "dz[1, 2]"):
         assert piece in text
-    assert main(["trace", "loss", "--shape", "1", "2", "2", "2"]) == 1
-    assert "--shape: is for a block" in capsys.readouterr().err
+    assert main(["trace", "loss", "--shape", "1", "2", "2", "2"]) == 2
+    assert "--shape has no effect on loss, an op" in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_example():

@@ -269,7 +269,7 @@ def test_backward_after_a_forward_that_failed(layer):
         (X > 0, TypeError, "x: expected dtype float32 or float64, got bool"),
         (X.astype(np.float16), TypeError, "x: expected dtype float32 or float64, got float16"),
         (X.astype(">f4"), TypeError, "x: expected dtype float32 or float64, got >f4"),
-        (X.astype(np.float64), TypeError, "expected dtype float64, the same as x, got float32"),
+        (X.astype(np.float64), TypeError, "x: expected dtype float32, the same as the parameters of"),
         (X.tolist(), TypeError, "x: expected an array .* got list"),
         (None, TypeError, "x: expected an array, got None"),
     ],
@@ -279,6 +279,28 @@ def test_backward_after_a_forward_that_failed(layer):
 def test_bad_input(name: str, x, error, message):
     with pytest.raises(error, match=message):
         CHOSEN[name]()(x)
+
+
+def test_the_first_call_says_which_is_which_and_the_two_ways_out():
+    layer = npattn.CBAM(8, 4, 3)
+    with pytest.raises(TypeError) as caught:
+        layer(X.astype(np.float64))
+    assert str(caught.value) == (
+        "x: expected dtype float32, the same as the parameters of CBAM, got float64. Convert x, "
+        'x.astype("float32"), or the layer, layer.to(dtype="float64")'
+    )
+    layer.to(dtype="float64")(X.astype(np.float64))
+    with pytest.raises(TypeError, match=r"x: expected dtype float64, .*, got float32\. Convert x, x\.astype\("):
+        layer(X)
+    assert npattn.ReLU()(X.astype(np.float64)).dtype == np.float64  # nothing to fit: it follows its input
+
+
+def test_a_tensor_of_torchs_is_named_and_told_where_to_go():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    message = r"x: expected an array of the same library as the parameters of SELayer \(numpy\), got torch.*"
+    with pytest.raises(TypeError, match=message + r"npattn\.torch\.module\(layer\).* layer\.to\(xp=torch\)"):
+        npattn.SELayer(8, 2)(torch.tensor(X))
+    npattn.SELayer(8, 2).to(xp=torch)(torch.tensor(X))
 
 
 @pytest.mark.parametrize("x", [X[0], X.astype(int)], ids=["rank", "int"])
@@ -354,11 +376,11 @@ def test_bad_cotangents_of_pairs(case: Case):
         ),
         (lambda: npattn.Gated("x"), TypeError, "attention: expected a layer, got str"),
         (lambda: npattn.Sequential(), ValueError, "layers: expected at least one layer"),
-        (lambda: npattn.Sequential(npattn.ReLU(), 3), TypeError, "1: expected a layer, got int"),
+        (lambda: npattn.Sequential(npattn.ReLU(), 3), TypeError, r"layers\[1\]: expected a layer, got int"),
         (
             lambda: npattn.Sequential(npattn.ReLU(), npattn.ReLU(dtype="float64")),
             TypeError,
-            "1: expected a layer of numpy and float32, as the first one, got numpy and float64",
+            r"layers\[1\]: expected a layer of numpy and float32, as the first one, got numpy and float64",
         ),
     ],
 )

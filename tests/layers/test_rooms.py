@@ -9,9 +9,10 @@ import pytest
 from tests.support.imports import FILES, GRAPH, PACKAGE, by_name, cycle, module_of, ours, parsed, room_of
 
 FLOORS = (
-    ("backend", "capacity", "files", "grad_mode", "streams", "version"),
-    ("checks", "checkpoint", "data", "optimizer", "packing", "progress"),
-    ("last_forward", "state"),
+    ("arguments", "backend", "capacity", "columns", "files", "grad_mode", "notebook", "seems", "streams", "version"),
+    ("checks", "checkpoint", "packing", "parameters", "progress"),
+    ("saved",),
+    ("data", "last_forward", "optimizer", "state"),
     ("layer",),
     ("block",),
     ("nested", "samples"),
@@ -19,7 +20,7 @@ FLOORS = (
     ("attention",),
     ("fused", "variants"),
     ("blocks",),
-    ("checker", "dialects", "explain", "finite", "models"),
+    ("checker", "dialects", "explain", "finite", "models", "torch"),
     ("training",),
     ("ablation", "bench"),
     ("commands",),
@@ -32,7 +33,7 @@ FLOORS = (
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 
 AT_RUN_TIME = {
-    ("npattn", "f'npattn.{name}'"): "explain, dialects and variants, when they are asked for: most programs need none",
+    ("npattn", "f'npattn.{name}'"): "a module of MODULES when it is asked for: most programs need none",
     ("npattn.blocks", "f'npattn.{package}'"): "`modules` finds the blocks in their files, so that no list names them",
     ("npattn.blocks", "f'{folder.__name__}.{found.name}'"): "the same, a file of that package",
     ("npattn.fused", "f'{__name__}.{name}'"): "`twin`: a file of the package itself, when a layer first needs it",

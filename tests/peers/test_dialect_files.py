@@ -24,7 +24,7 @@ STATE = {
     "spatial.conv.bn.num_batches_tracked": np.array(7),
     "half": np.linspace(0, 1, 5, dtype=np.float16),
 }
-ENDINGS = [".npz", ".safetensors", ".pt", ".pth", ".bin"]
+ENDINGS = [".npz", ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pth.tar"]
 
 
 def needs(ending: str) -> None:
@@ -128,8 +128,10 @@ def test_no_pickle_is_run_by_torch(tmp_path: Path):
     hostile = {"w": Hostile(tmp_path / "ran")}
     (tmp_path / "w.pt").write_bytes(pickle.dumps(hostile))
     torch.save(hostile, tmp_path / "w.pth")
-    for name in ("w.pt", "w.pth"):
-        with pytest.raises(FileError, match="torch cannot read it as weights alone"):
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(hostile, protocol=2))
+    refused = r"it needs the class or function \S+, which torch does not run"
+    for name, what in {"w.pt": r"a plain pickle of protocol \d", "w.pth": refused, "w.pkl": refused}.items():
+        with pytest.raises(FileError, match=what):
             read(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
@@ -198,11 +200,12 @@ def test_a_dtype_that_numpy_has_not(tmp_path: Path):
     path = tmp_path / "w.safetensors"
     path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
     needs(".safetensors")
-    with pytest.raises(FileError, match="a dtype that NumPy has not"):
+    wanted = r'w: bfloat16, which NumPy has not: give dtype="float32"'
+    with pytest.raises(FileError, match=wanted):
         read(path)
     torch = pytest.importorskip("torch")
     torch.save({"w": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "w.pt")
-    with pytest.raises(FileError, match="a tensor that NumPy has not"):
+    with pytest.raises(FileError, match=wanted):
         read(tmp_path / "w.pt")
 
 
@@ -212,7 +215,7 @@ def test_a_checkpoint_with_the_weights_inside(tmp_path: Path):
     torch.save({"epoch": 3, "state_dict": weights}, tmp_path / "w.pt")
     assert same(read(tmp_path / "w.pt"), STATE)
     torch.save({"epoch": 3}, tmp_path / "w.pt")
-    with pytest.raises(FileError, match="expected a dict of tensors"):
+    with pytest.raises(FileError, match=r"no weights were found in it: its top-level keys are epoch \(int\)"):
         read(tmp_path / "w.pt")
 
 
@@ -231,16 +234,15 @@ def test_a_library_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Mon
     for name in (library, f"{library}.numpy"):
         monkeypatch.setitem(sys.modules, name, None)
     path = tmp_path / f"w{ending}"
-    path.write_bytes(b"")
+    path.write_bytes({".pt": b"\x80\x02}.", ".safetensors": struct.pack("<Q", 2) + b"{}"}[ending])
     for attempt in (lambda: read(path), lambda: write(path, STATE)):
         with pytest.raises(FileError, match=f"w{ending}: needs {library}, which is not installed"):
             attempt()
 
 
 def test_another_ending(tmp_path: Path):
-    for attempt in (lambda: read(tmp_path / "w.h5"), lambda: write(tmp_path / "w.h5", STATE)):
-        with pytest.raises(FileError, match=r"w.h5: expected a file that ends in .npz, .safetensors, .pt"):
-            attempt()
+    with pytest.raises(FileError, match=r"w.h5: expected a file that ends in .npz, .safetensors, .pt"):
+        write(tmp_path / "w.h5", STATE)
 
 
 # The command
@@ -287,6 +289,8 @@ def test_the_command_finds_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     path = tmp_path / "w.npz"
     write(path, {"conv1.weight": np.zeros((4, 3, 3, 3))})
     assert cli.main(["dialect", str(path)]) == 1
-    assert "article.SpatialAttention: conv1.weight: expected (1, 2, k, k), got (4, 3, 3, 3)" in capsys.readouterr().out
+    assert "article.SpatialAttention: conv1.weight: expected (1, 2, k, k), got (4, 3, 3, 3)" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert cli.main(["dialect", str(tmp_path / "missing.npz")]) == 1
     assert "missing.npz: cannot be read" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The dialects: what seven codebases compute was recorded, and a layer that was loaded from their weights must agree.
+"""The dialects: what codebases compute was recorded, and a layer that was loaded from their weights must agree.
 
 A file tests/peers/dialects/CODEBASE_CLASS…_{train,eval}.npz holds meta (JSON: dialect, module, args, mode), x, dy, y,
 dx, state.KEY before the forward, grad.KEY, and after.KEY, the buffers after it. All of it is float64.
@@ -54,8 +54,10 @@ def file(request: pytest.FixtureRequest) -> Recorded:
 
 
 def test_all_files_are_here():
-    assert len(FILES) == 31
-    assert {path.stem.partition("_")[0] for path in FILES} == set(dialects.DIALECTS) - {"article"}
+    assert len(FILES) == 38
+    recorded_ones = {path.stem.partition("_")[0] for path in FILES}
+    assert recorded_ones == {"timm", "torchvision", "official", "luuuyi", "xmu", "changzy00", "ultralytics"}
+    assert recorded_ones < set(dialects.DIALECTS)
 
 
 def test_agrees_with_the_codebase(file: Recorded):
@@ -117,7 +119,14 @@ def test_what_is_ambiguous():
         except AmbiguousError as error:
             found[path.stem] = {candidate.row.title for candidate in error.candidates}
     one_fc = {"timm.EffectiveSEModule", "ultralytics.ChannelAttention"}
+    two_fc = {"timm.SEModule", "torchvision.SqueezeExcitation"}
+    squeeze_excite = {"timm.SqueezeExcite", "ghostnet.SqueezeExcite"}
     assert found == {
+        **{path.stem: two_fc for path in FILES if path.stem.startswith("torchvision_")},
+        **{path.stem: squeeze_excite for path in FILES if path.stem.startswith("timm_SqueezeExcite")},
+        "timm_SEModule_train": two_fc,
+        "timm_SEModule_addmax_train": two_fc,
+        "timm_SEModule_silu_train": two_fc,
         "timm_EffectiveSEModule_train": one_fc,
         "ultralytics_ChannelAttention_train": one_fc,
         "timm_SEModule_nobias_train": {"article.ChannelAttention", "timm.SEModule"},
@@ -148,7 +157,10 @@ def rows():
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.title)
 def test_every_class_of_the_table(row):
     """It can be built, dumped, found and loaded, its gradients are right, and it can be copied and pickled."""
-    sizes = dict.fromkeys(("channels", "channel", "in_planes", "gate_channels", "c1"), 16)
+    sizes = dict.fromkeys(
+        ("channels", "channel", "in_planes", "gate_channels", "c1", "input_channels", "in_chs", "oup"), 16
+    )
+    sizes |= {"squeeze_channels": 4, "squeezed": 4, "inp": 8}
     sizes |= dict.fromkeys(("kernel_size", "spatial_kernel_size"), 3)
     args = {name: size for name, size in sizes.items() if name in row.signature.parameters}
     layer = dialects.build(row.dialect, row.name, dtype="float64", rng=3, **args)
@@ -284,8 +296,8 @@ def test_wrong_shapes_are_all_told_and_the_arguments_that_fit():
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({}, "missing a required argument: 'channels'.*this state fits timm.CbamModule.channels=32"),
-        ({"channels": 32, "ratio": 16}, "unexpected keyword argument 'ratio'.*rd_ratio = 0.0625"),
+        ({}, "missing channels.*this state fits timm.CbamModule.channels=32"),
+        ({"channels": 32, "ratio": 16}, r"unknown argument ratio; did you mean rd_ratio\?.*rd_ratio=0.0625"),
     ],
 )
 def test_wrong_arguments(args, message):
@@ -296,9 +308,32 @@ def test_wrong_arguments(args, message):
 @pytest.mark.parametrize(
     ("dialect", "module", "args", "message"),
     [
-        ("torchvision", "CBAM", {}, "dialect: expected one of article, timm.*got 'torchvision'"),
+        ("keras", "CBAM", {}, "dialect: expected one of article, timm.*got 'keras'"),
         ("timm", "CBAM", {}, "module: expected one of SEModule.*in timm, got 'CBAM'"),
-        ("timm", "CbamModule", {"channels": 32, "act_layer": "silu"}, "act_layer: expected 'relu'"),
+        ("timm", "CbamModule", {"channels": 32, "act_layer": "gelu"}, "act_layer: expected one of relu, silu"),
+        ("timm", "SqueezeExcite", {"in_chs": 32, "rd_round_fn": round}, "rd_round_fn: expected None"),
+        (
+            "torchvision",
+            "SqueezeExcitation",
+            {"input_channels": 32, "squeeze_channels": 0},
+            "squeeze_channels: expected",
+        ),
+        (
+            "torchvision",
+            "SqueezeExcitation",
+            {"input_channels": 32, "squeeze_channels": 8, "activation": "GELU"},
+            "activation: expected one of 'ReLU', 'SiLU', got 'GELU'",
+        ),
+        ("mmpretrain", "SELayer", {"channels": 32, "bias": "no"}, "bias: expected True, False or 'auto', got 'no'"),
+        ("mmpretrain", "SELayer", {"channels": 32, "act_cfg": "ReLU"}, "act_cfg: expected two dicts"),
+        (
+            "mmpretrain",
+            "SELayer",
+            {"channels": 32, "act_cfg": ({"type": "ReLU"}, {"type": "HSigmoid", "bias": 1.0, "divisor": 2.0})},
+            "act_cfg: expected two dicts",
+        ),
+        ("paddleclas", "SEModule", {"channel": 32, "slope": 0.3}, "slope: expected one of 0.1666667, 0.2, got 0.3"),
+        ("ghostnet", "SqueezeExcite", {"in_chs": 32, "divisor": 0}, "divisor: expected a whole number"),
         ("timm", "CbamModule", {"channels": 32, "gate_layer": "tanh"}, "gate_layer: expected one of sigmoid"),
         ("timm", "EcaModule", {"use_mlp": True}, "use_mlp: expected False"),
         ("timm", "EcaModule", {"channels": 0}, "channels: expected a whole number of at least 1, got 0"),
@@ -320,6 +355,8 @@ def test_what_is_not_spoken(dialect, module, args, message):
 def test_no_floats_and_no_dict():
     state = timm_state()
     with pytest.raises(TypeError, match=r"channel.fc1.weight: expected dtype float32 or float64, got float16"):
+        dialects.load("timm", "CbamModule", {k: v.astype(np.float16) for k, v in state.items()}, channels=32)
+    with pytest.raises(TypeError, match=r'dtype="float32" converts it'):
         dialects.load("timm", "CbamModule", {k: v.astype(np.float16) for k, v in state.items()}, channels=32)
     odd = state | {"spatial.conv.bn.bias": np.zeros(1, np.float32)}
     with pytest.raises(TypeError, match=r"spatial.conv.bn.bias: expected dtype float64, the same as"):

@@ -28,7 +28,14 @@ def one_fc() -> dict[str, np.ndarray]:
     return dump(build("ultralytics", "ChannelAttention", channels=64, rng=0))
 
 
-@pytest.mark.parametrize("make", [resnet_cbam, one_fc], ids=lambda make: make.__name__)
+def mobilenet() -> dict[str, np.ndarray]:
+    """torchvision's first unit of MobileNetV3."""
+    se = dump(build("torchvision", "SqueezeExcitation", input_channels=16, squeeze_channels=8, rng=0))
+    state = {f"features.1.block.1.{key}": value for key, value in se.items()}
+    return {"features.0.0.weight": np.zeros((16, 3, 3, 3), np.float32), **state}
+
+
+@pytest.mark.parametrize("make", [resnet_cbam, one_fc, mobilenet], ids=lambda make: make.__name__)
 def test_what_the_page_shows(make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     name = f"{make.__name__}.npz"
     write(tmp_path / name, make())

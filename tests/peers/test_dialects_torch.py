@@ -103,6 +103,63 @@ def timm_cbam() -> Theirs:
     return Theirs(forward, channel=channel, spatial=branch(conv=conv))
 
 
+def hard(divisor: float) -> Callable[[Any], Any]:
+    """a / divisor + 1/2, cut at 0 and 1."""
+    return lambda a: torch.clamp(a / divisor + 0.5, 0, 1)
+
+
+def se(
+    names: tuple[str, str], act: Callable[[Any], Any], gate: Callable[[Any], Any], hidden: int, linear: bool = False
+) -> Theirs:
+    """Two FC with biases under these names, which may be paths."""
+
+    def forward(self: Any, x: Any) -> Any:
+        first, second = (self.get_submodule(name) for name in names)
+        s = mean_of(x).flatten(1) if linear else mean_of(x)
+        g = gate(second(act(first(s))))
+        return x * (g[:, :, None, None] if linear else g)
+
+    made = (
+        (nn.Linear(32, hidden), nn.Linear(hidden, 32))
+        if linear
+        else (nn.Conv2d(32, hidden, 1), nn.Conv2d(hidden, 32, 1))
+    )
+    children: dict[str, Any] = {}
+    for name, layer in zip(names, made, strict=True):
+        top, _, rest = name.partition(".")
+        if rest:
+            children.setdefault(top, nn.Module()).add_module(rest, layer)
+        else:
+            children[name] = layer
+    return Theirs(forward, **children)
+
+
+F = nn.functional
+SILU_AND_SIGMOID = {"act_cfg": ({"type": "Swish"}, {"type": "Sigmoid"})}
+RELU_AND_HARD = {"act_cfg": ({"type": "ReLU"}, {"type": "HSigmoid", "bias": 3.0, "divisor": 6.0})}
+MM, PADDLE, FC = ("conv1.conv", "conv2.conv"), ("conv1", "conv2"), ("fc.0", "fc.2")
+SE_CASES = [  # as the code of each codebase reads
+    ("torchvision", "SqueezeExcitation", lambda: se(("fc1", "fc2"), F.silu, torch.sigmoid, 8),
+     {"input_channels": 32, "squeeze_channels": 8, "activation": "SiLU"}),
+    ("torchvision", "SqueezeExcitation", lambda: se(("fc1", "fc2"), F.relu, F.hardsigmoid, 8),
+     {"input_channels": 32, "squeeze_channels": 8, "scale_activation": "Hardsigmoid"}),
+    ("mmpretrain", "SELayer", lambda: se(MM, F.relu, torch.sigmoid, 8), {"channels": 32}),
+    ("mmpretrain", "SELayer", lambda: se(MM, F.silu, torch.sigmoid, 5),
+     {"channels": 32, "squeeze_channels": 5, **SILU_AND_SIGMOID}),
+    ("mmpretrain", "SELayer", lambda: se(MM, F.relu, hard(6), 8), {"channels": 32, "ratio": 4, **RELU_AND_HARD}),
+    ("paddleclas", "SEModule", lambda: se(PADDLE, F.relu, hard(1 / 0.1666667), 8), {"channel": 32}),
+    ("paddleclas", "SEModule", lambda: se(PADDLE, F.relu, hard(5), 8), {"channel": 32, "slope": 0.2}),
+    ("lukemelas", "SE", lambda: se(("_se_reduce", "_se_expand"), F.silu, torch.sigmoid, 4),
+     {"channels": 32, "squeezed": 4}),
+    ("ghostnet", "SqueezeExcite", lambda: se(("conv_reduce", "conv_expand"), F.relu, hard(6), 8), {"in_chs": 32}),
+    ("timm", "SqueezeExcite", lambda: se(("conv_reduce", "conv_expand"), F.silu, torch.sigmoid, 3),
+     {"in_chs": 32, "rd_channels": 3, "act_layer": "silu"}),
+    ("dli14", "SELayer", lambda: se(FC, F.relu, hard(6), 8, linear=True), {"channel": 32}),
+    ("dli14", "SELayerV2", lambda: se(FC, F.silu, torch.sigmoid, 8, linear=True), {"inp": 32, "oup": 32}),
+    ("moskomule", "SELayer", lambda: se(FC, F.relu, torch.sigmoid, 6, linear=True), {"channel": 32, "reduction": 6}),
+]  # fmt: skip
+
+
 def timm(name: str, **args: Any) -> Any:
     module = {"SEModule": "squeeze_excite", "EffectiveSEModule": "squeeze_excite", "EcaModule": "eca"}.get(name, "cbam")
     layers = pytest.importorskip(f"timm.layers.{module}", reason="timm is not installed", exc_type=ImportError)
@@ -110,24 +167,28 @@ def timm(name: str, **args: Any) -> Any:
 
 
 ALL_POOLS = {"gate_channels": 32, "reduction_ratio": 8, "pool_types": ["avg", "max", "lp", "lse"]}
-CASES = [
-    ("official", "CBAM", official, ALL_POOLS),
-    ("xmu", "CBAMBlock", xmu, {"channel": 32, "reduction": 8, "kernel_size": 5}),
-    ("timm", "CbamModule", timm_cbam, {"channels": 32}),
-    ("ultralytics", "CBAM", ultralytics, {"c1": 32, "kernel_size": 3}),
-] + [
-    ("timm", name, lambda name=name, args=args: timm(name, **args), {"channels": 32} | args)
-    for name, args in [
-        ("SEModule", {}),
-        ("SEModule", {"rd_ratio": 0.7, "rd_divisor": 6, "add_maxpool": True, "gate_layer": "hard_sigmoid"}),
-        ("EffectiveSEModule", {"add_maxpool": True}),
-        ("EffectiveSEModule", {"gate_layer": "sigmoid"}),
-        ("EcaModule", {"gamma": 0.5, "gate_layer": "hard_sigmoid"}),
-        ("CbamModule", {"rd_channels": 3, "spatial_kernel_size": 5, "mlp_bias": True}),
-        ("CbamModule", {"gate_layer": "hard_sigmoid"}),
-        ("LightCbamModule", {"rd_ratio": 0.2, "gate_layer": "hard_sigmoid", "mlp_bias": True}),
+CASES = (
+    [
+        ("official", "CBAM", official, ALL_POOLS),
+        ("xmu", "CBAMBlock", xmu, {"channel": 32, "reduction": 8, "kernel_size": 5}),
+        ("timm", "CbamModule", timm_cbam, {"channels": 32}),
+        ("ultralytics", "CBAM", ultralytics, {"c1": 32, "kernel_size": 3}),
     ]
-]
+    + [
+        ("timm", name, lambda name=name, args=args: timm(name, **args), {"channels": 32} | args)
+        for name, args in [
+            ("SEModule", {}),
+            ("SEModule", {"rd_ratio": 0.7, "rd_divisor": 6, "add_maxpool": True, "gate_layer": "hard_sigmoid"}),
+            ("EffectiveSEModule", {"add_maxpool": True}),
+            ("EffectiveSEModule", {"gate_layer": "sigmoid"}),
+            ("EcaModule", {"gamma": 0.5, "gate_layer": "hard_sigmoid"}),
+            ("CbamModule", {"rd_channels": 3, "spatial_kernel_size": 5, "mlp_bias": True}),
+            ("CbamModule", {"gate_layer": "hard_sigmoid"}),
+            ("LightCbamModule", {"rd_ratio": 0.2, "gate_layer": "hard_sigmoid", "mlp_bias": True}),
+        ]
+    ]
+    + SE_CASES
+)
 
 
 @pytest.mark.parametrize("ties", [False, True], ids=["", "ties"])

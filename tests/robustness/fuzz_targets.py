@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.ndimage  # noqa: F401 what looks for a digit imports it when it is first asked
 
 import npattn
 from npattn import checkpoint, data, models, training
@@ -23,6 +24,19 @@ from npattn.dialects import weights_file
 from npattn.explain import images
 from npattn.optimizer import AdamW
 from npattn.training import folder
+from tests.robustness.fuzz_doors import (
+    LOST,
+    REFUSED,
+    SAVED,
+    container,
+    parse_container,
+    parse_special,
+    parse_stream,
+    pickled,
+    safetensors,
+    special,
+    stream,
+)
 from tests.robustness.fuzz_inputs import (
     ENTRIES,
     FILE,
@@ -190,10 +204,16 @@ def parse_state_dict(given: Any) -> None:
     assert all(array.shape == STATE[key].shape for key, array in {**LAYER.params, **LAYER.buffers}.items())
 
 
+def weights(rng: random.Random) -> bytes:
+    """A file of weights of one of the kinds that are read without torch, or of another kind."""
+    kind = rng.randrange(20)
+    return image(rng) if kind == 0 else idx_gz(rng) if kind == 1 else safetensors(rng) if kind < 9 else npz(rng)
+
+
 def parse_weights(raw: bytes) -> None:
     with held(raw) as path:
-        found = weights_file.read_npz(path)
-    assert all(isinstance(key, str) and array.dtype.kind in "fiub" for key, array in found.items())
+        found = weights_file.contents(path)
+    assert all(isinstance(key, str) and array.dtype.kind in "fiub" for key, array in found.state.items())
 
 
 # Images
@@ -201,10 +221,13 @@ def parse_weights(raw: bytes) -> None:
 
 def parse_image(raw: bytes) -> None:
     with held(raw) as path:
-        digit, notes = images.read_digit(path)
-    assert digit.shape == (28, 28)
-    assert digit.dtype == np.uint8
-    assert notes
+        found = images.read_digit(path)
+    assert found.image.shape == (28, 28)
+    assert found.image.dtype == np.uint8
+    assert found.notes
+    top, bottom, left, right = found.box
+    assert 0 <= top < bottom <= found.picture.shape[0]
+    assert 0 <= left < right <= found.picture.shape[1]
 
 
 # What `npattn ablate` keeps
@@ -247,10 +270,15 @@ TARGETS = (
     Target("idx", idx, parse_idx, (data.DataError,), 30, bytes=True),
     Target("idx.gz", idx_gz, parse_idx_gz, (data.DataError,), 20, bytes=True),
     Target("checkpoint", npz, parse_npz, (checkpoint.CheckpointError,), 20, bytes=True),
-    Target("weights", npz, parse_weights, (weights_file.FileError, OSError), 5, memory=16 << 20, bytes=True),
+    Target("weights", weights, parse_weights, (weights_file.FileError,), 5, memory=16 << 20, bytes=True),
+    Target("container", container, parse_container, (ValueError,), 5),
+    Target("special", special, parse_special, REFUSED, 3, memory=4 << 20),
+    Target("stream", stream, parse_stream, LOST, 5),
     Target("config", lambda rng: changed(CONFIG, rng), parse_config, (TypeError, ValueError), 13),
     Target("run", run, parse_run, WRONG, 1, memory=4 << 20),
     Target("image", image, parse_image, (images.ImageError,), 2, memory=512 << 20, bytes=True),
     Target("ablation", finished, parse_finished, (trainings.AblationError,), 3, bytes=True),
     Target("state_dict", state_dict, parse_state_dict, WRONG, 15),
 )
+if SAVED:
+    TARGETS += (Target("torch", pickled, parse_weights, (weights_file.FileError,), 2, memory=64 << 20, bytes=True),)

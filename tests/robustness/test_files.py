@@ -22,7 +22,9 @@ from npattn.ablation.rows import Settings, chosen
 from npattn.ablation.trainings import file_of, stored
 from npattn.checkpoint import CheckpointError
 from npattn.cli import main
+from npattn.commands import users_target
 from npattn.data import DataError
+from npattn.dialects import weights_file
 from npattn.explain.images import ImageError, read_digit
 from npattn.files import FileRefused
 
@@ -97,6 +99,8 @@ DOORS = {
     "digits, gzipped": (f"{data.TRAIN_IMAGES.name}.gz", digits, DataError),
     "image": ("digit.png", read_digit, ImageError),
     "ablation": ("a file", kept, AblationError),
+    "weights": ("weights.npz", weights_file.read, weights_file.FileError),
+    "a target": ("mine.py", lambda path: users_target.load(f"{path}:make"), users_target.UsageError),
 }
 
 
@@ -117,7 +121,7 @@ def test_the_command_says_so_in_a_line(tmp_path, capsys, make, message: str):
     for command in (["cam", str(tmp_path)], ["train", "--resume", str(tmp_path)]):
         assert main(command) == 1
         said = capsys.readouterr().err
-        assert said.startswith(f"npattn: {path}: cannot be read: expected ")
+        assert said.startswith((f"npattn: {path}: cannot be read: expected ", f"npattn: {path}: expected a file"))
         assert said.count("\n") == 1
 
 

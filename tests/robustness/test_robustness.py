@@ -300,7 +300,8 @@ def test_any_number_of_threads_gives_the_same_bits(tmp_path, path: str):
 def test_thousands_of_inputs():
     done = command("-m", "tests.robustness.fuzz", "--inputs", "3000", "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(" inputs ") == 9
+    assert done.stdout.count(" taken ") >= 12  # one more where torch is installed
+    assert re.search(r"3,\d{3} inputs in one piece, seed 7: no finding\n$", done.stdout)
 
 
 def test_a_header_that_claims_two_billion_images_allocates_nothing():

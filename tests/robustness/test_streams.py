@@ -153,7 +153,7 @@ def test_every_command_speaks_every_encoding(command, encoding, folder, tmp_path
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("train", "16 x 14 x 14"),
+        ("train", "16x14x14"),
         ("count", "3 x 16, 4 x 32"),
         ("list", "a 3x3 convolution"),
         ("ablate", "lowest - highest"),
@@ -288,6 +288,35 @@ def test_training_from_python(kind, terminal, tmp_path, monkeypatch):
     assert "epoch 1/1" in out.text()
 
 
+@pytest.mark.parametrize("files", [False, True])
+def test_work_goes_on_for_files_only(files, monkeypatch):
+    """Minutes of work whose text is lost end at the first line of it, unless there are files to come."""
+    done = []
+
+    def run(arguments: argparse.Namespace) -> int:
+        for i in range(3):
+            sys.stdout.write(f"{i}\n")
+            sys.stdout.flush()
+            done.append(i)
+        return 0
+
+    monkeypatch.setattr("npattn.commands.trace.run", run)
+    monkeypatch.setattr("npattn.commands.cam.run", run)
+    typed = ["cam", "folder"] if files else ["trace", "se"]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full())
+        patch.setattr(sys, "stderr", Stream())
+        assert cli.main(typed) == int(not files)
+    assert done == ([0, 1, 2] if files else [])
+
+
+def test_the_command_keeps_the_numbers_of_streams(monkeypatch):
+    called = []
+    monkeypatch.setattr("npattn.cli.keep_numbers", lambda: called.append(True))
+    assert cli.main(["ablate", "--list"]) == 0
+    assert called == [True]
+
+
 def test_standard_input_and_the_numbers_of_streams():
     """Where 0, 1 and 2 are closed the next files would get these numbers, and be printed into."""
     code = "import os; from npattn.streams import keep_numbers; keep_numbers(); os._exit(os.open(os.devnull, 0))"
@@ -310,10 +339,10 @@ sys.exit(cli.main(["train", "--epochs", "1", "--batch-size", "16", "--out", sys.
 
 
 def shell(text: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command line in a real shell; "$@" stands for `python` and the arguments."""
+    """A command line in a real shell; "$@" stands for `python` and the arguments. Buffered, unless it is said."""
     return subprocess.run(
         ["sh", "-c", text, "sh", sys.executable, *arguments],
-        capture_output=True, encoding="utf-8", env={**os.environ, **environment}, timeout=300,
+        capture_output=True, encoding="utf-8", env={**os.environ, "PYTHONUNBUFFERED": "", **environment}, timeout=300,
     )  # fmt: skip
 
 
@@ -331,13 +360,14 @@ def shell(text: str, *arguments: str, **environment: str) -> subprocess.Complete
 )
 def test_streams_of_a_process(redirection, status, message):
     """No traceback, and none of Python's own complaints as it ends either."""
-    done = shell(f'"$@" {redirection}', "-m", "npattn", "count")
+    done = shell(f'"$@" {redirection}', "-m", "npattn", "count", "--stages", "16x2")
     assert (done.returncode, done.stderr) == (status, message)
 
 
 @needs_shell
-def test_a_reader_who_has_enough():
-    done = shell('"$@" | head -n 1', "-m", "npattn", "trace", "cbam", PYTHONUNBUFFERED="1")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_who_has_enough(unbuffered):
+    done = shell('"$@" | head -n 1', "-m", "npattn", "trace", "cbam", PYTHONUNBUFFERED=unbuffered)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
 

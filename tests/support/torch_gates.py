@@ -14,6 +14,8 @@ def gate_function(name: str) -> Callable[[Any], Any]:
     return {
         "sigmoid": torch.sigmoid,
         "hard_sigmoid": lambda a: torch.clamp(a / 6 + 0.5, 0, 1),
+        "hard_sigmoid_5": lambda a: torch.clamp(0.2 * a + 0.5, 0, 1),
+        "paddle_hard_sigmoid": lambda a: torch.clamp(0.1666667 * a + 0.5, 0, 1),
         "torch_hard_sigmoid": F.hardsigmoid,
     }[name]
 

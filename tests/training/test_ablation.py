@@ -222,11 +222,11 @@ def test_misuse(tiny, tmp_path, capsys):
     assert not (tmp_path / "a").exists()
     for bad, message in ((["--digits", "1"], "digits: expected"), (["--seeds", "0"], "seeds: expected"),
                          (["--epochs", "0"], "epochs: expected"), (["--jobs", "0"], "jobs: expected"),
-                         (["--test-digits", "0"], "test_digits: expected")):  # fmt: skip
-        assert cli.main(["ablate", "--out", str(tmp_path / "a"), *bad]) == 1
+                         (["--test-digits", "0"], "--test-digits: expected")):  # fmt: skip
+        assert cli.main(["ablate", "--out", str(tmp_path / "a"), *bad]) == 2
         assert message in capsys.readouterr().err
     assert cli.main(["ablate", "--list", "--only", "poolings"]) == 0
-    assert capsys.readouterr().out.count("\n") == sum(row.group == "poolings" for row in rows())
+    assert capsys.readouterr().out.count("\n") == 1 + sum(row.group == "poolings" for row in rows())
 
 
 def results(accuracies: dict[str, list[float]]) -> list[dict]:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from npattn import data
+from npattn import data, seems
 from npattn.data import DataError
 
 
@@ -86,9 +86,12 @@ def test_a_folder_with_the_four_files(tiny, tmp_path, monkeypatch, zipped: bool,
     [
         (lambda raw: None, "no such file"),
         (lambda raw: raw[:-1], r"truncated: expected 9,424 bytes after decompression, got 9,423"),
-        (lambda raw: b"", r"truncated: expected 9,424 bytes after decompression, got 0"),
+        (lambda raw: b"", "not the MNIST file: it is empty"),
         (lambda raw: raw + b"x", "altered: expected 9,424 bytes after decompression, got more"),
-        (lambda raw: raw[:999] + bytes([raw[999] ^ 1]) + raw[1000:], "altered: expected sha256 .* got [0-9a-f]{64}"),
+        (
+            lambda raw: raw[:999] + bytes([raw[999] ^ 1]) + raw[1000:],
+            r"an IDX file of as many other images; .* \(sha256 [0-9a-f]{64}, expected [0-9a-f]{64}\)",
+        ),
         (lambda raw: gzip.compress(raw)[:-100], "truncated: its gzip stream ends too early"),
         (lambda raw: gzip.compress(raw)[:5], "truncated: its gzip stream ends too early"),
         (lambda raw: b"\x1f\x8b" + bytes(100), "altered: its gzip stream is broken"),
@@ -96,7 +99,7 @@ def test_a_folder_with_the_four_files(tiny, tmp_path, monkeypatch, zipped: bool,
             lambda raw: gzip.compress(raw)[:200] + b"\xff" * 50 + gzip.compress(raw)[250:],
             "altered: its gzip stream is broken",
         ),
-        (lambda raw: gzip.compress(bytes(10**8)), "altered: expected 9,424 bytes after decompression, got more"),
+        (lambda raw: gzip.compress(raw + bytes(10**8)), "altered: expected 9,424 bytes after decompression, got more"),
     ],
     ids=["missing", "short", "empty", "long", "one bit", "gz short", "gz header", "gz nonsense", "gz broken", "bomb"],
 )
@@ -113,7 +116,9 @@ def test_a_damaged_file(tiny, tmp_path, damage, message: str):
 
 def test_a_folder_in_a_files_place(tiny, tmp_path):
     (tmp_path / "train-images-idx3-ubyte").mkdir()
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: cannot be read: expected a regular file, got a directory"):
+    with pytest.raises(
+        DataError, match=r"train-images-idx3-ubyte: cannot be read: expected a regular file, got a directory"
+    ):
         data.load(tmp_path)
 
 
@@ -185,7 +190,7 @@ def test_download(tiny, tmp_path, monkeypatch):
         (lambda raw: answered(raw[:-1]), "truncated"),
         (lambda raw: answered(raw[:-1], **{"content-length": str(len(raw))}), "truncated"),
         (lambda raw: answered(raw[:-9] + b"123456789"), "altered"),
-        (lambda raw: answered(b"<html>no</html>"), "truncated"),
+        (lambda raw: answered(b"<html>no</html>"), "not the MNIST file: a web page"),
         (lambda raw: answered(b"", 404), "HTTP Error 404"),
         (lambda raw: answered(b"", 302, location="http://elsewhere.example/"), "unknown url type: http"),
         (lambda raw: answered(b"", 302, location="ftp://elsewhere.example/"), "unknown url type: ftp"),
@@ -252,3 +257,84 @@ def test_a_download_that_is_killed_leaves_no_file_by_that_name(tiny, tmp_path, m
     os.utime(left, (0, 0))
     assert data.load(tmp_path, download=True).source == "full 60,000"
     assert not left.exists()
+
+
+# What is not MNIST's
+
+
+def images_of(mean: float, N: int = 60000) -> bytes:
+    """As many pictures as the training digits, of that brightness."""
+    pixels = np.random.default_rng(0).integers(0, round(510 * mean), (N // 100, 28, 28), np.uint8)
+    return struct.pack(">HBB3I", 0, 8, 3, N, 28, 28) + np.tile(pixels, (100, 1, 1)).tobytes()
+
+
+OTHERS = {
+    "a page": (b"\n<!DOCTYPE html><html>404", "a web page or another answer of a server"),
+    "a page with a mark": (b"\xef\xbb\xbf<HTML>", "a web page"),
+    "json": (b'{"message": "no"}', "JSON: the answer of a server"),
+    "text": (b"Access denied\n", "a text: 'Access denied"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:", "a pointer of Git LFS"),
+    "a zip": (b"PK\3\4" + bytes(50), "a zip archive"),
+    "an array": (b"\x93NUMPY\1\0", "an .npy file of NumPy"),
+    "bzip2": (b"BZh91AY", "packed with bzip2"),
+    "zeros": (bytes(10**6), "it begins with zeros"),
+    "bytes": (b"\x07\x08\x09\xff", "no IDX file: it begins with 07 08 09 ff"),
+    "nothing": (b"", "it is empty"),
+    "fewer": (images_of(0.2, 10000), r"an IDX file of shape \(10000, 28, 28\), where \(60000, 28, 28\) belongs"),
+    "colours": (b"\0\0\x08\4" + struct.pack(">4I", 2, 3, 4, 5), r"an IDX file of shape \(2, 3, 4, 5\)"),
+    "clothes": (images_of(0.286), "an IDX file of as many other images; by their brightness Fashion-MNIST's"),
+    "letters": (images_of(0.191), "an IDX file of as many other images; by their brightness KMNIST's"),
+    "pictures": (images_of(0.4), "an IDX file of as many other images; Fashion-MNIST and KMNIST come in files of the same names"),
+}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_not_mnists_is_called_what_it_seems_to_be(tmp_path, name: str, zipped: bool):
+    content, words = OTHERS[name]
+    path = tmp_path / (data.TRAIN_IMAGES.name + ".gz" * zipped)
+    path.write_bytes(gzip.compress(content, 1) if zipped else content)
+    with pytest.raises(DataError, match=f"not the MNIST file: {words}") as caught:
+        data.load(tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "truncated" not in str(caught.value)
+
+
+def test_gzipped_twice(tmp_path):
+    (tmp_path / data.TRAIN_IMAGES.name).write_bytes(gzip.compress(gzip.compress(b"x")))
+    with pytest.raises(DataError, match="not the MNIST file: it was gzipped twice"):
+        data.load(tmp_path)
+
+
+def test_the_gzipped_files_of_others_are_known_by_their_md5(tmp_path, monkeypatch):
+    packed = gzip.compress(images_of(0.286), 1, mtime=0)
+    monkeypatch.setitem(seems.PACKED, hashlib.md5(packed).hexdigest(), "Letter-MNIST")
+    (tmp_path / f"{data.TRAIN_IMAGES.name}.gz").write_bytes(packed)
+    with pytest.raises(DataError, match="not the MNIST file: it is Letter-MNIST's, which has the same name"):
+        data.load(tmp_path)
+
+
+def test_another_of_the_four(tmp_path):
+    (tmp_path / data.TRAIN_IMAGES.name).write_bytes(
+        gzip.decompress((data.EMBEDDED / f"{data.TEST_IMAGES.name}.gz").read_bytes())
+    )
+    with pytest.raises(DataError, match="not the file of that name: it is MNIST's t10k-images-idx3-ubyte"):
+        data.load(tmp_path)
+
+
+def test_what_is_altered_is_called_altered(tmp_path):
+    """A bit that is another, in the real file: no other data set."""
+    raw = bytearray(gzip.decompress((data.EMBEDDED / f"{data.TEST_LABELS.name}.gz").read_bytes()))
+    path = tmp_path / data.TEST_LABELS.name
+    raw[900] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"altered: 1 of its first 10,000 bytes are others than MNIST's \(sha256 "):
+        data.read(tmp_path, data.TEST_LABELS)
+    raw[8:] = bytes(10000)
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="an IDX file of as many other labels; Fashion-MNIST and KMNIST come in files"):
+        data.read(tmp_path, data.TEST_LABELS)
+    raw[8:] = raw[8:5000]
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="truncated: expected 10,008 bytes after decompression, got 5,000"):
+        data.read(tmp_path, data.TEST_LABELS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 
 import npattn
 from npattn import checkpoint, cli, data, models, training
+from npattn.backend import DeviceError
 from npattn.checkpoint import CheckpointError
 from npattn.data import DataError
+from npattn.layer import Layer
 from npattn.training import Run, TrainConfig, TrainingError, folder, resume
 from npattn.training.team import Team
 
@@ -226,6 +229,15 @@ def test_weights_that_are_finite_and_too_large(asked, out, capsys, recwarn):
     assert not recwarn.list
 
 
+def test_gates_that_are_not_finite(asked, tmp_path, monkeypatch):
+    """They would be a history that cannot be read again."""
+    monkeypatch.setattr(Layer, "attention", property(lambda layer: {"a.b": np.full((2, 3), np.nan)}))
+    settings = {"epochs": 2, "batch_size": 16, "processes": 1, "test_every": 2}
+    with pytest.raises(TrainingError, match="epoch 1, step 5: after it the gates of the test digits are not finite"):
+        npattn.train(TrainConfig(**settings, out=tmp_path / "run"), progress=False)
+    assert training.restored(tmp_path / "run")[3].steps == 0
+
+
 # What only this call can say
 
 
@@ -290,6 +302,19 @@ def test_no_more_processes_than_there_are_processors(asked, out, monkeypatch, ca
     assert started[3:] == [2], "2 is what a new run takes on one processor, too"
 
 
+def test_a_run_of_a_gpu_goes_on_without_one_on_request(asked, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    changed(out, at("config", "device", value="cuda"))
+    with pytest.raises(DeviceError, match=r"goes on without one with device cpu \(--device cpu\)"):
+        npattn.train(resume=out, progress=False)
+    with pytest.raises(DeviceError) as caught:
+        npattn.train(resume=out, progress=False, device="cuda")
+    assert "--device cpu" not in str(caught.value)
+    assert cli.main(["train", "--resume", str(out), "--device", "cpu"]) == 0
+    assert training.restored(out)[0].device == "cpu"
+    assert resume.continued(out, TrainConfig(processes=2), {"device": "cuda"}).processes == 1
+
+
 def test_a_run_that_was_moved_writes_where_it_is(asked, out, tmp_path):
     changed(out, at("config", "out", value=str(tmp_path / "elsewhere")))
     npattn.train(resume=out, progress=False)
@@ -334,7 +359,7 @@ def test_a_folder_where_a_file_is_to_be_put(asked, tmp_path, monkeypatch, out, n
         ({"resume": "run", "processes": 0}, ValueError, "processes: expected a whole number of at least 1, got 0"),
         ({"resume": "run", "processes": True}, TypeError, "processes: expected a whole number, got True"),
         ({"resume": "run", "download": "no"}, TypeError, "download: expected True or False, got 'no'"),
-        ({"resume": "run", "device": "gpu"}, ValueError, "device: expected one of 'cpu', 'cuda', got 'gpu'"),
+        ({"resume": "run", "device": "gpu"}, ValueError, "device: expected 'cpu' or 'cuda', got 'gpu'"),
         ({"resume": "run", "data_dir": 5}, TypeError, "data_dir: expected a path or None, got 5"),
     ],
 )
@@ -367,6 +392,8 @@ def test_what_load_model_is_called_with(folder):
         ({"fused": None}, TypeError),
         ({"download": "no"}, TypeError),
         ({"data_dir": "a" * 5000}, ValueError),
+        ({"save_every": 10**5000}, ValueError),
+        ({"test_every": 10**5000}, ValueError),
         ({"out": "\ud800"}, ValueError),
         *(({name: True}, TypeError) for name in ("epochs", "batch_size", "seed", "test_every", "save_every", "lr")),
         *(({name: bad}, ValueError) for name in ("lr", "decay", "shift", "turn", "zoom") for bad in (NAN, INF, -1.0)),

@@ -257,19 +257,19 @@ def test_command_line(tiny, tmp_path, capsys):
     assert cli.main([*argv, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "SELayer(32, reduction=8)" in shown
-    assert "training on the embedded 10,000 digits, 1 epochs of batches of 100, seed 3" in shown
+    assert "training on the embedded 10,000 digits, 1 epoch of batches of 100, seed 3" in shown
     assert re.search(r"epoch 1/1 +\d+\.\d s  loss \d\.\d{4}  accuracy \d+\.\d\d%  test \d+\.\d\d%", shown)
     settings = json.loads((out / "metrics.json").read_text())["config"]
     assert (settings["attention"], settings["batch_size"], settings["lr"], settings["seed"]) == ("se", 100, 0.02, 3)
 
     assert cli.main([*argv, "--out", str(out)]) == 1
     assert "holds the results of another run" in capsys.readouterr().err
-    assert cli.main(["train", "--resume", str(out), "--epochs", "5"]) == 1
-    assert "leave out --epochs" in capsys.readouterr().err
+    assert cli.main(["train", "--resume", str(out), "--lr", "0.5", "--textbook"]) == 2
+    assert "leave out --lr, --textbook" in capsys.readouterr().err
     assert cli.main(["train", "--resume", str(tmp_path / "none")]) == 1
     assert "checkpoint.npz: cannot be read: No such file" in capsys.readouterr().err
-    assert cli.main(["train", "--epochs", "0"]) == 1
-    assert "epochs: expected a whole number of at least 1, got 0" in capsys.readouterr().err
+    assert cli.main(["train", "--epochs", "0"]) == 2
+    assert "npattn: --epochs: expected a whole number of at least 1, got 0" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         cli.main(["train", "--attention", "magic"])
     with pytest.raises(SystemExit, match="0"):

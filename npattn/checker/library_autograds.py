@@ -1,4 +1,4 @@
-"""Targets whose backward is run by an autograd: PyTorch's, JAX's, or one of somebody's own.
+"""PyTorch's and JAX's functions and modules as targets: their autograd is asked for the gradients.
 
 No library is imported here. Whoever hands in a target of PyTorch's or JAX's has loaded it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,94 +14,13 @@ from typing import Any
 import numpy as np
 
 from npattn.backend import Array
-from npattn.checker.calls import CallError, argument_names, asked
 from npattn.checker.contexts import without_first
-from npattn.checker.copying import copied, is_object
-from npattn.checker.inputs import Choice, Inputs
-from npattn.checker.places import at, places, put, unboxed
+from npattn.checker.copying import copied
+from npattn.checker.inputs import Choice
 from npattn.checker.recipe import Recipe
 from npattn.checker.repeat import Repeat
-from npattn.checker.trees import Outputs, Values, float64, is_array
-
-SEED = re.compile(r"d|dy|dout|g|gy|grad|grads|gradient|grad_output|upstream\w*")
-"""What an autograd calls the gradient of y that its backward takes."""
-
-
-class Taped:
-    """What all of them have: inputs by name, a seeded run, outputs as one array."""
-
-    stateful = False
-    dtypes: tuple[str, ...] = ()
-    path: str | None = None
-
-    def __init__(
-        self, name: Any, signature: Callable[..., Any], inputs: tuple[Any, ...], choice: Choice, repeat: Repeat
-    ) -> None:
-        self.name: str = name
-        self._repeat, self._outputs = repeat, Outputs()
-        self._inputs = Inputs(argument_names(signature, inputs), inputs, choice)
-        self.values, self.notes = dict(self._inputs.values), self._inputs.notes
-
-    def forward(self, values: Values) -> tuple[Array, Any]:
-        raise NotImplementedError
-
-    def backward(self, dy: Array, cache: Any) -> dict[str, Array]:
-        raise NotImplementedError
-
-
-class Tape(Taped):
-    """A function of somebody's own tensors: `y.backward()` leaves `x.grad`."""
-
-    def __init__(self, recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> None:
-        what = recipe.target
-        super().__init__(recipe.name or getattr(what, "__name__", type(what).__name__), what, inputs, choice, repeat)
-        self._tensor: Any = recipe.tensor
-        self._function = copied(what, recipe.copy) if is_object(what) and not inspect.isroutine(what) else what
-        found = places(self._function) if self._function is not what else []
-        self._places = {p.name: p for p in found if choice.takes(p.name)}
-        choice.must_name([*self._inputs.known, *self._places])
-        self.values |= {name: float64(at(self._function, place.value)) for name, place in self._places.items()}
-        self._wrapped = False  # whether y.grad wants to be a tensor, as x.grad is
-
-    def _run(self, values: Values) -> tuple[Any, dict[str, Any]]:
-        for name, place in self._places.items():
-            put(self._function, place.value, values[name])
-        tensors = {name: self._tensor(values[name]) for name in self._inputs.values}
-        trees = self._inputs.at(tensors)
-        trees = [self._tensor(tree) if isinstance(tree, np.ndarray) and tree.dtype.kind == "f" else tree
-                 for tree in trees]  # fmt: skip
-        return self._repeat.forward(lambda: self._function(*trees)), tensors
-
-    def forward(self, values: Values) -> tuple[Array, Any]:
-        y, _ = self._run(values)
-        if not isinstance(unboxed(y), np.ndarray | np.generic | float):
-            raise CallError(f"target: expected a function that gives one tensor with .data, got {type(y).__name__}")
-        return np.array(unboxed(y)), values
-
-    def backward(self, dy: Array, cache: Any) -> dict[str, Array]:
-        try:
-            tensors = self._undo(dy, cache)
-        except (AttributeError, TypeError):
-            self._wrapped = not self._wrapped
-            tensors = self._undo(dy, cache)
-        found = {name: unboxed(getattr(one, "grad", None)) for name, one in tensors.items()}
-        grads = {name: unboxed(at(self._function, place.gradients[0])) for name, place in self._places.items()}
-        return {**found, **grads}
-
-    def _undo(self, dy: Array, values: Values) -> dict[str, Any]:
-        for place in self._places.values():
-            owner = at(self._function, place.value[:-1])
-            setattr(owner, place.gradients[0][-1][1], None)
-        self._repeat.before_backward()
-        y, tensors = self._run(values)
-        given = self._tensor(dy) if self._wrapped else dy
-        want = asked(y.backward)
-        if any(SEED.fullmatch(name) for name in (*want.required, *want.optional)[:1]):
-            y.backward(given)
-        else:
-            y.grad = given
-            y.backward()
-        return tensors
+from npattn.checker.taped import Taped, flattened, mapped
+from npattn.checker.trees import Values, float64
 
 
 class Torch(Taped):
@@ -205,11 +123,9 @@ class Jax(Taped):
         return {key: np.array(g) for key, g in zip(self._inputs.values, gradients, strict=True)}
 
 
-def tape_of(recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> Taped | None:
+def of_a_library(recipe: Recipe, inputs: tuple[Any, ...], choice: Choice, repeat: Repeat) -> Taped | None:
     """The target if it is one of these; None if not."""
     what = recipe.target
-    if recipe.tensor is not None:
-        return Tape(recipe, inputs, choice, repeat)
     torch, jax = (loaded(name) for name in ("torch", "jax"))
     plain = callable(what) and not callable(getattr(what, "backward", None))
     if torch is not None:
@@ -251,22 +167,3 @@ def described(function: Any) -> Callable[..., Any]:
     apart = any("setup_context" in vars(kind) and not kind.__module__.startswith("torch.") for kind in function.__mro__)
     stand_in.__signature__ = signature if apart else without_first(function.forward)  # type: ignore[attr-defined]
     return stand_in
-
-
-def mapped(tree: Any, f: Callable[[Any], Any]) -> Any:
-    """A tree with f of each array; what is no array stays."""
-    if isinstance(tree, dict):
-        return {key: mapped(value, f) for key, value in tree.items()}
-    if isinstance(tree, tuple | list):
-        built = [mapped(value, f) for value in tree]
-        return type(tree)(*built) if hasattr(tree, "_fields") else type(tree)(built)
-    return f(tree) if is_array(tree) else tree
-
-
-def flattened(tree: Any) -> list[Any]:
-    """The arrays of a tree."""
-    if isinstance(tree, dict):
-        return [one for value in tree.values() for one in flattened(value)]
-    if isinstance(tree, tuple | list):
-        return [one for value in tree for one in flattened(value)]
-    return [tree] if is_array(tree) or isinstance(tree, np.generic) else []

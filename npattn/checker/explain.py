@@ -1,0 +1,97 @@
+"""What to say of entries that are wrong: where, by how much, the likely cause, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npattn.checker.causes import likely_cause
+from npattn.checker.compare import Comparison, Verdict
+from npattn.checker.facts import Facts
+from npattn.checker.report import Row
+
+COLUMNS = 60  # entries of which the share of every output is looked at
+
+
+def explained(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict) -> tuple[str, str]:
+    """What is wrong with these entries, and the likely cause."""
+    shape = on.start.values[name].shape
+    complete = len(chosen) == on.start.values[name].size
+    worst = int(np.argmax(verdict.excess))
+    index = [int(i) for i in np.unravel_index(int(chosen[worst]), shape)]
+    a, n = verdict.analytic[worst], verdict.numeric[worst]
+    if not np.isfinite(verdict.error[worst]):
+        against = "no numeric derivative, since y is not finite nearby"
+    elif verdict.kink[worst]:
+        against = f"one-sided derivatives {verdict.low[worst]:.9g} to {verdict.high[worst]:.9g}"
+    else:
+        against = f"numeric {n:.9g}, error {abs(a - n):.3g}"
+    count = f"{int(verdict.wrong.sum())} of {len(chosen)} entries " + ("are" if complete else "looked at are")
+    wrong = f"{count} wrong, the worst at {index}: analytic {a:.9g}, {against}"
+    if not np.all(np.isfinite(verdict.numeric)):
+        return wrong, ""
+    form = shape if complete else (len(chosen),)
+    facts = facts_of(on, name, chosen, verdict, form)
+    return wrong, likely_cause(verdict.analytic.reshape(form), verdict.numeric.reshape(form), facts)
+
+
+def facts_of(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict, form: tuple[int, ...]) -> Facts:
+    """What is known beside the gradient, for the chosen entries; what costs time is measured when it is asked for."""
+    start = on.start
+    shape = start.values[name].shape
+
+    def part(array: np.ndarray | None) -> np.ndarray | None:
+        """The chosen entries of an array that has the tensor's shape."""
+        return None if array is None or array.shape != shape else np.asarray(array.reshape(-1)[chosen]).reshape(form)
+
+    def numeric(dy: np.ndarray | None = None, at: dict[str, np.ndarray] | None = None, of: str = name) -> np.ndarray:
+        return np.array([on.slope(of, int(i), dy, at).middle for i in chosen]).reshape(form)
+
+    def one_image(image: int) -> np.ndarray:
+        dy = np.zeros_like(start.dy)
+        dy[image] = start.dy[image]
+        return numeric(dy)
+
+    def shares(entries: np.ndarray) -> np.ndarray:
+        slopes = [on.slope(name, int(chosen[i])) for i in entries]
+        return np.array([(one.right + one.left) / 2 for one in slopes])
+
+    def others() -> dict[str, np.ndarray]:
+        same_shape = [key for key in start.gradients if key != name and start.values[key].shape == shape]
+        return {key: numeric(of=key) for key in same_shape[:4]}
+
+    return Facts(
+        value=part(start.values[name]),
+        y=part(start.y),
+        dy=part(start.dy),
+        y_shape=start.y.shape,
+        y_whole=start.y if start.y.shape == shape and form == shape else None,
+        earlier=part(start.earlier.get(name)),
+        numeric_earlier=lambda: numeric(at=start.earlier_values),
+        sizes=start.sizes,
+        images=start.dy.shape[0] if start.dy.ndim > 1 else 0,
+        one_image=one_image,
+        wrong=verdict.wrong.reshape(form),
+        shares=shares,
+        columns=COLUMNS,
+        others=others,
+        complete=form == shape,
+    )
+
+
+def where_to_look(rows: Sequence[Row]) -> str:
+    """What it tells that some gradients are right and others wrong; empty where it tells nothing."""
+    right = [row.name for row in rows if row.verdict == "ok"]
+    wrong = [row.name for row in rows if row.wrong]
+    if not right or not wrong:
+        return ""
+    return (
+        f"{listed(right)} {'is' if len(right) == 1 else 'are'} right, {listed(wrong)} "
+        f"{'is' if len(wrong) == 1 else 'are'} wrong: the fault lies on the way back to {listed(wrong)}, after it has "
+        f"left the way to {listed(right)}"
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

@@ -1,0 +1,59 @@
+"""Does y depend on what was always 0? If it stays the same however these entries are changed, then 0 is right.
+
+A column that an odd image's pooling leaves out, a word of an embedding that does not come up, a bias before a batch
+norm: their gradient is 0 at every point, on both sides, and there is nothing to be tested. A dead unit is another
+matter: other weights would wake it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npattn.checker.points import FREE, WITHIN, drawn
+from npattn.checker.seen import Seen, slices
+from npattn.checker.state import Start, copies, rms
+from npattn.grad_mode import no_grad
+
+POINTS = 6
+MOST = 32  # slices of a tensor that are asked one by one
+
+
+def idle(given: Start, name: str, seen: Seen, rng: np.random.Generator) -> np.ndarray:
+    """A mask of the entries of a tensor that have no influence, among the slices that were always 0."""
+    found = np.zeros(given.values[name].shape, dtype=bool)
+    parts = slices(~seen.masks[name])
+    whole = np.logical_or.reduce(parts) if parts else found
+    if not np.any(whole):
+        return found
+    others = {key: seen.never(key) for key in seen.left if key != name}
+    if not influences(given, name, whole, others, rng):
+        return whole
+    for part in parts[:MOST]:
+        if len(parts) > 1 and not influences(given, name, part, others, rng):
+            found |= part
+    return found
+
+
+def influences(
+    given: Start, name: str, mask: np.ndarray, others: dict[str, np.ndarray], rng: np.random.Generator
+) -> bool:
+    """Whether y changes where these entries do, by much. Two tensors may be dead by each other: `others` change too."""
+    moving = {key: given.values[key] for key in given.gradients}
+    for k in range(POINTS):
+        at = {**given.values, **drawn(moving, (FREE, WITHIN)[k % 2], rng, {})} if k else copies(given.values)
+        for key, dead in others.items():
+            at[key] = np.where(dead, rms(given.values[key]) * rng.standard_normal(dead.shape), at[key])
+        changed = copies(at)
+        size = rms(given.values[name]) * (1, 10)[k % 2]
+        changed[name] = np.where(mask, size * rng.standard_normal(mask.shape), at[name])
+        try:
+            with np.errstate(all="ignore"), no_grad():
+                before = np.asarray(given.form.forward(copies(at))[0], dtype=np.float64).copy()
+                after = np.asarray(given.form.forward(changed)[0], dtype=np.float64)
+        except Exception:  # outside of its domain: not known
+            return True
+        if before.shape != after.shape or not np.all(np.isfinite(before)) or not np.all(np.isfinite(after)):
+            return True
+        if np.max(np.abs(after - before), initial=0) > 1e-9 * np.max(np.abs(before), initial=0):
+            return True
+    return False
