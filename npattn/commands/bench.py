@@ -71,6 +71,7 @@ def add_parser(commands: Any) -> None:
     sub.add_argument(
         "--allocator",
         choices=[BEST, *ALLOCATORS, INHERITED],
+        metavar="NAME",
         help="of the processes that measure: "
         + "; ".join(f"{allocator.name}, {allocator.what}" for allocator in ALLOCATORS.values())
         + f"; {BEST}, all that are installed (the usual); {INHERITED}, this process as it is",
