@@ -22,6 +22,13 @@ PAUSE = 0.02  # seconds between two sides, in which the first one's idle threads
 RUN = 0.2  # seconds that a run takes at least: short calls are repeated
 SLOW = 1.0  # seconds; a side that takes longer is timed three times only
 
+Tell = Callable[[str], Any]
+"""Gets what is being done just now, to be shown."""
+
+
+def quietly(doing: str) -> None:
+    """Nobody is told."""
+
 
 def relative(a: np.ndarray, b: np.ndarray) -> float:
     """‖a − b‖ / ‖b‖."""
@@ -29,17 +36,30 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm((a - b).ravel())) / (scale or 1.0)
 
 
-def compare(sides: list[Side], limit: float) -> None:
+def compare(sides: list[Side], limit: float, tell: Tell = quietly) -> dict[str, str]:
     """Check that all sides compute what the first one does. Sets their `difference`.
+
+    Each is called once, as a training step is another one after the first. Returns the sides whose compiler fails, by
+    name, and why; memory that is all used is not a compiler's failure.
 
     Raises
     ------
     BenchError
         If a result differs by more than `limit` of its norm.
     """
-    first = {key: to_numpy(value) for key, value in sides[0].both().items()}
+    first, failed = {key: to_numpy(value) for key, value in sides[0].both().items()}, {}
     for side in sides[1:]:
-        results = side.both()
+        tell(f"comparing {side.name}")
+        try:
+            results = side.both()
+            if side.kind == "compiled" and side.forward:
+                side.forward()
+        except RuntimeError as error:  # torch's and XLA's are all of that kind
+            if side.kind != "compiled":
+                raise
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+            failed[side.name] = f"{type(error).__name__}: {lines[0]}"
+            continue
         for key, expected in first.items():
             difference = relative(to_numpy(results[key]).reshape(expected.shape), expected)
             side.difference = max(side.difference, difference)
@@ -47,6 +67,7 @@ def compare(sides: list[Side], limit: float) -> None:
                 raise BenchError(
                     f"{side.name}: {key} differs from {sides[0].name}'s by {difference:.1e}, limit {limit:.0e}"
                 )
+    return failed
 
 
 def status(key: str) -> float | None:
@@ -79,13 +100,15 @@ def peak_memory(call: Callable[[], Any], release: Callable[[], Any] = lambda: No
     return None if before is None or highest is None else highest - before + scratch.nbytes()
 
 
-def measure(sides: list[Side], runs: int, on: str = "cpu") -> None:
+def measure(sides: list[Side], runs: int, on: str = "cpu", *, peaks: bool = True, tell: Tell = quietly) -> None:
     """Time all sides in turns, on "cpu" or on "cuda". Sets their times, and peaks where one process does all.
+
+    Without `peaks` none is measured: of an allocator that keeps memory the system does not see what a call takes.
 
     A turn warms a side up by one call, then times as many calls as fill a run, and notes the time of one.
     """
     for side in sides:
-        if side.processes > 1:
+        if side.processes > 1 or not peaks:
             side.peak = None
         elif on == "cpu":
             side.peak = peak_memory(side.both, side.release)
@@ -97,8 +120,9 @@ def measure(sides: list[Side], runs: int, on: str = "cpu") -> None:
             for side in sides:
                 call = getattr(side, kind)
                 times = getattr(side, f"{kind}_times")
-                if call is None or (turn >= 3 and min(times) > SLOW):
+                if call is None or not side.timed or (turn >= 3 and min(times) > SLOW):
                     continue
+                tell(f"{kind}, turn {turn + 1} of {runs}: {side.name}")
                 gc.collect()
                 time.sleep(PAUSE)
                 calls = max(1, math.ceil(RUN / timed(call, wait, side.xp)))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Callable, Collection
+from typing import Any, TypedDict
 
 import numpy as np
 
 from npattn.arguments import explained
-from npattn.bench import device, pytorch
-from npattn.bench.measure import compare, copy_side, measure
-from npattn.bench.pytorch import torch_sides, torch_train_side
+from npattn.bench import device, jax, pytorch
+from npattn.bench.measure import Tell, compare, copy_side, measure, quietly
+from npattn.bench.pytorch import torch_sides, ways
 from npattn.bench.report import summary
 from npattn.bench.sides import DATA, Side, inputs, moves, our_side, title
 from npattn.bench.size import check_size
+from npattn.bench.torch_step import torch_train_side
 from npattn.block import Place
 from npattn.blocks import block
 from npattn.checks import one_of, whole_number, whole_numbers
@@ -27,8 +28,11 @@ from npattn.state import dtype_name
 from npattn.training import TrainConfig, network, prepared
 from npattn.training.team import Team
 
-BESIDE = frozenset({"textbook", "eager", "compiled", "autograd"})  # what can stand beside our first side
+BESIDE = ("textbook", *pytorch.WAYS, "jax", "autograd")  # what can stand beside our first side
+DENSE_ONLY = ("timm", "timm compiled", "jax")
+TIED = "equal maxima share the gradient there, and go to the first here"
 COPIED = 64 << 20  # bytes at least that a copy is timed with: more than the caches hold
+BATCH = 128  # digits of a training step
 
 
 @explained
@@ -41,12 +45,15 @@ def bench_block(
     data: str,
     beside: Collection[str] = BESIDE,
     on: str = "cpu",
+    untimed: Collection[str] = (),
+    peaks: bool = True,
+    tell: Tell = quietly,
 ) -> dict[str, Any]:
     """Compare and time a block on an input of that shape, on the device `on`. Returns what `report` prints.
 
     The first side is ours: fused where the block has such a form for that input, else the textbook. `beside` says
-    which others are timed with it, as far as there are such. Raises TypeError or ValueError for an argument out of its
-    range, and MemoryError if the machine has too little for it.
+    which others are timed with it, as far as there are such; those of `untimed` are only compared. Raises TypeError or
+    ValueError for an argument out of its range, and MemoryError if the machine has too little for it.
     """
     entry, rng = block(name, "name"), np.random.default_rng(0)
     shape = whole_numbers("shape", shape, 4)  # type: ignore[assignment]
@@ -62,15 +69,20 @@ def bench_block(
         sides.append(our_side("textbook", textbook.to(on), x, dy))
     if pytorch.torch_on(on):
         sides += torch_sides(entry.card.name, layer, x, dy, beside, on)
-    compare(sides, 1e-4 if dtype == "float32" else 1e-10)
+    if "jax" in beside and on == "cpu" and entry.card.name in jax.PEERS and jax.jax_module():
+        sides.append(jax.jax_side(entry.card.name, layer.state_dict(), x, dy))
+    ties = {side.name: TIED for side in sides if data != "dense" and side.name in DENSE_ONLY}
+    sides, left_out = checked(
+        [side for side in sides if side.name not in ties], untimed, 1e-4 if dtype == "float32" else 1e-10, tell
+    )
     nbytes = max(x.nbytes, COPIED)
     if on == "cpu":
         copy = copy_side(nbytes)
-        measure([*sides, copy], runs, on)
+        measure([*sides, copy], runs, on, peaks=peaks, tell=tell)
         times = copy.both_times
         bandwidth, best = 2 * nbytes / statistics.median(times), 2 * nbytes / min(times)
     else:
-        measure(sides, runs, on)
+        measure(sides, runs, on, peaks=peaks, tell=tell)
         bandwidth = best = device.copy_bandwidth(textbook.xp, textbook.device, nbytes)
     return {
         "block": name,
@@ -84,7 +96,17 @@ def bench_block(
             kind: count * x.nbytes / bandwidth for kind, count in zip(("forward", "both"), moves(entry), strict=True)
         },
         "sides": [summary(side) for side in sides],
+        "left_out": left_out | ties,
     }
+
+
+def checked(sides: list[Side], untimed: Collection[str], limit: float, tell: Tell) -> tuple[list[Side], dict[str, str]]:
+    """The sides that work, compared with the first, and why the others do not."""
+    left_out = compare(sides, limit, tell)
+    sides = [side for side in sides if side.name not in left_out]
+    for side in sides[1:]:
+        side.timed = side.name not in untimed
+    return sides, left_out
 
 
 OUR_STEPS: dict[str, dict[str, Any]] = {
@@ -95,12 +117,22 @@ OUR_STEPS: dict[str, dict[str, Any]] = {
 
 
 @explained
-def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on: str = "cpu") -> dict[str, Any]:
+def bench_train_step(
+    *,
+    runs: int,
+    batch: int | None = None,
+    attention: str = "cbam",
+    beside: Collection[str] = BESIDE,
+    on: str = "cpu",
+    untimed: Collection[str] = (),
+    peaks: bool = True,
+    tell: Tell = quietly,
+) -> dict[str, Any]:
     """Compare and time one training step of the demo's network: forward, loss, backward, AdamW.
 
     "fused" is what `npattn train` does: two processes share the batch. "threads" is one process with as many threads.
     """
-    runs, batch = whole_number("runs", runs), whole_number("batch", batch, least=2)
+    runs, batch = whole_number("runs", runs), whole_number("batch", batch or BATCH, least=2)
     rng = np.random.default_rng(0)
     images, t = rng.integers(0, 256, (batch, 28, 28), dtype=np.uint8), rng.integers(0, 10, batch)
 
@@ -118,19 +150,20 @@ def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on
 
     state = network(TrainConfig(attention=attention)).state_dict()
     with contextlib.ExitStack() as stack:
-        sides = []
+        sides: list[Side] = []
         for name, settings in OUR_STEPS.items() if on == "cpu" else [("textbook", {"device": on})]:
-            if settings.get("processes") == 2 and get_num_threads() < 2:
+            too_few = settings.get("processes") == 2 and get_num_threads() < 2
+            if too_few or (sides and name == "textbook" and name not in beside):
                 continue
             config = TrainConfig(attention=attention, **settings)
             sides.append(ours(name, stack.enter_context(Team(config)), config))
         torch = pytorch.torch_on(on)
         if torch:
-            torch._dynamo.reset()
             x = prepared(images)
-            sides += [torch_train_side(name, attention, state, x, t, on) for name in ("eager", "compiled")]
-        compare(sides, 1e-2)  # float32 through ten maxima: where two are nearly equal, rounding decides
-        measure(sides, runs, on)
+            sides += [torch_train_side(name, attention, state, x, t, on) for name in ways(beside, timms=False)]
+        # float32 through ten maxima: where two are nearly equal, rounding decides
+        sides, left_out = checked(sides, untimed, 1e-2, tell)
+        measure(sides, runs, on, peaks=peaks, tell=tell)
     return {
         "block": "train step",
         "name": f"training step, {attention}",
@@ -138,4 +171,24 @@ def bench_train_step(*, runs: int, batch: int = 128, attention: str = "cbam", on
         "dtype": "float32",
         "data": "dense",
         "sides": [summary(side) for side in sides],
+        "left_out": left_out,
     }
+
+
+class Task(TypedDict):
+    """What a process is to measure: which of MEASURED, on how many threads, and the arguments that it gets."""
+
+    what: str
+    threads: int
+    settings: dict[str, Any]
+
+
+MEASURED: dict[str, Callable[..., dict[str, Any]]] = {"block": bench_block, "train step": bench_train_step}
+
+
+def measured(task: Task, tell: Tell = quietly) -> dict[str, Any]:
+    """Measure a task in this process."""
+    settings = dict(task["settings"])
+    if "shape" in settings:
+        settings["shape"] = tuple(settings["shape"])  # a list, where it came as JSON
+    return MEASURED[task["what"]](**settings, tell=tell)

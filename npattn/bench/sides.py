@@ -1,4 +1,4 @@
-"""What is timed: the shapes of the documentation's table, the inputs, and our own side. PyTorch's are in pytorch.py."""
+"""What is timed: the shapes of the documentation's table, the inputs, and our own side."""
 
 from __future__ import annotations
 
@@ -34,14 +34,11 @@ def title(entry: Entry) -> str:
 
 
 GPU_TABLE = [("cbam", (64, 256, 56, 56))]  # before the others, on a GPU
+LARGE = (8, 32, 300, 300)
+STAGES = [(32, 64, 56, 56), (32, 128, 28, 28), (32, 256, 14, 14), (32, 512, 7, 7)]  # ResNet's, of 32 images
 TABLE = [
-    ("cbam", (8, 32, 300, 300)),
-    ("se", (8, 32, 300, 300)),
-    ("channel", (8, 32, 300, 300)),
-    ("spatial", (8, 32, 300, 300)),
-    ("cbam", (32, 64, 56, 56)),
-    ("cbam", (128, 16, 28, 28)),
-    ("cbam", (32, 256, 14, 14)),
+    *((name, LARGE) for name in ("cbam", "se", "channel", "spatial")),
+    *((name, shape) for name in ("cbam", "se") for shape in STAGES),
     ("cbam", (1, 512, 7, 7)),
 ]
 
@@ -55,6 +52,8 @@ class Side:
     both: Callable[[], dict[str, Any]]
     release: Callable[[], Any] = lambda: None  # drops what lasts between two calls: caches and gradients
     xp: Any = np  # whose device must be waited for
+    kind: str = ""  # of a peer: "eager" or "compiled"
+    timed: bool = True  # else only compared, and its memory seen
     processes: int = 1  # that work on it; the memory of others than this one is not seen
     forward_times: list[float] = field(default_factory=list)
     both_times: list[float] = field(default_factory=list)

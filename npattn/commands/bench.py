@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from npattn.backend import as_module, placed
 from npattn.bench import device
+from npattn.bench.allocators import ALLOCATORS, BEST, INHERITED, Allocator, chosen, usual
+from npattn.bench.children import ChildEnded, in_children
 from npattn.bench.growth import growth
 from npattn.bench.measure import threads_set
 from npattn.bench.report import machine, report
-from npattn.bench.runs import BESIDE, bench_block, bench_train_step
+from npattn.bench.runs import BESIDE, Task, measured
 from npattn.bench.sides import DATA, GPU_TABLE, TABLE
+from npattn.bench.winners import winners
 from npattn.blocks import blocks
 from npattn.commands.bar import Bar
 from npattn.commands.names import listing, name_of, what_blocks_are
@@ -24,10 +30,10 @@ from npattn.fused.threads import get_num_threads
 MOST_THREADS = 1024
 USUAL = {"block": "cbam", "shape": (8, 32, 300, 300), "dtype": "float32", "data": "dense", "device": "cpu", "runs": 7}
 NO_EFFECT = {
-    "list": ("shape", "dtype", "data", "device", "threads", "no_textbook", "runs", "json"),
+    "list": ("shape", "dtype", "data", "device", "threads", "no_textbook", "beside", "allocator", "runs", "json"),
     "table": ("shape",),
-    "train_step": ("shape", "dtype", "data", "no_textbook"),
-    "growth": ("shape", "dtype", "data", "no_textbook", "json"),
+    "train_step": ("shape", "dtype", "data"),
+    "growth": ("shape", "dtype", "data", "no_textbook", "beside", "json"),
 }
 """What is measured, and the options that would change nothing there."""
 
@@ -37,14 +43,14 @@ def add_parser(commands: Any) -> None:
     sub = commands.add_parser(
         "bench",
         help="time the fused pairs against PyTorch and the memory floor",
-        description="Time fused, textbook and, where torch is installed, PyTorch, in turns: for the article's blocks "
-        "modules of its own, eager and compiled; for the others its autograd on our textbook. On a GPU: the textbook, "
-        "by CuPy, and PyTorch's.",
+        description="Time fused, textbook and every peer that is installed, at its best, in turns: for the article's "
+        "blocks PyTorch's modules, timm's and JAX, eager and compiled; for the others autograd on our textbook. "
+        "All of it once under each allocator, in a process of its own. On a GPU: the textbook, by CuPy, and PyTorch's.",
     )
     what = sub.add_mutually_exclusive_group()
     what.add_argument("--block", type=name_of(blocks), metavar="B", help=f"a block of --list ({USUAL['block']})")
     what.add_argument("--list", action="store_true", help="say which blocks there are, and time nothing")
-    what.add_argument("--table", action="store_true", help="all blocks and shapes of the documentation's table")
+    what.add_argument("--table", action="store_true", help="the documentation's table, and who wins where")
     what.add_argument("--train-step", action="store_true", help="one training step of the demo's network, batch 128")
     what.add_argument("--growth", metavar="F", help="draw into that file the fused CBAM's time against N, H·W and C")
     sub.add_argument("--shape", type=lengths(4), metavar="N,C,H,W", help="of x (8,32,300,300)")
@@ -54,6 +60,21 @@ def add_parser(commands: Any) -> None:
     sub.add_argument("--threads", type=threads, metavar="N", help="of every side (as many as the process may use)")
     sub.add_argument(
         "--no-textbook", action="store_true", help="leave the textbook out beside a fused form: it is slow"
+    )
+    sub.add_argument(
+        "--beside",
+        nargs="+",
+        choices=BESIDE,
+        metavar="SIDE",
+        help=f"what is timed beside ours, of {', '.join(BESIDE)} (all that there is)",
+    )
+    sub.add_argument(
+        "--allocator",
+        choices=[BEST, *ALLOCATORS, INHERITED],
+        metavar="NAME",
+        help="of the processes that measure: "
+        + "; ".join(f"{allocator.name}, {allocator.what}" for allocator in ALLOCATORS.values())
+        + f"; {BEST}, all that are installed (the usual); {INHERITED}, this process as it is",
     )
     sub.add_argument("--runs", type=count, metavar="N", help="timed runs a side (7)")
     sub.add_argument("--json", metavar="FILE", help="write everything that was measured, every run included")
@@ -87,8 +108,36 @@ def threads(text: str) -> int:
     return count(text)
 
 
+def tasks(arguments: argparse.Namespace, number: int) -> list[Task]:
+    """What was asked for, a row of the results each."""
+    on = arguments.device
+    beside = [side for side in arguments.beside or BESIDE if side != "textbook" or not arguments.no_textbook]
+    common = {"runs": arguments.runs, "beside": beside, "on": on}
+    step: Task = {"what": "train step", "threads": number, "settings": common}
+    if arguments.train_step:
+        return [step]
+    rows = (TABLE if on == "cpu" else GPU_TABLE + TABLE) if arguments.table else [(arguments.block, arguments.shape)]
+    of_x = {"dtype": arguments.dtype, "data": arguments.data}
+    done: list[Task] = [
+        {"what": "block", "threads": number, "settings": {"name": name, "shape": list(shape), **of_x, **common}}
+        for name, shape in rows
+    ]
+    return [*done, step] if arguments.table and on == "cpu" else done
+
+
+def done(task: Task, allocators: list[Allocator], bar: Bar) -> dict[str, Any]:
+    """Measure a task, in children or here, and show what is being done meanwhile."""
+    settings = task["settings"]
+    what = f"{settings['name']} {tuple(settings['shape'])}" if "shape" in settings else task["what"]
+
+    def tell(doing: str) -> None:
+        bar.now(f"{what}, {doing}")
+
+    return in_children(task, allocators, tell) if allocators else measured(task, tell)
+
+
 def run(arguments: argparse.Namespace) -> int:
-    """Measure what was asked for, and print it. Returns 0."""
+    """Measure what was asked for, and print it. Returns 0, or the status of a process that failed at it."""
     for mode, without in NO_EFFECT.items():
         if getattr(arguments, mode):
             refuse(arguments, without, f"with --{mode.replace('_', '-')}")
@@ -108,35 +157,45 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError("--growth draws the fused path, which is the CPU's; leave out --device")
         about["gpu"] = device.name(placed(on, as_module(None))[0])
         print(about["gpu"])
-    print(
-        f"npattn {about['npattn']}, NumPy {about['numpy']}, PyTorch {about['torch'] or 'not installed'}, "
-        f"Python {about['python']}, {about['processor']}, {number} of {about['available_threads']} threads, "
-        f"tiles of {about['tile_bytes'] // 1024} KiB, medians of {arguments.runs} runs in turns"
-    )
-    results = []
-    with threads_set(number):
-        if arguments.growth:
-            with Bar(None, "series") as bar:
+    here = arguments.growth is not None or on != "cpu"
+    if here and arguments.allocator not in (None, INHERITED):
+        raise UsageError(f"--allocator {arguments.allocator}: expected {INHERITED} with --growth or --device {on}")
+    allocators = chosen(INHERITED if here else arguments.allocator or usual(on))
+    about["allocators"] = [allocator.name for allocator in allocators]
+    print(textwrap.fill(introduced(about, arguments.runs), 80))
+    results: list[dict[str, Any]] = []
+    wanted = [] if arguments.growth else tasks(arguments, number)
+    try:
+        with (
+            contextlib.nullcontext() if allocators else threads_set(number),
+            Bar(len(wanted) if len(wanted) > 1 else None, "row") as bar,
+        ):
+            if arguments.growth:
                 bar.now("timing the fused CBAM at growing sizes")
                 growth(arguments.growth, arguments.runs, tell=bar.say)
-        elif arguments.train_step:
-            with Bar(None, "step") as bar:
-                bar.now("timing a training step, each side in turn")
-                results.append(bench_train_step(runs=arguments.runs, on=on))
+            for task in wanted:
+                results.append(done(task, allocators, bar))
                 bar.say(report(results[-1]))
-        else:
-            beside = BESIDE - {"textbook"} if arguments.no_textbook else BESIDE
-            table = TABLE if on == "cpu" else GPU_TABLE + TABLE
-            wanted = table if arguments.table else [(arguments.block, arguments.shape)]
-            with Bar(len(wanted) if arguments.table else None, "row") as bar:
-                for name, shape in wanted:
-                    bar.now(f"timing {name} at {', '.join(map(str, shape))}, each side in turn")
-                    settings = {"runs": arguments.runs, "dtype": arguments.dtype, "data": arguments.data}
-                    results.append(bench_block(name, shape, beside=beside, on=on, **settings))
-                    bar.say(report(results[-1]))
-                    bar.done()
-    if arguments.json:
-        Path(arguments.json).write_text(
-            json.dumps({"machine": about, "results": results}, indent=1) + "\n", encoding="utf-8"
-        )
+                bar.done()
+    except ChildEnded as error:
+        print(f"npattn: {error}", file=sys.stderr)
+        return error.status
+    finally:
+        if arguments.json and (results or arguments.growth):  # a long table that is broken off leaves its rows
+            written = json.dumps({"machine": about, "results": results}, indent=1) + "\n"
+            Path(arguments.json).write_text(written, encoding="utf-8")
+    if arguments.table:
+        print(winners(results), flush=True)
     return 0
+
+
+def introduced(about: dict[str, Any], runs: int) -> str:
+    """What measures, and on what."""
+    versions = {"NumPy": "numpy", "PyTorch": "torch", "timm": "timm", "JAX": "jax"}
+    said = [f"{name} {about[key] or 'not installed'}" for name, key in versions.items()]
+    where = f"allocators {', '.join(about['allocators'])}" if about["allocators"] else "this process's allocator"
+    return (
+        f"npattn {about['npattn']}, {', '.join(said)}, Python {about['python']}, {about['processor']}, "
+        f"{about['threads']} of {about['available_threads']} threads, tiles of {about['tile_bytes'] // 1024} KiB, "
+        f"{where}, medians of {runs} runs in turns"
+    )

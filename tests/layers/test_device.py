@@ -7,7 +7,6 @@ want of a copy to or from it fails there.
 from __future__ import annotations
 
 import copy
-import functools
 import importlib.util
 import pickle
 import sys
@@ -22,7 +21,7 @@ import npattn
 from npattn import backend, cli, commands, data, state, training
 from npattn.backend import DeviceError, device, gpu_module, placed, to_numpy
 from npattn.bench import device as bench_device
-from npattn.bench import measure, pytorch, runs, sides
+from npattn.bench import measure, peers, pytorch, runs, sides
 from npattn.block import Place
 from npattn.blocks import block
 from npattn.checker.cases import makers
@@ -227,7 +226,7 @@ def test_the_benchmark_on_a_device(stand_in, monkeypatch, capsys, line):
     """Our side on the stand-in, PyTorch's left out."""
     monkeypatch.setattr(pytorch, "torch_on", lambda device: None)
     monkeypatch.setattr(measure, "PAUSE", 0)
-    monkeypatch.setattr(commands.bench, "bench_train_step", functools.partial(runs.bench_train_step, batch=8))
+    monkeypatch.setattr(runs, "BATCH", 8)
     small = bench_device.copy_bandwidth
     monkeypatch.setattr(bench_device, "copy_bandwidth", lambda xp, target, nbytes: small(xp, target, 4096, 1))
     assert cli.main(["bench", "--device", "cuda", "--runs", "2", *line]) == 0
@@ -255,8 +254,8 @@ def test_the_sides_agree_on_torch(name):
     dy = rng.standard_normal(layer(x).shape)
     ours.to(xp=torch).to("cpu")
     eager = (
-        pytorch.torch_side("eager", pytorch.peer(name, layer.state_dict()), x, dy, "cpu")
-        if name in pytorch.PEERS
+        pytorch.torch_side("eager", peers.peer(torch, name, layer.state_dict()), x, dy, "cpu")
+        if name in peers.PEERS
         else pytorch.autograd_side(layer, x, dy, "cpu")
     )
     compared = [sides.our_side("textbook", ours, x, dy), eager]

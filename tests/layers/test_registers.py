@@ -20,7 +20,9 @@ NETWORKS = {"npattn.models": ("Gated", "Residual")}
 """The demo's networks are made of these two as of a convolution: one applies a gate, one adds the way past it."""
 
 HAND_MADE = {
-    "npattn.bench.pytorch": "PyTorch's own form of the article's four, to be timed beside ours",
+    "npattn.bench.jax": "JAX's form of the article's four, to be timed beside ours",
+    "npattn.bench.peers": "PyTorch's own form of the article's four, to be timed beside ours",
+    "npattn.bench.timm": "which of them timm has, and its names for their weights",
     "npattn.bench.sides": "which blocks of which sizes the printed table times",
     "npattn.models": "the attention that each network has unless another is asked for",
 }

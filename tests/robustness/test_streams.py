@@ -107,13 +107,14 @@ def folder(quick, tmp_path_factory) -> Path:
 def line(command: str, folder: Path, out: Path) -> list[str]:
     """What is typed for a command, with the smallest settings."""
     few = ["--digits", "32", "--epochs", "1", "--batch-size", "16", "--test-digits", "32", "--jobs", "1"]
+    here = ["--allocator", "inherited"]
     return {
         "train": ["train", "--epochs", "1", "--batch-size", "32", "--processes", "1", "--out", str(out)],
         "gradcheck": ["gradcheck", "tests.checker.targets:make_layer", "--shape", "2,8,3,3"],
         "trace": ["trace", "coordinate"],
         "cam": ["cam", str(folder), "--digits", "1", "--out", str(out)],
-        "bench": ["bench", "--block", "eca", "--shape", "1,2,2,2", "--runs", "1"],
-        "bench --json": ["bench", "--block", "eca", "--shape", "1,2,2,2", "--runs", "1", "--json", str(out)],
+        "bench": ["bench", "--block", "eca", "--shape", "1,2,2,2", "--runs", "1", *here],
+        "bench --json": ["bench", "--block", "eca", "--shape", "1,2,2,2", "--runs", "1", *here, "--json", str(out)],
         "count": ["count", "--stages", "16x3", "32x4"],
         "ablate": ["ablate", "--only", "none", "--seeds", "2", *few, "--out", str(out)],
         "dialect": ["dialect", str(folder / "weights.npz")],
