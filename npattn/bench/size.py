@@ -14,7 +14,7 @@ import numpy as np
 
 from npattn.block import Place
 from npattn.blocks import Entry
-from npattn.capacity import need
+from npattn.capacity import need, shapes_only
 from npattn.fused import memory
 from npattn.grad_mode import no_grad
 
@@ -25,8 +25,14 @@ KEPT = 4  # arrays of x's size beside what a block holds while it runs: x, dy, a
 
 def check_size(entry: Entry, shape: tuple[int, ...], dtype: str, beside: Collection[str]) -> None:
     """Raise MemoryError if the benchmark of a block on x of that shape takes more memory than there is."""
+    shape = tuple(shape)
     most = KEPT * math.prod(shape) * np.dtype(dtype).itemsize
     need(most, lambda: f"shape: x of {shape} in {dtype}, y and their gradients")
+    with shapes_only():
+        layer = entry.layer(Place(*shape[1:]))
+    for key, value in layer.params.items():
+        text = f"{layer!r}: {key} of shape {tuple(value.shape)}"
+        need(8 * math.prod(value.shape), lambda text=text: text)  # type: ignore[misc]
     if shape[1] <= WIDEST and most > SIDES[-1] ** 2 * shape[1]:
         most += max(held(entry, shape, dtype, fused) for fused in ((True, False) if "textbook" in beside else (True,)))
     need(most, lambda: f"shape: {entry.name} on x of {shape} in {dtype}, forward and backward")

@@ -19,6 +19,7 @@ from npattn.bench.measure import threads_set
 from npattn.bench.report import machine, report
 from npattn.bench.runs import BESIDE, Task, measured
 from npattn.bench.sides import DATA, GPU_TABLE, TABLE
+from npattn.bench.size import check_size
 from npattn.bench.winners import winners
 from npattn.blocks import blocks
 from npattn.commands.bar import Bar
@@ -165,6 +166,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(textwrap.fill(introduced(about, arguments.runs), 80))
     results: list[dict[str, Any]] = []
     wanted = [] if arguments.growth else tasks(arguments, number)
+    for settings in [task["settings"] for task in wanted if "shape" in task["settings"]]:  # before any is timed
+        check_size(blocks()[settings["name"]], settings["shape"], settings["dtype"], settings["beside"])
     try:
         with (
             contextlib.nullcontext() if allocators else threads_set(number),

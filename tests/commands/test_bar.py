@@ -24,7 +24,7 @@ def test_what_is_being_checked_stands_beside_the_bar(monkeypatch, capsys):
     assert "3/4" in err.getvalue()
     assert "checking" not in capsys.readouterr().out
     assert cli.main(["bench", "--block", "eca", "--shape", "1 2 2 2", "--runs", "1", "--no-textbook"]) == 0
-    assert "timing eca at 1, 2, 2, 2" in err.getvalue()
+    assert "eca (1, 2, 2, 2)" in err.getvalue()
 
 
 def test_of_ones_own_too(monkeypatch):

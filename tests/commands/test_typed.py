@@ -224,7 +224,7 @@ def test_what_was_not_typed_is_a_failure():
         "trace relu --ratio 2", "trace relu --kernel-size 3", "trace relu --shape 1,2,3,4", "trace spatial --ratio 1",
         "trace se --kernel-size 3", "trace se-r4 --ratio 2", "trace --list --seed 2", "trace cbam --list",
         "bench --table --shape 1,2,3,4", "bench --train-step --shape 1,2,3,4", "bench --train-step --dtype float64",
-        "bench --train-step --data relu", "bench --train-step --no-textbook", "bench --growth a.svg --shape 1,2,3,4",
+        "bench --train-step --data relu", "bench --growth a.svg --shape 1,2,3,4",
         "bench --growth a.svg --json a.json", "bench --list --runs 7", "bench --list --dtype float32",
         "bench --list --threads 1", "ablate --list --seeds 5", "ablate --list --out x", "ablate --list --jobs 1",
         "train --list --seed 0", "train --list --resume x", "count --list --ratio 16", "count cbam --list",
