@@ -25,7 +25,8 @@ def serve(task: Task, number: int) -> int:
     with os.fdopen(number, "w", encoding="utf-8") as pipe:
 
         def write(message: dict[str, Any]) -> None:
-            print(json.dumps(message), file=pipe, flush=True)
+            pipe.write(json.dumps(message) + "\n")
+            pipe.flush()
 
         try:
             with threads_set(task["threads"]):

@@ -138,7 +138,7 @@ def parameters(runner: Runner, target: Any, recipe: Recipe, choice: Choice) -> l
 
 def tell_of_no_arrays(runner: Runner, probe: Any, chosen: set[str]) -> None:
     """Name what stands among the parameters and is no float array, so that nothing checks it."""
-    held = getattr(probe, "params", None)
+    held = attributes(probe).get("params")
     items = held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list | tuple) else ()
     for key, value in items:
         kind = value.dtype.kind if isinstance(value, np.ndarray) else "" if isinstance(value, dict) else "?"

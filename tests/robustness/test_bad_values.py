@@ -627,7 +627,7 @@ def block_bench(**given: Any) -> Any:
 
 @pytest.mark.parametrize("option", ["--json", "--growth"])
 def test_bench_asks_for_its_file_before_it_measures(option, tmp_path, capsys, monkeypatch):
-    for name in ("bench_block", "growth"):
+    for name in ("in_children", "growth"):
         monkeypatch.setattr(f"npattn.commands.bench.{name}", lambda *args, **options: pytest.fail("it measures"))
     for path in (tmp_path, tmp_path / "none" / "a.svg", tmp_path / "a.xyz") if option == "--growth" else (
         tmp_path, tmp_path / "none" / "a.json"
@@ -671,7 +671,7 @@ def test_no_traceback_for_what_is_typed(words, capsys, monkeypatch, tmp_path):
     """A line, and status 1 or 2; or the work is done."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("npattn.commands.ablate.ablate", lambda *args, **options: True)
-    monkeypatch.setattr("npattn.commands.bench.bench_block", lambda *args, **options: {})
+    monkeypatch.setattr("npattn.commands.bench.in_children", lambda *args, **options: {})
     monkeypatch.setattr("npattn.commands.bench.report", lambda result: "measured")
     for value in (*NUMBERS, "a\0b", "-", "--", "*", os.fsdecode(b"\xff"), "x" * 5000):
         try:
