@@ -36,6 +36,8 @@ def together(on: Comparison, name: str, at_kink: np.ndarray | None) -> tuple[str
             continue
         if slope.kink:  # a bound from points beside, as for a single entry
             low, high = on.beside(name, v, dy)
+            if float(np.sum(np.abs(dy) * (most - least))) > GROSS * size:  # a ReLU at 0 meets the tie: it may be shut
+                low, high = min(low, 0.0), max(high, 0.0)
             if low - GROSS * size - slack <= a <= high + GROSS * size + slack:
                 continue
         return told(f"with {which} moved together, and a dy that is {words}", a, float(low), float(high))

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from npattn import gradcheck
@@ -19,12 +19,14 @@ BLOCKS = [case for case in block_cases() if of_its_own(case)]
 
 
 @pytest.mark.parametrize("case", BLOCKS, ids=lambda case: case.name)
+@settings(derandomize=True)  # the same seeds each time; other ones: python -m tests.checker.false_alarms
 @given(seed=st.integers(0, 2**32 - 1))
 @example(seed=0)
 @example(seed=560)  # gates so alike that channels are tied all but for the seventh digit
 @example(seed=129)  # a second derivative that jumps, which differences once took for none
 @example(seed=626453630)  # gates that are saturated both here and there: they rest, but round nothing
 @example(seed=696341592)  # the same, and nearly so over a long way
+@example(seed=247)  # ReLUs at 0 behind a tie of everything
 @example(seed=307)  # a slope that is 0 just here
 def test_no_false_alarm(case: Case, seed: int):
     assert gradcheck((case.forward, case.backward), *random_point(case, seed), seed=seed, strict=True)
