@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npattn.checker.calls import argument_names
+from npattn.checker.trees import within
 from npattn.checks import real_number, true_or_false, whole_number
 
 LARGEST = float(np.finfo(np.float64).max)
@@ -90,14 +91,7 @@ def refuse_strange(name: str, tree: Any) -> None:
 
 def arrays(name: str, tree: Any) -> Iterator[tuple[str, np.ndarray]]:
     """The NumPy arrays of an input, by dotted name."""
-    if isinstance(tree, np.ndarray):
-        yield name, tree
-    elif isinstance(tree, Mapping):
-        for key, value in tree.items():
-            yield from arrays(f"{name}.{key}", value)
-    elif isinstance(tree, tuple | list):
-        for key, value in zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True):
-            yield from arrays(f"{name}.{key}", value)
+    return ((key, part) for key, part in within(name, tree) if isinstance(part, np.ndarray))
 
 
 def names_of(target: Any, inputs: Sequence[Any]) -> list[str]:

@@ -32,20 +32,27 @@ def plain(array: Array) -> np.ndarray:
     return np.asarray(array) if is_of_jax(array) else to_numpy(array)
 
 
-def leaves(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
-    """The float arrays of an input, by dotted name. None, numbers and integer arrays have no gradient."""
-    if is_array(tree):
-        array = plain(tree)
-        if array.dtype.kind == "c":
-            raise TypeError(f"{name}: expected a real array, got dtype {array.dtype}")
-        if array.dtype.kind == "f":
-            yield name, array
-    elif isinstance(tree, Mapping):
+def within(name: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    """What stands in an input, by dotted name: in dicts, NamedTuples, tuples and lists of whatever depth."""
+    if isinstance(tree, Mapping) and not is_array(tree):
         for key, value in tree.items():
-            yield from leaves(f"{name}.{key}", value)
+            yield from within(f"{name}.{key}", value)
     elif isinstance(tree, tuple | list):
         for key, value in zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True):
-            yield from leaves(f"{name}.{key}", value)
+            yield from within(f"{name}.{key}", value)
+    else:
+        yield name, tree
+
+
+def leaves(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
+    """The float arrays of an input, by dotted name. None, numbers and integer arrays have no gradient."""
+    for key, part in within(name, tree):
+        if is_array(part):
+            array = plain(part)
+            if array.dtype.kind == "c":
+                raise TypeError(f"{key}: expected a real array, got dtype {array.dtype}")
+            if array.dtype.kind == "f":
+                yield key, array
 
 
 def rebuilt(name: str, tree: Any, values: Values) -> Any:

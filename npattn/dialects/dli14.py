@@ -38,11 +38,8 @@ def SELayer(channel: int, reduction: int = 4, **options: Any) -> Layer:
 
 def of_efficientnet(seen: Seen) -> dict[str, Any]:
     C, R = no_more(seen)
-    for inp in (
-        C // 4,
-        C // 6,
-        4 * R,
-    ):  # the width is that of the unit's input, a fourth or a sixth of what it expands to
+    # the width follows from the unit's input, of which C is what it expands to, four or six times as much
+    for inp in (C // 4, C // 6, 4 * R):
         if divisible(inp // 4, 8) == R:
             return {"inp": inp, "oup": C}
     raise Misfit(f"expected a multiple of 8 hidden units, got {R}")
