@@ -3,8 +3,8 @@
 The same signatures, the same parameters, the same numbers, ties included; caches of their own. A layer uses them by
 itself (`layer.path` says so) where `takes(x)` says yes. Derivations and measurements: docs/fused.md
 
-Within `npattn.no_grad()` spatial attention, CBAM and 2×2 maxima do not look for which of several numbers was the
-maximum, which only a backward needs. That entry of their cache is None then, and a backward says so.
+Within `npattn.no_grad()` channel and spatial attention, CBAM and 2×2 maxima do not look for which of several numbers
+was the maximum, which only a backward needs. That entry of their cache is None then, and a backward says so.
 
     threads     how many, and how work is shared among them
     blas        BLAS held to one thread meanwhile

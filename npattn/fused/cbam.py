@@ -75,12 +75,13 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     a, _, L = X.shape
     g_c, g_s = np.empty((a, C, b), dtype=x.dtype), np.empty((a, L), dtype=x.dtype)
     m = np.empty((a, 2, L), dtype=x.dtype)
-    i = np.empty((a, L), dtype=np.min_scalar_type(C - 1)) if keeps_cache() else None
+    keep = keeps_cache()
+    i = np.empty((a, L), dtype=np.min_scalar_type(C - 1)) if keep else None
     groups, columns = cut(X, b, arrays=2)  # x, u
 
     def group(index: int) -> channel.Group:
         n = groups[index]
-        ca = channel.gate_forward(X[n], params.ca, b)  # CBAM.1
+        ca = channel.gate_forward(X[n], params.ca, b, keep)  # CBAM.1
         g_c[n] = ca.g
 
         def attend(t: int) -> None:
@@ -94,7 +95,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
         def scale(t: int) -> None:
             q = columns[-1 - t]  # backwards: what was read last is still in the cache
-            Y[n, :, q] *= g_s[n, None, q]  # CBAM.4
+            maps.each_channel(np.multiply, Y[n, :, q], g_s[n, q], out=Y[n, :, q])  # CBAM.4
 
         threads.in_parallel(scale, len(columns))
         return ca
@@ -140,8 +141,9 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         # CBAM.2 was u = x · g_c: each factor receives du times the other
         def attended(t: int) -> Array:
             q = columns[-1 - t]  # backwards, here too
-            dU = np.multiply(dY[n, :, q], G_s[n, None, q], out=dX[n, :, q])  # CBAM.4
-            dU += dm[:, 0:1, q]  # CBAM.3
+            dU = dX[n, :, q]
+            maps.each_channel(np.multiply, dY[n, :, q], G_s[n, q], out=dU)  # CBAM.4
+            maps.each_channel(np.add, dU, dm[:, 0, q], out=dU)  # CBAM.3
             maps.add_at(dX[n], places[:, q], dm[:, 1, q])  # CBAM.3
             return maps.image_dot(X[n, :, q], dU, b)  # CBAM.2
 
@@ -157,7 +159,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
             dU += share[:, :, None]  # CBAM.1
 
         threads.in_parallel(tile, len(columns))
-        maps.add_at(dX[n], caches[index].place, ds_max)  # CBAM.1
+        maps.add_at(dX[n], needed(caches[index].place), ds_max)  # CBAM.1
         return dca.w1, dca.w2, dw
 
     with maps.long_rows(H * W, b):

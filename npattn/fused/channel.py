@@ -20,8 +20,9 @@ import numpy as np
 from npattn.attention.channel import Params
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import check_takes, layout, maps, mlp, threads, tiles
+from npattn.fused import check_takes, layout, maps, mlp, needed, threads, tiles
 from npattn.fused.threads import add_up
+from npattn.grad_mode import keeps_cache
 from npattn.ops.pooling import some_pixels
 from npattn.ops.sigmoid import Cache as SigmoidCache
 
@@ -29,7 +30,7 @@ __all__ = ["Cache", "Params", "backward", "forward"]
 
 
 class Group(NamedTuple):
-    place: Array  # (n, C, b), of the first pixel that is largest, in X read as one row
+    place: Array | None  # (n, C, b), of the first pixel that is largest, in X read as one row
     fc: mlp.Cache  # of s (2, n·b, C): s_avg, s_max
     g: Array  # (n, C, b)
 
@@ -41,10 +42,10 @@ class Cache(NamedTuple):
     b: int  # images side by side
 
 
-def gate_forward(X: Array, params: Params, b: int) -> Group:
-    """CA.1 to CA.6 for a group X (n, C, P·b)."""
+def gate_forward(X: Array, params: Params, b: int, keep: bool) -> Group:
+    """CA.1 to CA.6 for a group X (n, C, P·b); `keep` the places of the maxima for a backward."""
     s = np.empty((2, *X.shape[:2], b), dtype=X.dtype)
-    place = maps.pixel_mean_max(X, b, *s)  # CA.1, CA.2
+    place = maps.pixel_mean_max(X, b, s[0], s[1], keep)  # CA.1, CA.2
     (a_avg, a_max), fc = mlp.forward(layout.by_image(s), *params)  # CA.3, CA.4
     g = maps.sigmoid(a_avg + a_max)  # CA.5, CA.6
     return Group(place, fc, layout.by_plane(g, b))
@@ -71,9 +72,9 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     N, C, H, W = some_pixels(x)
     check_takes(x=x)
 
-    X, b = layout.planes(x), layout.beside(x)
+    X, b, keep = layout.planes(x), layout.beside(x), keeps_cache()
     groups = tiles.images(N // b, C * H * W * b * x.itemsize)
-    caches = threads.in_parallel(lambda index: gate_forward(X[groups[index]], params, b), len(groups))
+    caches = threads.in_parallel(lambda index: gate_forward(X[groups[index]], params, b, keep), len(groups))
     g = layout.by_image(np.concatenate([group.g for group in caches]))
     return g[:, :, None, None], Cache(caches, SigmoidCache(g.copy()), (N, C, H, W), b)
 
@@ -94,7 +95,7 @@ def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
         n = groups[index]
         (ds_avg, ds_max), grads = gate_backward(dG[n], caches[index])  # CA.6 to CA.3
         layout.pixels(dX[n], b)[...] = ds_avg[:, :, None] / P  # CA.1: all pixels receive the same share
-        maps.add_at(dX[n], caches[index].place, ds_max)  # CA.2: one pixel receives everything
+        maps.add_at(dX[n], needed(caches[index].place), ds_max)  # CA.2: one pixel receives everything
         return grads
 
     dw1, dw2 = add_up(threads.in_parallel(group, len(groups)))

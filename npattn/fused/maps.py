@@ -24,19 +24,58 @@ from npattn.fused import layout, scratch, threads, tiles
 
 @contextlib.contextmanager
 def long_rows(P: int, b: int = 1) -> Iterator[None]:
-    """Within, a factor that is the same along rows of P numbers is used as it is.
+    """Within, a factor that is the same along rows of P numbers, or along those of `fold`, is used as it is.
 
     Of b images side by side a channel's factor differs along the row, from image to image: nothing is to be done.
 
     NumPy writes it out in full first, as far as its buffer of 8192 numbers reaches, to compute with several rows in
     one loop. For rows of 512 and more that takes longer than the loops that it saves: with rows of 1024, ten times.
+    Shorter rows are left to a buffer that is too short for folded ones.
     """
-    if P < 512 or b > 1:
+    if b > 1:
         yield
         return
     with np.errstate():  # which takes the buffer's size back at its end
-        np.setbufsize(512)
+        np.setbufsize(512 if P >= 512 else 1024)
         yield
+
+
+FOLDED = 4096
+"""Numbers in a row of several channels, at most: NumPy's loops over longer ones are no faster."""
+
+
+def fold(U: Array) -> int:
+    """How many channels of U (n, C, T) to read as one row: U as (n, C / f, f·T).
+
+    What differs from pixel to pixel only, a map, goes row by row, and NumPy begins each row anew: with rows of 49
+    numbers, two to five times the time. The map is then written f times side by side (`beside_itself`).
+    """
+    return channels_a_row(*U.shape[1:]) if U.flags.c_contiguous else 1
+
+
+@functools.lru_cache(maxsize=256)
+def channels_a_row(C: int, T: int) -> int:
+    f = 1
+    while C % (2 * f) == 0 and f < 32 and 2 * f * T <= FOLDED:
+        f *= 2
+    return f
+
+
+def beside_itself(v: Array, f: int, name: str) -> Array:
+    """The map v (n, T) for rows of f channels: (n, 1, f·T), in this thread's scratch of that name."""
+    n, T = v.shape
+    if f == 1:
+        return v[:, None]
+    rows = scratch.get(name, (n, f, T), v.dtype)
+    rows[...] = v[:, None]
+    return rows.reshape(n, 1, f * T)
+
+
+def each_channel(operation: np.ufunc, U: Array, v: Array, out: Array) -> None:
+    """out = operation(U, v) for a map v (n, T) that is the same for all channels of U (n, C, T)."""
+    (n, C, T), f = U.shape, fold(out)
+    rows = (n, C // f, f * T)
+    operation(U.reshape(rows), beside_itself(v, f, "sum"), out=out.reshape(rows))
 
 
 def repeated(v: Array, P: int) -> Array:
@@ -125,10 +164,11 @@ def channel_dot(X: Array, g: Array, b: int, out: Array) -> None:
         np.einsum("ncpb,ncb->npb", layout.pixels(X, b), g, out=layout.pixels(out, b))
 
 
-def pixel_mean_max(X: Array, b: int, mean: Array, top: Array) -> Array:
+def pixel_mean_max(X: Array, b: int, mean: Array, top: Array, keep: bool) -> Array | None:
     """Write the mean over the pixels and the maximum, each (n, C, b), in one pass.
 
-    Returns the place of the first pixel that has the maximum, in X (n, C, P·b) read as one row.
+    Returns the place of the first pixel that has the maximum, in X (n, C, P·b) read as one row: what a backward needs.
+    None if it is not to be kept.
     """
     n, C, L = X.shape
     place = np.empty((n, C, b), dtype=np.intp)
@@ -137,19 +177,56 @@ def pixel_mean_max(X: Array, b: int, mean: Array, top: Array) -> Array:
     def block(index: int) -> None:
         c = blocks[index]
         mean[:, c] = image_sum(X[:, c], b) / (L // b)  # GAP.1, while the block is on its way into the cache
-        if b == 1:
+        if b > 1:
+            U = X[:, c].reshape(-1, L // b, b)
+            top[:, c] = np.maximum.reduce(U, axis=1).reshape(n, -1, b)  # GMP.2
+            if keep:
+                place[:, c] = first_largest(U, top[:, c].reshape(-1, b)).reshape(n, -1, b)  # GMP.1
+        elif keep and L >= SHORT:
             np.argmax(X[:, c], axis=2, out=place[:, c, 0])  # GMP.1, from the cache
         else:
-            U = X[:, c].reshape(-1, L // b, b)
-            place[:, c] = first_largest(U, np.maximum.reduce(U, axis=1)).reshape(n, -1, b)  # GMP.1
+            top[:, c, 0] = row_max(X[:, c], mean[:, c, 0])  # GMP.2
+            if keep:
+                place[:, c, 0] = first_in_row(X[:, c], top[:, c])  # GMP.1
 
     threads.in_parallel(block, len(blocks))
+    if not keep:
+        return None
     if b > 1:
         place *= b
         place += np.arange(b)
     place += np.arange(0, n * C * L, L).reshape(n, C, 1)
-    top[...] = X.reshape(-1)[place]  # GMP.2
+    if b == 1 and L >= SHORT:
+        top[...] = X.reshape(-1)[place]  # GMP.2
     return place
+
+
+SHORT = 128
+"""Rows of fewer numbers: an argmax that compares numbers spends most of its time on beginning each row."""
+
+
+def row_max(X: Array, mean: Array) -> Array:
+    """The largest number of each row of X (n, C, P), (n, C); `mean`, of each row, tells whether there is a NaN.
+
+    Floats of which one is at least 0 are ordered as their bits are, read as a whole number: the largest of these is
+    found in half the time, since no NaN is to be looked for.
+    """
+    if not X.flags.c_contiguous:
+        return np.maximum.reduce(X, axis=2)
+    n, C, P = X.shape
+    starts, row = np.arange(0, X.size, P), X.reshape(-1)
+    bits = np.maximum.reduceat(row.view(f"i{X.itemsize}"), starts)
+    if bits.min() < 0 or math.isnan(np.add.reduce(mean, axis=None)):
+        return np.maximum.reduceat(row, starts).reshape(n, C)
+    return bits.view(X.dtype).reshape(n, C)
+
+
+def first_in_row(X: Array, top: Array) -> Array:
+    """Which number of each row of X (n, C, P) is the first that is `top` (n, C, 1), the largest of the row."""
+    hit = np.equal(X, top, out=scratch.get("product", X.shape, np.bool_))
+    if math.isnan(np.maximum.reduce(top, axis=None)):  # NaN equals nothing, itself included
+        hit |= np.isnan(X)
+    return np.argmax(hit, axis=2)
 
 
 @functools.lru_cache(maxsize=64)
@@ -163,9 +240,10 @@ def channel_mean_max(U: Array, mean: Array, top: Array, first: Array | None) -> 
 
     None for the last one leaves it out: only a backward needs it, and it takes a third of the time.
     """
-    C = U.shape[1]
+    (n, C, T), f = U.shape, fold(U)
     np.matmul(equal_shares(C, U.dtype), U, out=mean)  # CMEAN.1
-    np.maximum.reduce(U, axis=1, out=top)  # CMAX.2: a NaN counts as largest
+    rows = np.maximum.reduce(U.reshape(n, C // f, f * T), axis=1)  # of every f-th channel
+    np.maximum.reduce(rows.reshape(n, f, T), axis=1, out=top)  # CMAX.2: a NaN counts as largest
     if first is not None:
         first[...] = first_largest(U, top)  # CMAX.1
 
@@ -173,27 +251,42 @@ def channel_mean_max(U: Array, mean: Array, top: Array, first: Array | None) -> 
 def first_largest(U: Array, top: Array) -> Array:
     """Which of the K numbers of U (n, K, T) is the first that is `top` (n, T), the largest of them.
 
-    An argmax across rows is slow in NumPy. Instead U is compared with the maxima, each hit at k is written as
-    K − 1 − k, in one byte where K ≤ 256, and the largest number names the first one.
+    An argmax across rows is slow in NumPy. Instead U is compared with the maxima, each hit in row r of R is written as
+    R − 1 − r, in one byte where that is enough, and the largest number names the first one.
+
+    If a row has f numbers of K side by side, k = r·f + j, the first of each j is found, then the first of these. A j
+    may have no hit: then it is R − r that is written.
     """
-    K = U.shape[1]
-    hit = np.equal(U, top[:, None], out=scratch.get("product", U.shape, np.bool_))
+    (n, K, T), f = U.shape, fold(U)
+    R, none = K // f, int(f > 1)
+    rows = U.reshape(n, R, f * T)
+    hit = np.equal(rows, beside_itself(top, f, "sum"), out=scratch.get("product", rows.shape, np.bool_))
     if math.isnan(np.maximum.reduce(top, axis=None)):  # NaN equals nothing, itself included
-        hit |= np.isnan(U)
-    left = np.arange(K - 1, -1, -1, dtype=np.min_scalar_type(K - 1))[:, None]
+        hit |= np.isnan(rows)
+    left = np.arange(R - 1, -1, -1, dtype=np.min_scalar_type(R - 1 + none))[:, None] + none
     code = hit.view(np.uint8)
-    code = np.multiply(code, left, out=code if K <= 256 else None)
-    first = np.maximum.reduce(code, axis=1)
-    return np.subtract(left[0], first, out=first)
+    code = np.multiply(code, left, out=code if left.dtype == code.dtype else None)
+    last = np.maximum.reduce(code, axis=1)
+    if f == 1:
+        return np.subtract(left[0], last, out=last)
+    found = last.reshape(n, f, T).astype(np.int32)
+    found *= f
+    found -= np.arange(f, dtype=np.int32)[:, None]
+    return np.subtract(K, np.maximum.reduce(found, axis=1))
 
 
 def places(i: Array, C: int, P: int, start: int) -> Array:
     """Where in an array (n, C, P), read as one row, the channels i (n, T) of the pixels from `start` on lie."""
     n, T = i.shape
-    place = i.astype(np.intp)
-    place *= P
-    place += np.arange(n)[:, None] * (C * P) + np.arange(start, start + T)
+    place = np.multiply(i, P, dtype=np.intp)
+    place += pixels_of(n, C * P, start, T)
     return place
+
+
+@functools.lru_cache(maxsize=8)
+def pixels_of(n: int, image: int, start: int, T: int) -> Array:
+    """Where the pixels from `start` on of the first channels of n images lie, (n, T): remembered, they are many."""
+    return np.arange(n)[:, None] * image + np.arange(start, start + T)
 
 
 def add_at(D: Array, places: Array, d: Array) -> None:

@@ -11,7 +11,7 @@
     backward
       SE.6         dg = Σ_pixels dY · X, row by row, by BLAS                    x, dy
       SE.5–SE.2    ds, dw1, dw2                                                 (n, C)
-      SE.6, SE.1   dX = dY · g + ds / P: both paths in one pass                 dy         dx
+      SE.6, SE.1   dX = dY · g, and ds / P added while it is near               dy         dx
 
 The second pass over an image follows the first at once, so that it finds the image in L3.
 """
@@ -25,7 +25,7 @@ import numpy as np
 from npattn.attention.se import Params
 from npattn.backend import Array
 from npattn.checks import floating, same_shape, shaped
-from npattn.fused import check_takes, layout, maps, mlp, scratch, threads, tiles
+from npattn.fused import check_takes, layout, maps, mlp, threads, tiles
 from npattn.fused.threads import add_up
 from npattn.ops.pooling import some_pixels
 
@@ -90,7 +90,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     def group(index: int) -> tuple[Array, Array]:
         n = groups[index]
-        blocks = tiles.rows(C, X[n, 0].nbytes)
+        blocks = tiles.rows(C, 4 * X[n, 0].nbytes)  # dX is written and added to: no more of it than stays near
         dg = np.empty_like(g[n])
 
         def gate(t: int) -> None:
@@ -103,9 +103,9 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
         def both(t: int) -> None:
             c = blocks[-1 - t]
-            dY_c = layout.pixels(dY[n, c], b)
-            direct = np.multiply(dY_c, g[n, c, None], out=scratch.get("tile", dY_c.shape, x.dtype))  # SE.6
-            np.add(direct, share[:, c, None], out=layout.pixels(dX[n, c], b))  # SE.1
+            dX_c = layout.pixels(dX[n, c], b)
+            np.multiply(layout.pixels(dY[n, c], b), g[n, c, None], out=dX_c)  # SE.6
+            dX_c += share[:, c, None]  # SE.1
 
         threads.in_parallel(both, len(blocks))
         return dw1, dw2

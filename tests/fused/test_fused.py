@@ -249,17 +249,58 @@ def test_global_average_pooling_gives_the_textbooks_numbers(shape):
         assert relative(dx, textbook.backward(dy, cache)) <= 1e-12
 
 
-@pytest.mark.parametrize("C", [4, 255, 256, 700])
-def test_the_first_of_equal_channels_wins_and_nan_is_largest(C):
+@pytest.mark.parametrize("contiguous", [True, False])  # several channels a row, or one
+@pytest.mark.parametrize("C", [1, 4, 6, 255, 256, 700, 8192, 16384])
+def test_the_first_of_equal_channels_wins_and_nan_is_largest(C, contiguous):
     rng = np.random.default_rng(8)
-    U = np.round(rng.standard_normal((2, C, 50)))
+    U = np.round(rng.standard_normal((2, C, 100)))[:, :, :50]
+    U = np.ascontiguousarray(U) if contiguous else U
+    assert maps.fold(U) == (np.gcd(C, 32) if contiguous else 1)
     U[0, C // 2, 3] = U[0, C - 1, 3] = np.nan
     U[1, C - 1, 4] = np.nan
     U[:, :, 7] = 0
+    U[:, :, 8] = -1
     mean, top, first = np.empty((2, 50)), np.empty((2, 50)), np.empty((2, 50), dtype=np.intp)
     maps.channel_mean_max(U, mean, top, first)
     np.testing.assert_array_equal(first, U.argmax(axis=1))
     np.testing.assert_array_equal(top, U.max(axis=1))
+    v = rng.standard_normal((2, 50))
+    expected = U * v[:, None]
+    maps.each_channel(np.multiply, U, v, out=U)
+    np.testing.assert_array_equal(U, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("P", [1, 2, 9, maps.SHORT - 1, maps.SHORT, maps.SHORT + 1])
+@pytest.mark.parametrize("what", ["dense", "below 0", "ties", "-0", "nan", "-nan", "inf", "inf and -inf"])
+def test_the_pixels_maxima_and_their_places(what, P, dtype):
+    """However the largest is found: by number, by bits, or by what equals it."""
+    rng = np.random.default_rng(12)
+    X = rng.standard_normal((3, 5, P)).astype(dtype)
+    place = rng.integers(P, size=(3, 5))
+    if what == "below 0":
+        X[1, 2] = -np.abs(X[1, 2])
+    elif what == "ties":
+        X = np.round(X / 2)
+    elif what == "-0":
+        X = -np.abs(np.round(X / 2))
+    elif what != "dense":
+        value = np.copysign(np.array(np.nan if "nan" in what else np.inf, dtype), -1 if what == "-nan" else 1)
+        np.put_along_axis(X[:2], place[:2, :, None], value, axis=2)
+        if what == "inf and -inf":
+            X[0, :, -1] = -np.inf
+    expected = X.argmax(axis=2)
+    flat = np.arange(15).reshape(3, 5) * P + expected
+    mean, top = np.empty((2, 3, 5, 1), dtype)
+    with np.errstate(invalid="ignore"):
+        found = maps.pixel_mean_max(X, 1, mean, top, keep=True)
+        np.testing.assert_array_equal(found[:, :, 0], flat)
+        np.testing.assert_array_equal(top[:, :, 0], X.max(axis=2))
+        top[...] = 7
+        assert maps.pixel_mean_max(X, 1, mean, top, keep=False) is None
+        np.testing.assert_array_equal(top[:, :, 0], X.max(axis=2))
+        strided = np.repeat(X, 2, axis=1)[:, ::2]
+        np.testing.assert_array_equal(maps.row_max(strided, mean[:, :, 0]), X.max(axis=2))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
