@@ -55,10 +55,8 @@ def fold(U: Array) -> int:
 
 @functools.lru_cache(maxsize=256)
 def channels_a_row(C: int, T: int) -> int:
-    f = 1
-    while C % (2 * f) == 0 and f < 32 and 2 * f * T <= FOLDED:
-        f *= 2
-    return f
+    """The largest divisor of C, up to 32, so that a row is no longer than `FOLDED`."""
+    return max(f for f in range(1, 33) if C % f == 0 and f * T <= max(FOLDED, T))
 
 
 def beside_itself(v: Array, f: int, name: str) -> Array:
@@ -179,7 +177,7 @@ def pixel_mean_max(X: Array, b: int, mean: Array, top: Array, keep: bool) -> Arr
         mean[:, c] = image_sum(X[:, c], b) / (L // b)  # GAP.1, while the block is on its way into the cache
         if b > 1:
             U = X[:, c].reshape(-1, L // b, b)
-            top[:, c] = np.maximum.reduce(U, axis=1).reshape(n, -1, b)  # GMP.2
+            top[:, c] = largest(U).reshape(n, -1, b)  # GMP.2
             if keep:
                 place[:, c] = first_largest(U, top[:, c].reshape(-1, b)).reshape(n, -1, b)  # GMP.1
         elif keep and L >= SHORT:
@@ -240,12 +238,17 @@ def channel_mean_max(U: Array, mean: Array, top: Array, first: Array | None) -> 
 
     None for the last one leaves it out: only a backward needs it, and it takes a third of the time.
     """
-    (n, C, T), f = U.shape, fold(U)
-    np.matmul(equal_shares(C, U.dtype), U, out=mean)  # CMEAN.1
-    rows = np.maximum.reduce(U.reshape(n, C // f, f * T), axis=1)  # of every f-th channel
-    np.maximum.reduce(rows.reshape(n, f, T), axis=1, out=top)  # CMAX.2: a NaN counts as largest
+    np.matmul(equal_shares(U.shape[1], U.dtype), U, out=mean)  # CMEAN.1
+    largest(U, out=top)  # CMAX.2
     if first is not None:
         first[...] = first_largest(U, top)  # CMAX.1
+
+
+def largest(U: Array, out: Array | None = None) -> Array:
+    """The largest of the K numbers of U (n, K, T), (n, T): a NaN counts as largest."""
+    (n, K, T), f = U.shape, fold(U)
+    of_every_fth = np.maximum.reduce(U.reshape(n, K // f, f * T), axis=1)
+    return np.maximum.reduce(of_every_fth.reshape(n, f, T), axis=1, out=out)
 
 
 def first_largest(U: Array, top: Array) -> Array:

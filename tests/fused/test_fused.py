@@ -250,12 +250,12 @@ def test_global_average_pooling_gives_the_textbooks_numbers(shape):
 
 
 @pytest.mark.parametrize("contiguous", [True, False])  # several channels a row, or one
-@pytest.mark.parametrize("C", [1, 4, 6, 255, 256, 700, 8192, 16384])
+@pytest.mark.parametrize("C", [1, 4, 6, 255, 256, 700, 7905, 7936, 16384])
 def test_the_first_of_equal_channels_wins_and_nan_is_largest(C, contiguous):
     rng = np.random.default_rng(8)
     U = np.round(rng.standard_normal((2, C, 100)))[:, :, :50]
     U = np.ascontiguousarray(U) if contiguous else U
-    assert maps.fold(U) == (np.gcd(C, 32) if contiguous else 1)
+    assert maps.fold(U) == (max(f for f in range(1, 33) if C % f == 0) if contiguous else 1)
     U[0, C // 2, 3] = U[0, C - 1, 3] = np.nan
     U[1, C - 1, 4] = np.nan
     U[:, :, 7] = 0
