@@ -12,7 +12,7 @@ from npattn.backend import DeviceError
 from npattn.bench import BenchError
 from npattn.capacity import check_limit, shortage
 from npattn.checkpoint import CheckpointError
-from npattn.commands import ablate, bench, cam, count, dialect, gradcheck, trace, train
+from npattn.commands import ablate, bench, cam, count, dialect, docs, exercise, gradcheck, trace, train
 from npattn.commands.usage import Parser, UsageError
 from npattn.data import DataError
 from npattn.dialects import AmbiguousError, FileError, UnknownError
@@ -21,7 +21,7 @@ from npattn.streams import LostOutput, Plain, keep_numbers
 from npattn.training import TrainingError
 from npattn.version import __version__
 
-COMMANDS = (train, gradcheck, trace, cam, bench, count, ablate, dialect)
+COMMANDS = (train, gradcheck, exercise, trace, cam, bench, count, ablate, dialect, docs)
 """In the order of `npattn --help`."""
 
 FAILED = (
@@ -35,7 +35,7 @@ exit status:
   0    it is done
   1    it failed: a file that is none, a full disk, no GPU, a wrong gradient
   2    the command line makes no sense; nothing was done
-  3    gradcheck only: nothing is wrong, and something was left untested
+  3    gradcheck and exercise: nothing is wrong, and something was left untested
   130  interrupted; what a training has learnt is saved
 
 A shape is typed 2,8,5,5 or 2x8x5x5 or 2 8 5 5. A block has one name in all

@@ -164,8 +164,10 @@ LEFT = r"\.(?:{})\.[a-z0-9_]{{8}}" + re.escape(ENDING)  # what `atomic` calls a 
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
+def atomic(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of `path` at the end of the block, whole and on the disk, or not at all.
+
+    Without `replace` a file that is there stays, whoever wrote it and however late: FileExistsError.
 
     It is written under a temporary name in the same folder, synced, and renamed. After an exception the temporary file
     is removed and `path` is as it was. A process that is killed leaves the temporary file: see `sweep`.
@@ -187,7 +189,10 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp makes it private; the file in its place would not have been
-        os.replace(name, path)
+        if replace or not linked(name, path):
+            os.replace(name, path)
+        else:
+            os.unlink(name)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
@@ -200,6 +205,21 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def linked(name: str, path: Path) -> bool:
+    """Give a file a second name that nothing else has. False where files have one name only; `path` is reserved then.
+
+    Raises FileExistsError if there is something of that name.
+    """
+    try:
+        os.link(name, path)
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError, NotImplementedError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        return False
+    return True
 
 
 def sweep(folder: Path, names: Iterable[str], older: float = 0.0) -> None:

@@ -24,6 +24,7 @@ HAND_MADE = {
     "npattn.bench.peers": "PyTorch's own form of the article's four, to be timed beside ours",
     "npattn.bench.timm": "which of them timm has, and its names for their weights",
     "npattn.bench.sides": "which blocks of which sizes the printed table times",
+    "npattn.exercises.bugs": "into which answers a mistake is put, and which",
     "npattn.models": "the attention that each network has unless another is asked for",
 }
 """Files that name several blocks as the commands do, and why no card can say it."""

@@ -21,7 +21,7 @@ FLOORS = (
     ("fused", "variants"),
     ("blocks",),
     ("checker", "dialects", "explain", "finite", "models", "torch"),
-    ("training",),
+    ("exercises", "training"),
     ("ablation", "bench"),
     ("commands",),
     ("cli",),

@@ -23,7 +23,8 @@ from npattn.streams import SPELLED, Plain
 from npattn.training import TrainConfig
 
 PACKAGE = Path(npattn.__file__).parent
-COMMANDS = ("train", "gradcheck", "trace", "cam", "bench", "count", "ablate", "dialect", "list", "ablate --list")
+COMMANDS = ("train", "gradcheck", "trace", "cam", "bench", "count", "ablate", "dialect", "exercise", "list",
+            "ablate --list")  # fmt: skip
 LEAVE_FILES = ("train", "cam", "ablate", "bench --json")
 ENCODINGS = ("ascii", "latin-1", "cp1252", "cp932", "gbk", "utf-8")
 
@@ -118,6 +119,7 @@ def line(command: str, folder: Path, out: Path) -> list[str]:
         "count": ["count", "--stages", "16x3", "32x4"],
         "ablate": ["ablate", "--only", "none", "--seeds", "2", *few, "--out", str(out)],
         "dialect": ["dialect", str(folder / "weights.npz")],
+        "exercise": ["exercise"],
         "list": ["bench", "--list"],
         "ablate --list": ["ablate", "--list"],
     }[command]

@@ -1,0 +1,1 @@
+"""The rules of docs/tools.md as pairs, a file each: the smallest exercises. The library itself needs none."""

@@ -1,0 +1,159 @@
+"""The exercises: each answer passes, each start fails, each bug is named; and what else people write is told apart."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from npattn.block import Block
+from npattn.blocks import blocks, modules
+from npattn.commands.names import op_words
+from npattn.exercises import Exercise, exercise, exercises, judge
+from npattn.exercises.bugs import BUGS
+from npattn.exercises.judge import SOLVED, UNABLE, WRONG
+
+ALL = pytest.mark.parametrize("one", exercises().values(), ids=exercises())
+BY_NAME = {f"bug-{number}": bug for number, bug in enumerate(BUGS, 1)}
+
+
+@ALL
+def test_the_answer_passes(one: Exercise):
+    verdict = judge(one, one.answer)
+    assert verdict.solved, str(verdict)
+    assert all(row.passed or row.cells[-1] == "-" for row in verdict.rows if "ties" not in row.trial), str(verdict)
+    assert judge(one, one.file(one.answer)).solved
+
+
+@ALL
+def test_the_start_fails(one: Exercise):
+    verdict = judge(one, one.start)
+    assert verdict.status == (WRONG if one.kind == "bug" else UNABLE)
+    assert one.kind == "bug" or "still to be written" in verdict.summary
+
+
+@ALL
+def test_what_is_shown(one: Exercise):
+    assert one.hints
+    assert one.statement
+    assert re.search(r"[A-Z]+\d?\.\d", one.statement)
+    assert one.page
+    if one.kind != "bug":
+        for hint in one.hints:
+            assert hint not in one.start
+        for name in re.findall(r"^def (\w*backward)", one.start, re.MULTILINE):
+            body = one.start.split(f"def {name}")[1].split("\ndef ")[0]
+            assert "raise NotImplementedError" in body or not re.search(r"  # [A-Z]+\d?\.\d", body), name
+
+
+def test_every_block_op_and_tool_has_one():
+    found = {one.module.__name__ for one in exercises().values()}
+    for package in ("attention", "exercises.tools"):
+        for module in modules(package):
+            assert not hasattr(module, "backward") or module.__name__ in found, module.__name__
+    for entry in blocks().values():
+        if issubclass(entry.kind, Block) and entry.kind.__module__.startswith("npattn.attention"):
+            assert entry.card.name in exercises(), entry.card.name
+    assert op_words().keys() <= exercises().keys()
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_bug_is_named(name: str):
+    one, bug = exercise(name), BY_NAME[name]
+    verdict = judge(one, one.start)
+    assert bug.says in str(verdict)
+    assert judge(one, one.start.replace(bug.wrong, bug.right)).solved
+
+
+def test_ten_bugs():
+    assert len({bug.of for bug in BUGS}) == len(BUGS) == 10
+
+
+# What people write
+
+
+WRONG_ONES = [
+    ("se", "dx = dx_direct + dx_gate", "dx = dx_direct", "the path through the gate is missing"),
+    ("cbam", "du = du_direct + du_gate", "du = du_direct", "params.ca.w1"),
+    ("relu", "xp.where(cache.blocked, xp.zeros_like(dy), dy)", "dy", "a mask"),
+    ("product", "da = dy * b", "da = dy * a", "gradient of b: the two are exchanged"),
+    ("broadcast", "np.sum(dy * x, axis=1)", "np.mean(dy * x, axis=1)", "constant factor"),
+    ("matmul", "dy @ b.T", "dy @ b.T * 2", "a constant factor of 2"),
+    ("global_max_pool", "dx = route", "dx = 2 * route", "a constant factor of 2"),
+    ("maximum", "np.put_along_axis(dx, i, dy, axis=1)", "dx[:, :1] = dy", "a mask or an index"),
+]
+
+
+@pytest.mark.parametrize(("name", "right", "wrong", "says"), WRONG_ONES)
+def test_a_wrong_answer_is_rejected_with_its_cause(name: str, right: str, wrong: str, says: str):
+    one = exercise(name)
+    assert right in one.answer
+    verdict = judge(one, one.answer.replace(right, wrong))
+    assert verdict.status == WRONG
+    assert says in str(verdict), str(verdict)
+    assert any(row.wrong for row in verdict.rows)
+
+
+def test_what_passed_is_shown_too():
+    one = exercise("se")
+    verdict = judge(one, one.answer.replace("dx = dx_direct + dx_gate", "dx = dx_direct"))
+    assert verdict.summary == "not yet: wrong in x; right in params.w1, params.w2"
+
+
+def test_a_maximum_that_pays_every_tie_is_seen():
+    one = exercise("global_max_pool")
+    wrong = one.answer.replace(
+        "    dx = route(dy[:, :, None], cache.i, size=H * W, axis=2)  # GMP.2, GMP.1\n",
+        "    dx = xp.where(cache.x == xp.max(cache.x, axis=2, keepdims=True), dy[:, :, None], 0.0)\n",
+    )
+    keeping = "class Kept:\n    def __init__(self, x, shape):\n        self.x, self.shape = x, shape\n\n\ndef forward"
+    wrong = wrong.replace("def forward", keeping, 1)
+    wrong = wrong.replace("MaxCache(i, (N, C, H, W))", "Kept(xp.reshape(x, (N, C, H * W)), (N, C, H, W))")
+    verdict = judge(one, wrong)
+    assert verdict.status == WRONG
+    assert "ties" in str(verdict)
+
+
+def test_a_cache_of_ones_own_is_welcome():
+    one = exercise("sigmoid")
+    own = re.sub(r"Cache\(copied\(y\)\)", "(x, copied(y))", one.answer).replace("y = cache.y", "x, y = cache")
+    assert own != one.answer
+    assert judge(one, own).solved
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "says"),
+    [
+        ("y = a * b", "y = a + b", "forward gives another y"),
+        ("da = dy * b", "da = dy *", "line 21: invalid syntax"),
+        ("da = dy * b", "da = dz * b", "da = dz * b  # PROD.1: NameError: name 'dz' is not defined"),
+        ("def backward", "def backwards", "expected a function backward"),
+        ("da = dy * b", "raise SystemExit(3)", "SystemExit: 3"),
+        ("import numpy as np", "import numpyy as np", "No module named 'numpyy'"),
+    ],
+)
+def test_what_cannot_be_run_is_told_with_its_line(right: str, wrong: str, says: str):
+    one = exercise("product")
+    verdict = judge(one, one.answer.replace(right, wrong))
+    assert verdict.status == UNABLE
+    assert says in re.sub(r"line \d+: invalid", "line 21: invalid", str(verdict))
+
+
+@pytest.mark.parametrize("answer", ["da", "da, db, da", "None, db", "da[0], db"])
+def test_gradients_of_another_number_or_shape(answer: str):
+    one = exercise("product")
+    verdict = judge(one, one.answer.replace("return da, db", f"return {answer}"))
+    assert verdict.status in (WRONG, UNABLE)
+
+
+def test_a_verdict_for_a_page():
+    one = exercise("product")
+    found = judge(one, one.answer).as_dict()
+    assert found["solved"]
+    assert found["status"] == SOLVED
+    assert len(found["head"]) == len(found["rows"][0]["cells"])
+
+
+def test_a_wrong_name_is_told_the_nearest():
+    with pytest.raises(ValueError, match="did you mean cbam"):
+        exercise("cbma")
