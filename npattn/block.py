@@ -5,7 +5,7 @@ A block's file has `Params`, `Cache`, `forward` and `backward`, and then a class
     state      each parameter: its key in the state_dict, the field of Params that it is, its axes in the formula's
                letters; each running statistic: the same, with a field of Running
     gates      which fields of Cache are gates, by name
-    arguments  which of the constructor's arguments follow from where the layer stands: "C", "r", "k", …
+    arguments  which of the constructor's arguments follow from where the layer stands: "C", "r", "k", "G", …
     card       what others show of it: name, source, page, a worked example
 
 and a constructor, which checks its arguments and says how long the axes are. `Block` makes the layer of these: first
@@ -80,6 +80,11 @@ class Place:
     r: int = 16  # the usual ratio; C, where there are fewer channels
     k: int = 7  # the usual kernel size
     B: int | None = None  # channels that come in, where they are others than those that a gate is for
+
+    @property
+    def G(self) -> int:
+        """The usual number of groups: as many as divide the channels, 8 at most, with two channels or more in each."""
+        return next(G for G in range(min(8, max(1, self.C // 2)), 0, -1) if self.C % G == 0)
 
     def __getitem__(self, letter: str) -> int:
         value = getattr(self, letter)

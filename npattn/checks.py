@@ -285,6 +285,19 @@ def hidden_width(channels_name: str, channels: int, ratio_name: str, ratio: int)
     return channels // ratio
 
 
+def groups_of(channels_name: str, channels: int, groups_name: str, groups: int) -> int:
+    """Return how many channels a group has, after checking that all groups have as many.
+
+    Raises
+    ------
+    ValueError
+        If the channels are no multiple of the groups.
+    """
+    if channels % groups:
+        raise ValueError(f"{channels_name}: expected a multiple of {groups_name} = {groups}, got {channels}")
+    return channels // groups
+
+
 def names_of(name: str, values: Sequence[str], accepted: tuple[str, ...]) -> tuple[str, ...]:
     """`values` as a tuple, after checking that there is at least one, each is among `accepted`, and none comes twice.
 

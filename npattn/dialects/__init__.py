@@ -201,7 +201,7 @@ def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
         return layer.state_dict()
     if what != "grads":
         raise ValueError(f"what: expected 'state' or 'grads', got {what!r}")
-    if not layer.grads:
+    if layer.params and not layer.grads:
         raise RuntimeError("grads before backward: call the layer on an input, and its backward, first")
     return {key: copied(gradient) for key, gradient in layer.grads.items()}
 

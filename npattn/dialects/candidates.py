@@ -60,8 +60,12 @@ def candidates(state: Mapping[str, Array], *, wrapped: bool = True) -> list[Cand
 
 @functools.cache
 def needs() -> list[tuple[Module, frozenset[str]]]:
-    """Every class, and the keys that it never is without."""
-    return [(row, frozenset(k.theirs for k in row.keys if not k.only_with and k.ours != COUNTER)) for row in rows()]
+    """Every class that has keys, and those that it never is without."""
+    return [
+        (row, frozenset(k.theirs for k in row.keys if not k.only_with and k.ours != COUNTER))
+        for row in rows()
+        if row.keys
+    ]
 
 
 @functools.cache
@@ -99,6 +103,9 @@ def different(fitting: list[Candidate]) -> list[Candidate]:
 def misfits_text(state: Mapping[str, Array]) -> str:
     """What does not fit, a line for each class, those first that have most keys in common."""
     shapes = shapes_in(unwrapped(state))
+    if not shapes:
+        without = ", ".join(row.title for row in rows() if not row.keys)
+        return f"it is empty, which tells nothing: nothing is kept by {without}"
     near, far = [], []
     for row in rows():
         try:

@@ -1,6 +1,7 @@
-"""changzy00/pytorch-attention, attention-mechanisms/cbam.py and attention_mechanisms/se_module.py.
+"""changzy00/pytorch-attention, attention-mechanisms/cbam.py; attention_mechanisms/se_module.py, simam.py.
 
-Its ChannelAttention and SpatialAttention multiply: they return x · gate.
+Its ChannelAttention and SpatialAttention multiply: they return x · gate. SimAM has no state_dict to tell it by: an
+empty one is loaded.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from npattn.attention.cbam import CBAM as OurCBAM
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
 from npattn.attention.gate import Gated
 from npattn.attention.se import SELayer as OurSELayer
+from npattn.attention.simam import SimAM
 from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
 from npattn.dialects.table import module, reduction
 from npattn.layer import Layer
@@ -67,3 +69,14 @@ def SpatialAttention(kernel_size: int = 7, **options: Any) -> Layer:
 )
 def CBAM(channel: int, reduction: int = 16, kernel_size: int = 7, **options: Any) -> Layer:
     return OurCBAM(channel, reduction, kernel_size, **options)
+
+
+@module(
+    "changzy00",
+    "",
+    lambda seen: {},
+    returns="x · gate, gate = sigmoid(d² / (4 (variance + λ)) + 1/2), d = x − mean",
+    unseen=("channels", "e_lambda"),
+)
+def simam_module(channels: int | None = None, e_lambda: float = 1e-4, **options: Any) -> Layer:
+    return SimAM(e_lambda, **options)  # channels is not read there

@@ -38,12 +38,16 @@ class Spoken(Layer):
         self.params = Renamed(layer.params, shapes)
         self.buffers = Renamed(layer.buffers, shapes)
         self.keys_in_order = [key.theirs for key in shapes]
-        self.counter_key = next((key.theirs for key in shapes if key.ours == COUNTER), None)
+        self.counters = [key.theirs for key in shapes if key.ours == COUNTER]
+        self.ahead = dict.fromkeys(self.counters, 0)  # of the first one's: a norm may have been held still for a while
 
     @property
     def batches(self) -> int | None:
-        """num_batches_tracked: how many forwards it has run in training mode. None if the class does not count them."""
-        return None if self.counter_key is None else int(self.counting_layer.num_batches_tracked)
+        """num_batches_tracked: how many forwards it has run in training mode. None if the class does not count them.
+
+        Where it counts them for several norms, that of the first.
+        """
+        return int(self.counting_layer.num_batches_tracked) if self.counters else None
 
     @property
     def counting_layer(self) -> Any:
@@ -63,18 +67,20 @@ class Spoken(Layer):
     def state_dict(self) -> dict[str, Array]:
         """Copies of the parameters and buffers in the codebase's keys, shapes and order; the counter is int64."""
         state = super().state_dict()
-        if self.counter_key is not None:
-            state[self.counter_key] = self.xp.asarray(self.batches, dtype=self.xp.int64)
+        for key in self.counters:
+            state[key] = self.xp.asarray((self.batches or 0) + self.ahead[key], dtype=self.xp.int64)
         return {key: state[key] for key in self.keys_in_order}
 
     def _checked(self, state: Mapping[str, Array]) -> dict[str, Array]:
-        if self.counter_key is None:
+        if not self.counters:
             return super()._checked(state)
-        plain = {key: value for key, value in state.items() if key != self.counter_key}
-        # where it is missing it starts at 0, as in PyTorch: there are files from before it was counted
-        batches = batches_in(state, self.counter_key) if self.counter_key in state else 0
+        plain = {key: value for key, value in state.items() if key not in self.counters}
+        # where one is missing it starts at 0, as in PyTorch: there are files from before it was counted
+        batches = {key: batches_in(state, key) if key in state else 0 for key in self.counters}
         loaded = super()._checked(plain)
-        self.counting_layer.num_batches_tracked = batches
+        first = batches[self.counters[0]]
+        self.counting_layer.num_batches_tracked = first
+        self.ahead = {key: count - first for key, count in batches.items()}
         return loaded
 
     def to(self, device: str | None = None, *, dtype: Any = None, xp: ModuleType | None = None) -> Self:

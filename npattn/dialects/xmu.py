@@ -1,7 +1,8 @@
-"""xmu-xiaoma666/External-Attention-pytorch, model/attention/CBAM.py and model/attention/SEAttention.py.
+"""xmu-xiaoma666/External-Attention-pytorch, model/attention/CBAM.py, SEAttention.py and SGE.py.
 
 The maximum is the first map, the mean the second; the convolution has a bias; the block adds x; a kernel of 49 unless
-told otherwise. ChannelAttention and SpatialAttention return their gate.
+told otherwise. ChannelAttention and SpatialAttention return their gate. SGE's gates start at ½, those of its authors at
+sigmoid(1): its bias is 0 at first, theirs 1.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from npattn import variants
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
 from npattn.attention.se import SELayer as OurSELayer
+from npattn.attention.sge import SpatialGroupEnhance as OurSpatialGroupEnhance
 from npattn.dialects.table import module, one_stream, reduction
 from npattn.layer import Layer
 
@@ -73,3 +75,18 @@ def CBAMBlock(channel: int = 512, reduction: int = 16, kernel_size: int = 49, **
     ca = OurChannelAttention(channel, reduction, **options)
     sa = variants.SpatialAttention(kernel_size, **MAX_FIRST, **options)
     return variants.CBAM(ca, sa, residual=True)
+
+
+@module(
+    "xmu",
+    """
+    weight                1 G 1 1    weight
+    bias                  1 G 1 1    bias
+    """,
+    lambda seen: {"groups": seen.sizes["G"]},
+    returns="x · gate, gate = sigmoid(weight · norm(Σ x · mean) + bias), in each group of channels",
+)
+def SpatialGroupEnhance(groups: int = 8, **options: Any) -> Layer:
+    layer = OurSpatialGroupEnhance(groups, **options)
+    layer.params["bias"] = 0 * layer.params["bias"]
+    return layer

@@ -13,6 +13,8 @@ from npattn.ops import linear
 from tests.support.by_index import gates_of, random, reached, same
 from tests.support.mistakes import image, mistake
 
+SQUARES = True
+
 
 def reference(x, w):
     """PSANet's module pixel by pixel: a map of weights around every pixel, and the window of it over the image."""

@@ -10,6 +10,8 @@ from npattn.attention import se, squeeze_scale
 from tests.support.by_index import filled, gates_of, image, random, same
 from tests.support.mistakes import mistake, only_x
 
+SQUARES = True
+
 
 def reference(x, w):
     return x * x.mean(dim=(2, 3), keepdim=True)

@@ -114,7 +114,8 @@ def test_the_numbers_are_those_of_the_block(block: str):
     last = found.forward[-1].values
     y = next(iter(last.values()))
     np.testing.assert_array_equal(y.ravel(), found.y.ravel())
-    np.testing.assert_array_equal(from_last_step(block, found), found.checks[0].analytic)
+    dx = from_last_step(block, found)  # in groups of channels, it may be
+    np.testing.assert_array_equal(dx.ravel(), found.checks[0].analytic.ravel())
     assert sys.gettrace() is None or "coverage" in repr(sys.gettrace()), f"{block}: the hook was left behind"
 
 

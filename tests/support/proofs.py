@@ -8,6 +8,8 @@ A file of proofs is called as its block's card is ("variants.se": variants_se.py
     claim_…()                      what else the page says: none, or several
     @mistake                       wrong backwards, at least one (tests/support/mistakes.py)
     MORE                           further arguments for the reference to be tried with, beside those of the forms
+    SQUARES                        True if it squares x, or multiplies x by numbers as large as x: what it computes
+                                   then leaves the dtype's range before x does
 """
 
 from __future__ import annotations
@@ -74,3 +76,8 @@ def reference(entry: Entry, x: Any, w: Mapping[str, Any]) -> Any:
 def part(w: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The weights of the layer `name` of one that is made of layers: "ca.fc1.weight" is "fc1.weight" of "ca"."""
     return {key.removeprefix(f"{name}."): value for key, value in w.items() if key.startswith(f"{name}.")}
+
+
+def leaves_early(entry: Entry | None) -> bool:
+    """Whether a block's proofs say that what it computes leaves the dtype's range before x does."""
+    return entry is not None and getattr(files()[file_of(entry.card.name)], "SQUARES", False)
