@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -60,12 +61,14 @@ def candidates(state: Mapping[str, Array], *, wrapped: bool = True) -> list[Cand
 
 @functools.cache
 def needs() -> list[tuple[Module, frozenset[str]]]:
-    """Every class that has keys, and those that it never is without."""
-    return [
-        (row, frozenset(k.theirs for k in row.keys if not k.only_with and k.ours != COUNTER))
-        for row in rows()
-        if row.keys
-    ]
+    """Every class that has keys, and those that it never is without: also a key that it has in two forms."""
+    found = []
+    for row in rows():
+        often = Counter(key.theirs for key in row.keys)
+        needed = {k.theirs for k in row.keys if k.ours != COUNTER and (not k.only_with or often[k.theirs] > 1)}
+        if row.keys:
+            found.append((row, frozenset(needed)))
+    return found
 
 
 @functools.cache

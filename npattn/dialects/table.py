@@ -35,7 +35,8 @@ class Key(NamedTuple):
     theirs: str
     axes: tuple[str, ...]  # letters, or "1", "2" for a length that is fixed
     ours: str
-    only_with: str | None  # a name: entries with the same one are there together or not at all
+    only_with: str | None  # a name: entries with the same one are there together or not at all; of one key in two forms
+    # of a class, that of the name which has more entries, if they are all there
 
 
 class Misfit(ValueError):
@@ -155,7 +156,7 @@ def shapes_of(row: Module, layer: Layer) -> dict[Key, tuple[int, ...]]:
     arrays = {**layer.params, **layer.buffers}
     norm = any(key.ours.endswith("running_mean") and key.ours in arrays for key in row.keys)
     shapes: dict[Key, tuple[int, ...]] = {}
-    for key in row.keys:
+    for key in in_this_form(row, arrays, "ours"):
         if key.ours == COUNTER:
             if norm:
                 shapes[key] = ()
@@ -175,9 +176,10 @@ def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Seen:
     """
     if row.among:
         shapes = own(row, shapes)
-    known = {key.theirs: key for key in row.keys}
-    present = frozenset(key.only_with for key in row.keys if key.only_with and key.theirs in shapes)
-    needed = [key for key in row.keys if key.ours != COUNTER and (not key.only_with or key.only_with in present)]
+    keys = in_this_form(row, shapes)
+    known = {key.theirs: key for key in keys}
+    present = frozenset(key.only_with for key in keys if key.only_with and key.theirs in shapes)
+    needed = [key for key in keys if key.ours != COUNTER and (not key.only_with or key.only_with in present)]
     missing = [key.theirs for key in needed if key.theirs not in shapes]
     unknown = [name for name in shapes if name not in known]
     wrong = [f"missing {listed(missing)}"] if missing else []
@@ -201,6 +203,27 @@ def fit(row: Module, shapes: Mapping[str, tuple[int, ...]]) -> Seen:
     if wrong:
         raise Misfit("; ".join(wrong))
     return Seen(sizes, present)
+
+
+def in_this_form(row: Module, there: Mapping[str, Any], name: str = "theirs") -> tuple[Key, ...]:
+    """The entries of a class, but where it has two forms, one key in both, without those of the form that is not there.
+
+    there: a state by its keys, or with name="ours" a layer's arrays by theirs.
+    """
+    groups: dict[str | None, list[Key]] = {}
+    for key in row.keys:
+        groups.setdefault(key.only_with, []).append(key)
+
+    def rank(key: Key) -> tuple[bool, int]:
+        group = groups[key.only_with]
+        return all(getattr(other, name) in there for other in group if other.ours != COUNTER), len(group)
+
+    left_out = set()
+    for key in row.keys:
+        forms = [other for other in row.keys if other.theirs == key.theirs]
+        if len(forms) > 1 and key is not max(forms, key=rank):
+            left_out.add(key.only_with)
+    return tuple(key for key in row.keys if key.only_with not in left_out) if left_out else row.keys
 
 
 def own(row: Module, state: Mapping[str, T]) -> dict[str, T]:

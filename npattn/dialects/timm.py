@@ -3,8 +3,8 @@ timm/models/_efficientnet_blocks.py.
 
 What is its own: amax instead of max, so that tied maxima share a gradient evenly; hidden widths rounded to a multiple
 of rd_divisor; batch norm between the spatial convolution and its gate; a "light" class that averages mean and maximum
-before anything else. Every class returns x · gate. Other activations than ReLU and SiLU, a norm inside of SE, and
-ECA's use_mlp are not spoken here and are refused. CbamModule's two halves are not offered by `create_attn`, nor here.
+before anything else. Every class returns x · gate. Other activations than ReLU and SiLU, and a norm inside of SE, are
+not spoken here and are refused. CbamModule's two halves are not offered by `create_attn`, nor here.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from typing import Any
 from npattn import variants
 from npattn.attention.eca import ECA
 from npattn.checks import real_number, whole_number
-from npattn.dialects.table import Seen, module, no_more, one_stream
+from npattn.dialects.table import Misfit, Seen, module, no_more, one_stream
 from npattn.layer import Layer
 
 
-def divisible(width: float, divisor: int) -> int:
-    """The multiple of the divisor that is nearest to `width`, halves upwards, and never 0: timm's rounding rule."""
-    return max(1, int(width + divisor / 2) // divisor) * divisor
+def divisible(width: float, divisor: int, limit: float = 0) -> int:
+    """The multiple of the divisor that is nearest to `width`, halves upwards, and never 0: timm's rounding rule.
+
+    If that is below `limit` times the width, the next one above it.
+    """
+    nearest = max(1, int(width + divisor / 2) // divisor) * divisor
+    return nearest + divisor * (nearest < limit * width)
 
 
 def width(channels: int, rd_ratio: float, rd_channels: int | None, rd_divisor: int) -> int:
@@ -151,24 +155,64 @@ def eca_kernel(channels: int, gamma: float, beta: float) -> int:
     return max(t + 1 - t % 2, 3)
 
 
+def eca_arguments(seen: Seen) -> dict[str, Any]:
+    """channels decides k, and R unless rd_channels does: some that give both, of the many that do."""
+    if "mlp" not in seen.present:
+        return {"kernel_size": seen.sizes["k"]}
+    R, k = seen.sizes["R"], seen.sizes["k"]
+    for C in (8 * R, *(2**i for i in range(20))):
+        if eca_kernel(C, 2, 1) == k:
+            given = {} if divisible(C / 8, 8, 0.9) == R else {"rd_channels": R}
+            return {"channels": C, "use_mlp": True} | given
+    raise Misfit(f"no number of channels up to 2¹⁹ makes a kernel of {k}")
+
+
+@module(
+    "timm",
+    """
+    conv.weight                             1 1 k      conv.weight         plain
+    conv.weight                             R 1 1      fc.weight           mlp
+    conv.bias                               R          fc.bias             mlp
+    conv2.weight                            1 R k      conv.weight         mlp
+    conv2.bias                              1          conv.bias           mlp
+    """,
+    eca_arguments,
+    returns="x · gate, gate = sigmoid(conv along the channels of mean)",
+    unseen=("gate_layer", "act_layer"),
+)
+def EcaModule(
+    channels: int | None = None, kernel_size: int = 3, gamma: float = 2, beta: float = 1,
+    act_layer: str | None = None, gate_layer: str = "sigmoid", rd_ratio: float = 1 / 8,
+    rd_channels: int | None = None, rd_divisor: int = 8, use_mlp: bool = False, **options: Any,
+) -> Layer:  # fmt: skip
+    k = kernel_size if channels is None else eca_kernel(channels, gamma, beta)
+    if not use_mlp:
+        only("act_layer", act_layer, None)
+        return ECA(None, k, gate=gate_of(gate_layer), **options)  # channels decides k and nothing else there
+    if channels is None:
+        raise ValueError("channels: expected a number, which is asserted there with use_mlp, got None")
+    only("act_layer", act_layer or "relu", "relu")
+    ratio = real_number("rd_ratio", rd_ratio, least=0)
+    R = rd_channels or divisible(channels * ratio, whole_number("rd_divisor", rd_divisor), 0.9)
+    return ECA(None, k, hidden=whole_number("rd_channels", R), gate=gate_of(gate_layer), **options)
+
+
 @module(
     "timm",
     """
     conv.weight                             1 1 k      conv.weight
     """,
     lambda seen: {"kernel_size": seen.sizes["k"]},
-    returns="x · gate, gate = sigmoid(conv along the channels of mean)",
+    returns="x · gate, gate = sigmoid(conv along the channels of mean, in a circle)",
     unseen=("gate_layer",),
 )
-def EcaModule(
+def CecaModule(
     channels: int | None = None, kernel_size: int = 3, gamma: float = 2, beta: float = 1, act_layer: None = None,
-    gate_layer: str = "sigmoid", rd_ratio: float = 1 / 8, rd_channels: int | None = None, rd_divisor: int = 8,
-    use_mlp: bool = False, **options: Any,
+    gate_layer: str = "sigmoid", **options: Any,
 ) -> Layer:  # fmt: skip
     only("act_layer", act_layer, None)
-    only("use_mlp", use_mlp, False)
     k = kernel_size if channels is None else eca_kernel(channels, gamma, beta)
-    return ECA(None, k, gate=gate_of(gate_layer), **options)  # channels decides k and nothing else there
+    return ECA(None, k, ends="ring", gate=gate_of(gate_layer), **options)
 
 
 @module(

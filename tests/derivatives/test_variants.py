@@ -385,7 +385,7 @@ def test_eca_is_a_convolution_over_channels():
 
     rng = np.random.default_rng(10)
     x, w = rng.standard_normal((2, 7, 3, 4)), rng.standard_normal(5)
-    y, cache = eca.forward(x, eca.Params(w))
+    y, cache = eca.forward(x, eca.Params(w[None]))
     a = correlate1d(x.mean(axis=(2, 3)), w, axis=1, mode="constant")
     np.testing.assert_allclose(y, x / (1 + np.exp(-a))[:, :, None, None], rtol=1e-13)
     layer = npattn.ECA(kernel_size=5, dtype="float64")

@@ -228,7 +228,7 @@ def test_wrong_inputs_are_refused():
         any_cbam.forward(x, channel_gate, spatial_gate.astype(np.float32))
     with pytest.raises(ValueError, match=r"^x: expected shape \(N, C=8, H, W\)"):
         variants.CBAM(CHANNEL, SPATIAL)(x.astype(np.float32))
-    with pytest.raises(ValueError, match=r"^w \(its length\): expected an odd"):
-        eca.forward(x, eca.Params(np.ones(2)))
+    with pytest.raises(ValueError, match=r"^w \(its last axis\): expected an odd"):
+        eca.forward(x, eca.Params(np.ones((1, 2))))
     with pytest.raises(ValueError, match=r"^x: expected shape \(N, C=8, H, W\)"):
         npattn.ECA(8, dtype="float64")(x)

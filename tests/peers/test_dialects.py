@@ -131,9 +131,12 @@ def test_what_is_ambiguous():
     one_fc = {"timm.EffectiveSEModule", "ultralytics.ChannelAttention"}
     two_fc = {"timm.SEModule", "torchvision.SqueezeExcitation"}
     squeeze_excite = {"timm.SqueezeExcite", "ghostnet.SqueezeExcite"}
+    along_channels = {"timm.EcaModule", "timm.CecaModule"}
     assert found == {
         **{path.stem: two_fc for path in FILES if path.stem.startswith("torchvision_")},
         **{path.stem: squeeze_excite for path in FILES if path.stem.startswith("timm_SqueezeExcite")},
+        "timm_EcaModule_train": along_channels,
+        "timm_CecaModule_train": along_channels,
         "timm_SEModule_train": two_fc,
         "timm_SEModule_addmax_train": two_fc,
         "timm_SEModule_silu_train": two_fc,
@@ -344,7 +347,9 @@ def test_wrong_arguments(args, message):
         ("paddleclas", "SEModule", {"channel": 32, "slope": 0.3}, "slope: expected one of 0.1666667, 0.2, got 0.3"),
         ("ghostnet", "SqueezeExcite", {"in_chs": 32, "divisor": 0}, "divisor: expected a whole number"),
         ("timm", "CbamModule", {"channels": 32, "gate_layer": "tanh"}, "gate_layer: expected one of sigmoid"),
-        ("timm", "EcaModule", {"use_mlp": True}, "use_mlp: expected False"),
+        ("timm", "EcaModule", {"use_mlp": True}, "channels: expected a number, which is asserted there"),
+        ("timm", "EcaModule", {"channels": 32, "act_layer": "relu"}, "act_layer: expected None"),
+        ("timm", "EcaModule", {"channels": 32, "use_mlp": True, "act_layer": "silu"}, "act_layer: expected 'relu'"),
         ("timm", "EcaModule", {"channels": 0}, "channels: expected a whole number of at least 1, got 0"),
         ("timm", "SEModule", {"channels": 32.5}, "channels: expected a whole number, got 32.5"),
         ("timm", "SEModule", {"channels": 32, "rd_divisor": 0}, "rd_divisor: expected a whole number of at least 1"),
@@ -447,9 +452,10 @@ def test_to_another_library_and_back(stem: str):
 
 def test_timms_rounding():
     """Of 1/16 of the channels to a multiple of 8, at least 8, halves upwards; rd_channels=0 means none is given."""
-    from npattn.dialects.timm import eca_kernel, width
+    from npattn.dialects.timm import divisible, eca_kernel, width
 
     assert [width(C, 1 / 16, None, 8) for C in (8, 32, 128, 191, 192, 256, 320)] == [8, 8, 8, 8, 16, 16, 24]
     assert [width(C, 1 / 16, None, 1) for C in (4, 8, 23, 24, 40)] == [1, 1, 1, 2, 3]
     assert width(64, 1 / 16, 0, 8) == 8
+    assert [divisible(C / 8, 8, 0.9) for C in (32, 64, 88, 96, 128)] == [8, 8, 16, 16, 16]
     assert [eca_kernel(C, 2, 1) for C in (1, 8, 32, 64, 256, 1024)] == [3, 3, 3, 3, 5, 5]

@@ -233,7 +233,7 @@ def test_eps_of_the_pairs(eps):
 def test_options_of_the_pairs():
     """Names that the functions take, as the layers do."""
     with pytest.raises(ValueError, match=r"^gate: expected one of 'sigmoid', "):
-        npattn.attention.eca.forward(X, npattn.attention.eca.Params(np.ones(3, np.float32)), "junk")
+        npattn.attention.eca.forward(X, npattn.attention.eca.Params(np.ones((1, 3), np.float32)), "junk")
     w = np.ones((8, 8), np.float32)
     for settings, name in ((vca.Settings(gate="junk"), "gate"), (vca.Settings(("sum",)), "pools"),
                            (vca.Settings(mix="x"), "mix"), (vca.Settings(max_tie="x"), "max_tie"),
