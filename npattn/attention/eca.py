@@ -69,7 +69,7 @@ def forward(x: Array, params: Params, gate: str = "sigmoid", ends: str = "zeros"
         raise ValueError(f"w (its last axis): expected at most 2 C + 1 = {2 * C + 1} for a ring of C = {C}, got {k}")
     if w1 is None:
         shaped("w", w, "R k", R=1)
-    else:
+    if w1 is not None:
         for name, value, axis in (("b", b, "1"), ("w1", w1, "R"), ("b1", b1, "R")):
             shaped(name, value, axis, **{"1": 1, "R": R})
 
