@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import jupytext
 import sphinxcontrib.katex as katex
 
 DOCS = Path(__file__).resolve().parent
@@ -79,9 +80,13 @@ nb_merge_streams = True
 nb_output_stderr = "remove"  # the bar of a training, which is drawn again at every step
 exclude_patterns += ["conf.py", "_figures.py", "_dataflow.py", "_demo_figures.py"]
 exclude_patterns += ["_measured.md"]  # it is included by fused.md
+exclude_patterns += ["examples/*.ipynb"]  # to download; the page is made of the Python file
 
 shutil.rmtree(DOCS / "examples", ignore_errors=True)  # copied in at every build, since Sphinx reads below docs/ only
 (DOCS / "examples").mkdir()
 for notebook in (ROOT / "examples").glob("*.py"):
-    if "# %%" in notebook.read_text(encoding="utf-8"):  # the others are plain scripts
-        shutil.copy(notebook, DOCS / "examples")
+    text = notebook.read_text(encoding="utf-8")
+    if "# %%" in text:  # the others are plain scripts
+        jupytext.write(jupytext.reads(text, "py:percent"), DOCS / "examples" / f"{notebook.stem}.ipynb")
+        download = f"# %% [markdown]\n# {{download}}`Download this page as a notebook <{notebook.stem}.ipynb>`\n"
+        (DOCS / "examples" / notebook.name).write_text(f"{text}\n{download}", encoding="utf-8")

@@ -8,7 +8,7 @@
 :::{answer}                an exercise's answer, folded away
 :::{extremes} sizes        a table of what the extremes' tests run, made now
 :::{blocks}                a table of all blocks, from their cards
-:::{api}                   the public names, from their docstrings
+:::{api} blocks           the public names of a topic, from their docstrings; or variants, or pairs
 """
 
 from __future__ import annotations
@@ -295,22 +295,29 @@ def parameters(kind: Any) -> str:
     return ", ".join(unbroken) or "none"
 
 
+def topic(thing: Any) -> str:
+    """On which page of the reference a public class or function stands: by the module that it is from."""
+    room = thing.__module__.split(".")[1]
+    rooms = {"attention": "blocks", "ops": "ops", "checker": "checking", "training": "training", "optimizer": "training"}
+    return "ops" if thing.__name__ == "CrossEntropy" else rooms.get(room, "layers")
+
+
 class Api(SphinxDirective):
-    """Every name of `npattn.__all__` from its docstring, every class of variants/, or every pair.
+    """The names of `npattn.__all__` of one topic from their docstrings, every class of variants/, or every pair.
 
     New ones appear by themselves.
     """
 
-    option_spec: ClassVar[dict[str, Any]] = {"pairs": directives.flag, "variants": directives.flag}
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        lines = self.pairs() if "pairs" in self.options else self.names("variants" in self.options)
+        lines = self.pairs() if self.arguments[0] == "pairs" else self.names(self.arguments[0])
         box = nodes.container()
         # autodoc speaks reStructuredText
         self.state.nested_parse(StringList(["```{eval-rst}", *lines, "```"], "api"), 0, box)
         return [box]
 
-    def names(self, variants: bool) -> list[str]:
+    def names(self, wanted: str) -> list[str]:
         """The public classes and functions: first the blocks, and of those first the ones that have a fused form."""
         import inspect
 
@@ -324,13 +331,18 @@ class Api(SphinxDirective):
             textbook = public()[name].textbook
             return (0 if textbook and twin(textbook) else 1), name
 
+        variants = wanted == "variants"
         place, package = ("npattn.variants", npattn.variants) if variants else ("npattn", npattn)
         lines = []
         for name in sorted(package.__all__, key=rank):
-            kind = "class" if inspect.isclass(getattr(package, name)) else "function"
-            lines += [f".. auto{kind}:: {place}.{name}", ""]
+            thing = getattr(package, name)
+            if not variants and topic(thing) != wanted:
+                continue
+            lines += [f".. auto{'class' if inspect.isclass(thing) else 'function'}:: {place}.{name}", ""]
             if name == "Layer":
                 lines[-1:] = ["   :members:", ""]
+        if not lines:
+            raise self.error(f"no public name has the topic {wanted!r}")
         return lines
 
     def pairs(self) -> list[str]:
