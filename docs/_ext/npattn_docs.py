@@ -298,8 +298,8 @@ def parameters(kind: Any) -> str:
 def topic(thing: Any) -> str:
     """On which page of the reference a public class or function stands: by the module that it is from."""
     room = thing.__module__.split(".")[1]
-    rooms = {"attention": "blocks", "ops": "ops", "checker": "checking", "training": "training", "optimizer": "training"}
-    return "ops" if thing.__name__ == "CrossEntropy" else rooms.get(room, "layers")
+    pages = {"attention": "blocks", "ops": "ops", "checker": "checking", "training": "training", "optimizer": "training"}
+    return pages.get(room, "layers")
 
 
 class Api(SphinxDirective):

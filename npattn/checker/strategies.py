@@ -1,6 +1,6 @@
 """Hypothesis strategies for gradient checks: shapes, inputs with kinks and ties, weights of every size.
 
-Hypothesis is needed here and nowhere else: `pip install hypothesis`.
+Hypothesis is needed here and nowhere else: `pip install hypothesis`. ::
 
     @given(images(ties=True))
     def test_my_layer(x):

@@ -19,11 +19,11 @@ def bounds(requirements: list[str]) -> dict[str, str]:
 
 
 def test_the_lowest_versions_are_those_of_the_project():
-    lines = (ROOT / "tests/lowest.txt").read_text(encoding="utf-8").splitlines()
-    lowest = dict(line.split("==") for line in lines if not line.startswith("#"))
+    text = (ROOT / "tests/lowest.txt").read_text(encoding="utf-8")
+    lowest = dict(re.findall(r"^([\w-]+)==(\S+)", text, re.M))
     extras = PROJECT["optional-dependencies"]
     expected = bounds(PROJECT["dependencies"] + extras["demo"] + extras["weights"] + extras["test"])
-    assert lowest.keys() == expected.keys()
+    assert expected.keys() <= lowest.keys()
     for name, version in expected.items():
         assert (lowest[name] + ".0.0").startswith(version + "."), (name, lowest[name], version)
 
