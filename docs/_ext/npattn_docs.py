@@ -298,7 +298,13 @@ def parameters(kind: Any) -> str:
 def topic(thing: Any) -> str:
     """On which page of the reference a public class or function stands: by the module that it is from."""
     room = thing.__module__.split(".")[1]
-    pages = {"attention": "blocks", "ops": "ops", "checker": "checking", "training": "training", "optimizer": "training"}
+    pages = {
+        "attention": "blocks",
+        "ops": "ops",
+        "checker": "checking",
+        "training": "training",
+        "optimizer": "training",
+    }
     return pages.get(room, "layers")
 
 
