@@ -23,8 +23,8 @@ author = "the npattn contributors"
 copyright = "the npattn contributors; MIT license"
 version = release = npattn.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.katex", "npattn_docs"]
-exclude_patterns = ["_build", "_ext", "_static"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.katex", "npattn_docs", "npattn_live"]
+exclude_patterns = ["_build", "_ext", "_live", "_static"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import runpy
-import shutil
 import time
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -22,10 +19,10 @@ import pytest
 
 import npattn
 from npattn.blocks import blocks
+from tests.site.conftest import SITE
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-SITE = Path(os.environ.get("NPATTN_SITE", DOCS / "_build" / "html"))
 SOURCES = {
     path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8")
     for path in sorted(DOCS.rglob("*.md"))
@@ -179,27 +176,6 @@ def test_the_reference_has_every_public_name(pages: list[Path]):
     for package in (npattn, npattn.variants):
         for name in package.__all__:
             assert text.count(f'id="{package.__name__}.{name}"') == 1, name
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no chromium or chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", f"user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    opened.get("about:blank")
-    opened.get_log("performance")  # the browser's own start page
-    yield opened
-    opened.quit()
 
 
 # Pages whose formulas were broken so that they fit a phone; on the others a long one scrolls in itself
