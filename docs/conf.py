@@ -23,7 +23,14 @@ author = "the npattn contributors"
 copyright = "the npattn contributors; MIT license"
 version = release = npattn.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.katex", "npattn_docs", "npattn_live"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinxcontrib.katex",
+    "npattn_docs",
+    "npattn_live",
+]
 exclude_patterns = ["_build", "_ext", "_live", "_static"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]

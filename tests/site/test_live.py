@@ -9,18 +9,18 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from npattn.commands.docs import server
 from npattn.exercises import exercise, exercises
-from tests.site.conftest import SITE
+from tests.site.conftest import SITE, chromium
 
 LIVE = SITE / "_static" / "live"
 pytestmark = pytest.mark.skipif(not (LIVE / "files.json").exists(), reason=f"no site to work in at {SITE}")
 STARTS = 90.0  # seconds that Python may take to start, on a busy machine
-OTHER = {"relu": "ops/activation", "product": "tools"}
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,36 @@ def test_nothing_is_asked_for_before_the_button_and_nothing_elsewhere(browser: A
     assert all(one.startswith(address) for one in [*before, *after]), after
 
 
+def test_no_request_leaves_the_machine_from_the_worker_either(address: str, tmp_path: Path):
+    """Chromium's own log of the network has what every part of it asked for."""
+    log = tmp_path / "net.json"
+    browser = chromium(tmp_path / "profile", f"log-net-log={log}")
+    try:
+        page = Page(browser, address, "product")
+        page.begin()
+        assert page.judged(exercise("product").answer).startswith("solved")
+    finally:
+        browser.quit()
+    found = until(lambda: whole(log))
+    asked = {
+        event["params"]["url"]
+        for event in found["events"]
+        if event["type"] == found["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"] and "url" in event["params"]
+    }
+    assert any(one.endswith("pyodide.asm.wasm") for one in asked)
+    assert any(one.endswith("npattn.zip") for one in asked)
+    elsewhere = [one for one in asked if one.startswith(("http", "ws")) and not one.startswith(address)]
+    assert not elsewhere, elsewhere
+
+
+def whole(log: Path) -> Any:
+    """The log, as soon as Chromium has written its end."""
+    try:
+        return json.loads(log.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+
+
 def test_right_is_solved_and_wrong_is_rejected_with_its_cause(on):
     page, one = on("se"), exercise("se")
     page.begin()
@@ -197,7 +227,9 @@ def test_progress_is_told(browser: Any, address: str, on):
     page.begin()
     assert page.judged(exercise("product").answer).startswith("solved")
     browser.get(f"{address}exercises.html")
-    assert f"1 of {len(exercises())}" in browser.execute_script("return document.querySelector('.progress-told').innerText")
+    assert f"1 of {len(exercises())}" in browser.execute_script(
+        "return document.querySelector('.progress-told').innerText"
+    )
     row = "return document.querySelector('[data-progress=product] .progress-mark').innerText"
     assert "solved" in browser.execute_script(row)
 
@@ -232,7 +264,9 @@ def test_the_keyboard_alone(browser: Any, on):
 def test_on_a_phone(browser: Any, on, scheme: str):
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
     page, one = on("se"), exercise("se")
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     page.begin()
