@@ -90,8 +90,8 @@ class Progress(SphinxDirective):
             )
         head = "<tr><th>exercise</th><th>what it is</th><th>solved</th></tr>"
         told = '<p class="progress-told" role="status"></p>'
-        return [nodes.raw("", f'{told}<table class="progress"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>',
-                          format="html")]  # fmt: skip
+        table = f'<table class="progress"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+        return [nodes.raw("", told + table, format="html")]
 
 
 def add_files(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:

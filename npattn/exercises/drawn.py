@@ -37,11 +37,18 @@ class Drawn(NamedTuple):
 
 
 def drawn(module: ModuleType) -> Drawn | None:
-    """The exercise of the pair in a module, or None where its backward has no tagged line to take out."""
+    """The exercise of the pair in a module, or None where there is none to be drawn.
+
+    That is, where its backward has no tagged line to take out, or is written in a way that cannot be taken apart here.
+    """
     head = inspect.getdoc(module) or ""
-    answer = given(module)
     hints: list[str] = []
-    start = without_backwards(answer, hints)
+    try:
+        answer = given(module)
+        start = without_backwards(answer, hints)
+        ast.parse(start)
+    except SyntaxError:
+        return None
     if start == answer:
         return None
     page = re.search(r"Derivation: docs/([\w/]+)\.md", head)
@@ -143,7 +150,10 @@ def function(text: str) -> str:
         if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load) and not inside_a_check(name, statement)
     ]
     for statement in statements(node):
-        instead = without_check(statement, used)
+        for block in (getattr(statement, "body", []), getattr(statement, "orelse", [])):
+            if block and not all_checks(statement) and all(without_check(one, used) == [] for one in block):
+                replaced[block[0].lineno] = (block[0].end_lineno, [f"{' ' * block[0].col_offset}pass"])
+        instead = None if statement.lineno in replaced else without_check(statement, used)
         if instead is not None:
             indent = " " * statement.col_offset
             replaced[statement.lineno] = (

@@ -11,6 +11,7 @@ from npattn.blocks import blocks, modules
 from npattn.commands.names import op_words
 from npattn.exercises import Exercise, exercise, exercises, judge
 from npattn.exercises.bugs import BUGS
+from npattn.exercises.drawn import function
 from npattn.exercises.judge import SOLVED, UNABLE, WRONG
 
 ALL = pytest.mark.parametrize("one", exercises().values(), ids=exercises())
@@ -67,6 +68,39 @@ def test_a_bug_is_named(name: str):
 
 def test_ten_bugs():
     assert len({bug.of for bug in BUGS}) == len(BUGS) == 10
+
+
+def test_checks_are_taken_out_wherever_they_stand():
+    text = '''def forward(x, w):
+    """Say it. Raises ValueError if not."""
+    xp = floating(x=x)
+    N, C, _, _ = shaped("x", x, "N C H W")
+    (k,) = shaped("w", w, "k")
+    H = shaped("x", x, "N C H W", C=C)[2]
+    if w is None:
+        real_number("eps", 1)
+    else:
+        w = w + k + H
+    if k == 2:
+        raise ValueError("k")
+    for name in "ab":
+        shaped(name, x, "C")
+    return x * N
+'''
+    assert (
+        function(text)
+        == '''def forward(x, w):
+    """Say it."""
+    N, C, _, _ = x.shape
+    k, = w.shape
+    H = x.shape[2]
+    if w is None:
+        pass
+    else:
+        w = w + k + H
+    return x * N
+'''
+    )
 
 
 # What people write

@@ -14,7 +14,7 @@ SITE = Path(os.environ.get("NPATTN_SITE", Path(__file__).resolve().parents[2] / 
 
 
 def chromium(profile: Path, *flags: str) -> Any:
-    """A headless Chromium of its own profile that asks for nothing by itself; the test is skipped where there is none."""
+    """A headless Chromium that asks for nothing by itself; the test is skipped where there is none."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not program or not driver:
