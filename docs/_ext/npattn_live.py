@@ -4,8 +4,8 @@
 :::{exercises} bug         those of a kind
 :::{progress}              all of them, with a mark on what this browser has solved
 
-What is loaded after the press of a button is put together when the build ends, in _static/live: Pyodide and CodeMirror
-from npm, NumPy from docs/_live, npattn from this tree.
+What is loaded after the press of a button is put together when the build ends, in _static/live, beside the scripts that
+stand there: Pyodide and CodeMirror from npm, NumPy from docs/_live, npattn from this tree.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 SOURCE = Path(__file__).resolve().parents[1] / "_live"
 ROOT = SOURCE.parents[1]
 PYODIDE = ("pyodide.mjs", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
-OURS = ("live.js", "live.css", "worker.js", "page.py")
 HEADING = "Write it yourself"
 
 
@@ -109,10 +108,7 @@ def assemble(app: Sphinx, error: Exception | None) -> None:
     if error is not None or app.builder.format != "html":
         return
     target = Path(app.outdir) / "_static" / "live"
-    shutil.rmtree(target, ignore_errors=True)
-    (target / "pyodide").mkdir(parents=True)
-    for name in OURS:
-        shutil.copy(SOURCE / name, target)
+    (target / "pyodide").mkdir(parents=True, exist_ok=True)
     try:
         fetched(target)
     except (OSError, RuntimeError) as failed:
