@@ -32,10 +32,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site, and the tests of its pages. Needs Node, and for the tests Chromium with its driver."""
+    """The site, and the tests of its pages. Needs Node and npm, and for the tests Chromium with its driver."""
     session.install(".[test,docs]")
     session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build/html")
-    session.run("pytest", "-q", "tests/site/test_docs.py")
+    session.run("pytest", "-q", "tests/site/test_docs.py", "tests/site/test_live.py")
 
 
 @nox.session
