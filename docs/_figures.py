@@ -309,10 +309,10 @@ def used_twice() -> str:
     d = Drawing(200, "A value that is used twice: its two gradients add")
     d.text(200, 20, "x")
     d.text(214, 20, "dx = dx₁ + dx₂", "bwd", "start")
-    for cx, name, index in ((105, "f", "₁"), (295, "g", "₂")):
+    for cx, index in ((105, "₁"), (295, "₂")):
         d.wire((200, 28), (200, 46), (cx, 46), (cx, 76))
         d.names(cx, 64, "x", f"dx{index}")
-        d.chain(cx, 76, [(name, "", f"y{index}", f"dy{index}")], width=90)
+        d.chain(cx, 76, [(f"f{index}", "", f"y{index}", f"dy{index}")], width=90)
     d.text(200, 178, "to the loss, by two ways", "small")
     return d.svg()
 

@@ -8,8 +8,8 @@
     CONV.3   y = w u                                                           (N, M, P)   w read as (M, K)
     CONV.4   y = y + b                                                         b is broadcast over images and pixels
 
-Unfolding copies, so its backward adds: every copy of a pixel hands its gradient back to that pixel. Written out, the
-gradient of x is a convolution with the kernel flipped. Derivation: docs/ops/conv2d.md
+Unfolding copies slices of x̄, so its backward adds to the same slices (scatter), and then cuts the zeros off (crop). Seen
+from a pixel that is a convolution with the kernel flipped. Derivation: docs/ops/conv2d.md
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     du = xp.reshape(w, (M, C * k * k)).T @ dy  # CONV.3
     dw = xp.sum(dy @ u.mT, axis=0)  # CONV.3
 
-    # CONV.2 copied x̄ once for each place in the kernel: the copies' gradients add up where they came from
+    # CONV.2 copied a slice of x̄ for each place in the kernel: its gradient is added to the same slice
     du = xp.reshape(du, (N, C, k, k, H, W))
     dpadded = xp.zeros((N, C, H + 2 * q, W + 2 * q), dtype=dy.dtype, device=device(dy))
     for i in range(k):

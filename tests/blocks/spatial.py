@@ -8,7 +8,7 @@ import numpy as np
 
 from npattn.attention import spatial
 from npattn.ops import conv2d, sigmoid
-from tests.support.by_index import at, filled, same
+from tests.support.by_index import filled, same
 from tests.support.by_index import sigmoid as sigmoid_of
 from tests.support.mistakes import image, mistake
 
@@ -31,23 +31,21 @@ def by_index(x, w, dg=None):
         int
     )
     m = filled((N, 2, H, W), lambda n, b, h, v: sum(x[n, :, h, v]) / C if b == 0 else x[n, first[n, h, v], h, v])
-    places = list(product(range(k), range(k)))
-    a = filled(
-        (N, H, W),
-        lambda n, h, v: sum(w[0, b, i, j] * at(m[n, b], h + i - q, v + j - q) for b in (0, 1) for i, j in places),
-    )
+    m_bar = np.pad(m, ((0, 0), (0, 0), (q, q), (q, q)))
+    places = list(product(range(2), range(k), range(k)))
+    a = filled((N, H, W), lambda n, h, v: sum(w[0, b, i, j] * m_bar[n, b, h + i, v + j] for b, i, j in places))
     g = sigmoid_of(a)
     if dg is None:
         return g
     da = dg * g * (1 - g)  # SA.5
-    dm = filled(
-        m.shape,
-        lambda n, b, h, v: sum(w[0, b, i, j] * at(da[n], h - i + q, v - j + q) for i, j in places),
-    )
+    dm_bar = np.zeros_like(m_bar)
+    for n, h, v, (b, i, j) in product(range(N), range(H), range(W), places):
+        dm_bar[n, b, h + i, v + j] += w[0, b, i, j] * da[n, h, v]
+    dm = dm_bar[:, :, q : q + H, q : q + W]
     dw = filled(
         w.shape,
         lambda _, b, i, j: sum(
-            da[n, h, v] * at(m[n, b], h + i - q, v + j - q) for n, h, v in product(range(N), range(H), range(W))
+            da[n, h, v] * m_bar[n, b, h + i, v + j] for n, h, v in product(range(N), range(H), range(W))
         ),
     )
     dx = filled(

@@ -95,7 +95,7 @@ def test_fc_index_by_index():
     same(grads.b, filled((2,), lambda m: sum(dy[p, m] for p in range(4))), "FC.2")
 
 
-def test_convolution_in_one_line_and_flipped():
+def test_convolution_in_one_line_scattered_and_flipped():
     rng = np.random.default_rng(9)
     N, C, M, H, W, k = 2, 2, 3, 3, 4, 3
     q = k // 2
@@ -110,6 +110,10 @@ def test_convolution_in_one_line_and_flipped():
     dy = rng.standard_normal(y.shape)
     dx, grads = conv2d.backward(dy, cache)
 
+    dpadded = np.zeros_like(padded)
+    for n, m, h, v, c, i, j in product(*map(range, (N, M, H, W, C, k, k))):
+        dpadded[n, c, h + i, v + j] += w[m, c, i, j] * dy[n, m, h, v]
+    same(dx, dpadded[:, :, q : q + H, q : q + W], "scatter, then crop")
     same(
         dx,
         filled(

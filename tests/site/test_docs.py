@@ -49,7 +49,8 @@ def test_a_block_page_has_all_its_parts(page: str):
     text = SOURCES[page]
     for part in (
         ":::{drawing}", "## Forward", "## Backward", "## The code", ":pyobject: forward", ":pyobject: backward",
-        ":part: given", ":part: forward", ":part: backward", ":part: check", "## Exercises", ":::{answer}",
+        ":part: given", ":part: forward", ":part: backward", ":part: check", "## Exercises", ":::{answer}", "etters",
+        "(#reading-code)",
     ):  # fmt: skip
         assert part in text, part
     exercises = text.split("## Exercises")[1]
@@ -71,7 +72,10 @@ OP_PAGES = [page for page in SOURCES if page.startswith("ops/")]
 @pytest.mark.parametrize("page", OP_PAGES)
 def test_an_op_page_has_all_its_parts(page: str):
     text = SOURCES[page]
-    for part in (":::{forward}", ":::{backward}", "{literalinclude}", ":::{worked}", "## Exercises", ":::{answer}"):
+    for part in (
+        ":::{forward}", ":::{backward}", "{literalinclude}", ":::{worked}", "## Exercises", ":::{answer}", "*Letters.*",
+        "(#reading-code)",
+    ):  # fmt: skip
         assert part in text, part
     assert re.search(r"^##+ .*code", text, re.MULTILINE | re.IGNORECASE), "no heading for the code"
     headings = re.findall(r"^##+ (.+)$", text, re.MULTILINE)
