@@ -8,8 +8,8 @@
     CONV.3   y = w u                                                           (N, M, P)   w read as (M, K)
     CONV.4   y = y + b                                                         b is broadcast over images and pixels
 
-Unfolding copies slices of x̄, so its backward adds to the same slices (scatter), and then cuts the zeros off (crop). Seen
-from a pixel that is a convolution with the kernel flipped. Derivation: docs/ops/conv2d.md
+Unfolding copies slices of x̄, so its backward adds to the same slices (scatter), and then cuts the zeros off (crop).
+Seen from a pixel that is a convolution with the kernel flipped. Derivation: docs/ops/conv2d.md
 """
 
 from __future__ import annotations
