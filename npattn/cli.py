@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from npattn.ablation import AblationError
 from npattn.backend import DeviceError
@@ -13,12 +14,14 @@ from npattn.bench import BenchError
 from npattn.capacity import check_limit, shortage
 from npattn.checkpoint import CheckpointError
 from npattn.commands import ablate, bench, cam, count, dialect, docs, exercise, gradcheck, trace, train
+from npattn.commands.launch import as_rank
 from npattn.commands.usage import Parser, UsageError
 from npattn.data import DataError
 from npattn.dialects import AmbiguousError, FileError, UnknownError
 from npattn.explain.images import ImageError
 from npattn.streams import LostOutput, Plain, keep_numbers
 from npattn.training import TrainingError
+from npattn.training.ranks import started
 from npattn.version import __version__
 
 COMMANDS = (train, gradcheck, exercise, trace, cam, bench, count, ablate, dialect, docs)
@@ -51,7 +54,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     prints, nothing would be left: the status is 1 then, and the reason is told where there is a place to tell it.
     """
     keep_numbers()
-    out, err = Plain(sys.stdout, "standard output", needed=True), Plain(sys.stderr, "standard error")
+    if (started() or 1) > 1:  # by mpiexec
+        return as_rank(lambda out, err: on_streams(argv, out, err))
+    return on_streams(argv, sys.stdout, sys.stderr)
+
+
+def on_streams(argv: Sequence[str] | None, stdout: Any, stderr: Any) -> int:
+    """Run the command, and print on these streams. Returns the exit status."""
+    out, err = Plain(stdout, "standard output", needed=True), Plain(stderr, "standard error")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             status = ended(argv, out)
@@ -75,6 +85,7 @@ def ended(argv: Sequence[str] | None, out: Plain) -> int:
     if not hasattr(arguments, "run"):
         top.print_help()
         return 0
+    arguments.argv = list(sys.argv[1:] if argv is None else argv)
     leaves_files = getattr(arguments, "leaves_files", None)
     out.needed = leaves_files is None or not leaves_files(arguments)
     try:

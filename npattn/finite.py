@@ -34,14 +34,14 @@ def every(arrays: Mapping[str, Any]) -> bool:
     return all(np.isfinite(to_numpy(array)).all() for array in arrays.values())
 
 
-def after_backward(value: Array, model: Layer) -> bool:
+def after_backward(value: Array, grads: Mapping[str, Array], model: Layer) -> bool:
     """Whether a step has gone well so far: its loss, its gradients' squares and the running statistics are finite.
 
     The squares, since AdamW squares them: a float32 gradient beyond 1.8e19 would make its second moment infinite.
     """
     return (
         math.isfinite(float(value))
-        and all(np.isfinite(np.vdot(g, g)) for g in map(to_numpy, model.grads.values()))
+        and all(np.isfinite(np.vdot(g, g)) for g in map(to_numpy, grads.values()))
         and every(model.buffers)
     )
 

@@ -19,6 +19,9 @@ class Progress(Protocol):
     def start(self, rows: list[tuple[str, str, tuple[int, ...], int]], source: str, config: Any, epoch: int) -> None:
         """The network's table, the digits, the config, the epochs already done."""
 
+    def note(self, text: str) -> None:
+        """Something to be known before it starts."""
+
     def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
         """An epoch begins, or goes on at `step`."""
 
@@ -36,6 +39,9 @@ class Silent:
     """Shows nothing."""
 
     def start(self, rows: list[tuple[str, str, tuple[int, ...], int]], source: str, config: Any, epoch: int) -> None:
+        pass
+
+    def note(self, text: str) -> None:
         pass
 
     def epoch(self, epoch: int, epochs: int, steps: int, step: int) -> None:
@@ -56,6 +62,9 @@ class Lines(Silent):
 
     def say(self, text: str) -> None:
         say(text)
+
+    def note(self, text: str) -> None:
+        self.say("\n".join(wrapped(text, width(), further="  ")))
 
     def start(self, rows: list[tuple[str, str, tuple[int, ...], int]], source: str, config: Any, epoch: int) -> None:
         self.say(table(rows))

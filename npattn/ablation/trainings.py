@@ -11,8 +11,15 @@ import json
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,7 +32,7 @@ from npattn.arguments import explained_within
 from npattn.checks import shown, whole_number
 from npattn.columns import counted
 from npattn.files import atomic, read_text, sweep
-from npattn.fused.threads import set_num_threads
+from npattn.fused.threads import at_most
 from npattn.optimizer import AdamW
 from npattn.progress import Silent
 from npattn.training import Run, State, TrainConfig, check_places, held, interruptible, network, path_text, versions
@@ -85,10 +92,7 @@ def one_training(row: Row, seed: int, settings: Settings, digits: data.Digits | 
 
 def in_a_process(row: Row, seed: int, settings: Settings) -> dict[str, Any]:
     """`one_training` where several run side by side: each has one core for itself."""
-    from threadpoolctl import threadpool_limits
-
-    set_num_threads(1)
-    with threadpool_limits(1):
+    with at_most(1):
         return one_training(row, seed, settings)
 
 
@@ -138,7 +142,8 @@ def ablate(
     only: Sequence[str] | None = None,
     seeds: int = 5,
     settings: Settings | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
+    executor: Executor | None = None,
     tell: Callable[[int, str], None] = lambda done, line: None,
 ) -> bool:
     """Train what is missing in the folder `out`, and write ablation.md, ablation.json and ablation.png there.
@@ -156,7 +161,11 @@ def ablate(
     settings
         Digits, epochs, batch size; None takes the defaults.
     jobs
-        How many trainings run side by side, each in a process and on a core of its own, 1 to 256; 1 trains here.
+        How many trainings run side by side, each in a process and on a core of its own, 1 to 256. 1 trains here, as
+        None does. With an `executor`, how many it is given at a time; None gives it all.
+    executor
+        What runs the trainings, any `concurrent.futures.Executor` whose workers can import npattn: a pool of processes,
+        an `mpi4py.futures.MPIPoolExecutor`, a cluster's. It is used, and left open. None takes this machine.
     tell
         Called after each training with the number of those that are finished, and a line about it.
 
@@ -186,13 +195,17 @@ def ablate(
         raise TypeError(f"tell: expected a function, got {shown(tell)}")
     rows = chosen(only)
     seeds = whole_number("seeds", seeds, most=MOST_SEEDS)
-    jobs = whole_number("jobs", jobs, most=MOST_JOBS)
+    if executor is not None and not isinstance(executor, Executor):
+        raise TypeError(f"executor: expected a concurrent.futures.Executor or None, got {shown(executor)}")
+    usual = len(rows) * seeds if executor else 1
+    jobs = usual if jobs is None else whole_number("jobs", jobs, most=MOST_JOBS)
     digits = data.load()
     first(digits, settings)
-    check_batch(TrainConfig(batch_size=settings.batch_size), settings.digits, min(jobs, len(rows) * seeds))
+    side_by_side = 1 if executor else min(jobs, len(rows) * seeds)  # an executor's may be on other machines
+    check_batch(TrainConfig(batch_size=settings.batch_size), settings.digits, side_by_side)
     (folder / TRAININGS).mkdir(parents=True, exist_ok=True)
     with held(folder, AblationError):
-        return in_held(folder, rows, seeds, settings, jobs, digits, tell)
+        return in_held(folder, rows, seeds, settings, jobs, executor, digits, tell)
 
 
 def in_held(
@@ -201,6 +214,7 @@ def in_held(
     seeds: int,
     settings: Settings,
     jobs: int,
+    executor: Executor | None,
     digits: data.Digits,
     tell: Callable[[int, str], None],
 ) -> bool:
@@ -225,7 +239,13 @@ def in_held(
             f"{result['seconds']:.0f} s",
         )
 
-    complete = here(missing, settings, digits, finished) if jobs == 1 else beside(missing, settings, jobs, finished)
+    if executor is not None:
+        complete = beside(missing, settings, jobs, executor, finished)
+    elif jobs == 1:
+        complete = here(missing, settings, digits, finished)
+    else:  # new processes, not forked ones: threads may be running here
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            complete = beside(missing, settings, jobs, pool, finished)
     results = [stored(folder, row, seed, settings) for seed in range(seeds) for row in rows]
     write(folder, [result for result in results if result is not None], settings)
     return complete
@@ -242,28 +262,42 @@ def here(missing: Sequence[tuple[Row, int]], settings: Settings, digits: data.Di
     return True
 
 
-def beside(missing: Sequence[tuple[Row, int]], settings: Settings, jobs: int, finished: Finished) -> bool:
-    """Train several side by side. Returns False if interrupted."""
+def beside(
+    missing: Sequence[tuple[Row, int]], settings: Settings, jobs: int, pool: Executor, finished: Finished
+) -> bool:
+    """Let the pool train them, so many at a time. Returns False if interrupted.
+
+    Each is kept as soon as it is finished, those that are done when another one fails too.
+    """
     waiting = list(missing)[::-1]
     running: dict[Future[dict[str, Any]], tuple[Row, int]] = {}
-    # new processes, not forked ones: threads may be running here
-    with interruptible() as interrupted, ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        while running or (waiting and not interrupted.is_set()):
-            while waiting and len(running) < jobs and not interrupted.is_set():
+    failed: Exception | None = None
+    with interruptible() as interrupted:
+        while running or (waiting and not interrupted.is_set() and not failed):
+            while waiting and len(running) < jobs and not interrupted.is_set() and not failed:
                 row, seed = waiting.pop()
-                running[pool.submit(in_a_process, row, seed, settings)] = (row, seed)
+                try:
+                    running[pool.submit(in_a_process, row, seed, settings)] = (row, seed)
+                except (BrokenExecutor, RuntimeError) as error:  # it has lost its workers, or was shut down
+                    failed = error
+            if interrupted.is_set() or failed:
+                for future in [future for future in running if future.cancel()]:
+                    del running[future]
             for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
                 row, seed = running.pop(future)
                 try:
                     result = future.result()
-                except BrokenProcessPool:
-                    if interrupted.is_set():  # Ctrl-C goes to all processes, and this one had not begun
-                        return False
-                    raise AblationError(
-                        "a training's process was ended from outside: is there too little memory?"
-                    ) from None
+                except (Exception, CancelledError) as error:
+                    failed = failed or error
+                    continue
                 if result:
                     finished(row, seed, result)
                 else:
                     interrupted.set()
-        return not interrupted.is_set()
+        if failed is None:
+            return not interrupted.is_set()
+    if isinstance(failed, BrokenExecutor):
+        if interrupted.is_set():  # Ctrl-C goes to all processes, and this one had not begun
+            return False
+        raise AblationError("a training's process was ended from outside: is there too little memory?") from None
+    raise failed

@@ -10,6 +10,7 @@ is its best.
     peers       the article's classes as modules of PyTorch
     pytorch     PyTorch's sides: these modules in every way it runs them, or autograd on our own textbook
     torch_step  PyTorch's sides for the training step
+    ranks       our side of it that two processes share
     timm, jax   the peers from these two
     device      what a GPU needs: waiting for it, its memory, its bandwidth
     size        what will be held, before it is

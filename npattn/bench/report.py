@@ -112,7 +112,7 @@ def report(result: dict[str, Any]) -> str:
         said = [f"{kind} {times(pair[1])} ({pair[0]})" for kind, pair in found if pair]
         lines += [f"  best {group} {by}: {', '.join(said)}"] if said else []
     if result["block"] == "train step" and first["side"] == "fused":
-        lines.append("  fused: two processes share the batch, as in `npattn train`; threads: one")
+        lines.append("  fused: two ranks of MPI share the batch, as in `npattn train`; threads: one process")
     lines += [cut(f"  {name} left out: {why}") for name, why in result["left_out"].items()]
     return "\n".join(line.rstrip() for line in lines)
 

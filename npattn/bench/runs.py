@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from npattn.arguments import explained
-from npattn.bench import device, jax, pytorch
+from npattn.bench import device, jax, pytorch, ranks
 from npattn.bench.measure import Tell, compare, copy_side, measure, quietly
 from npattn.bench.pytorch import torch_sides, ways
 from npattn.bench.report import summary
@@ -21,12 +21,13 @@ from npattn.block import Place
 from npattn.blocks import block
 from npattn.checks import one_of, whole_number, whole_numbers
 from npattn.fused.blas import blas_held
-from npattn.fused.threads import get_num_threads
+from npattn.fused.threads import at_most, get_num_threads
 from npattn.grad_mode import no_grad
 from npattn.optimizer import AdamW
 from npattn.state import dtype_name
 from npattn.training import TrainConfig, network, prepared
-from npattn.training.team import Team
+from npattn.training.mpiexec import mpiexec
+from npattn.training.step import step
 
 BESIDE = ("textbook", *pytorch.WAYS, "jax", "autograd")  # what can stand beside our first side
 DENSE_ONLY = ("timm", "timm compiled", "jax")
@@ -109,11 +110,8 @@ def checked(sides: list[Side], untimed: Collection[str], limit: float, tell: Tel
     return sides, left_out
 
 
-OUR_STEPS: dict[str, dict[str, Any]] = {
-    "fused": {"processes": 2},
-    "threads": {"processes": 1},
-    "textbook": {"fused": False},
-}
+RANKS = 2  # that share a batch, as in `npattn train`
+OUR_STEPS: dict[str, dict[str, Any]] = {"fused": {}, "threads": {}, "one thread": {}, "textbook": {"fused": False}}
 
 
 @explained
@@ -130,33 +128,40 @@ def bench_train_step(
 ) -> dict[str, Any]:
     """Compare and time one training step of the demo's network: forward, loss, backward, AdamW.
 
-    "fused" is what `npattn train` does: two processes share the batch. "threads" is one process with as many threads.
+    "fused" is what `npattn train` does where MPI is installed: two ranks share the batch. "threads" is one process
+    with as many threads as are asked for, "one thread" one with one.
     """
     runs, batch = whole_number("runs", runs), whole_number("batch", batch or BATCH, least=2)
-    rng = np.random.default_rng(0)
-    images, t = rng.integers(0, 256, (batch, 28, 28), dtype=np.uint8), rng.integers(0, 10, batch)
+    images, t = ranks.digits(batch)
 
-    def ours(name: str, team: Team, config: TrainConfig) -> Side:
+    def ours(name: str, config: TrainConfig) -> Side:
         model = network(config).to(on)
         optimizer = AdamW(model.params)
 
         @blas_held  # as a run does
         def both() -> dict[str, Any]:
-            done = team.step(model, images, t)
-            optimizer.step(done.grads, 1e-5)
+            with at_most(1) if name == "one thread" else contextlib.nullcontext():
+                done = step(model, images, t)
+                optimizer.step(done.grads, ranks.RATE)
             return {"loss": done.loss, **done.grads}
 
-        return Side(name, None, both, xp=model.xp, processes=team.processes)
+        return Side(name, None, both, xp=model.xp)
 
     state = network(TrainConfig(attention=attention)).state_dict()
     with contextlib.ExitStack() as stack:
         sides: list[Side] = []
         for name, settings in OUR_STEPS.items() if on == "cpu" else [("textbook", {"device": on})]:
-            too_few = settings.get("processes") == 2 and get_num_threads() < 2
-            if too_few or (sides and name == "textbook" and name not in beside):
+            several = get_num_threads() > 1
+            if (name in ("fused", "one thread") and not several) or (
+                sides and name == "textbook" and name not in beside
+            ):
                 continue
-            config = TrainConfig(attention=attention, **settings)
-            sides.append(ours(name, stack.enter_context(Team(config)), config))
+            if name != "fused":
+                sides.append(ours(name, TrainConfig(attention=attention, **settings)))
+            elif mpiexec() and not TrainConfig(attention=attention).unshared():
+                shared = ranks.Shared(attention, batch, RANKS)
+                stack.callback(shared.close)
+                sides.append(Side(name, None, shared.both, processes=RANKS, clock=shared.seconds))
         torch = pytorch.torch_on(on)
         if torch:
             x = prepared(images)

@@ -55,6 +55,7 @@ class Side:
     kind: str = ""  # of a peer: "eager" or "compiled"
     timed: bool = True  # else only compared, and its memory seen
     processes: int = 1  # that work on it; the memory of others than this one is not seen
+    clock: Callable[[int], float] | None = None  # seconds of so many calls, of a side that times itself
     forward_times: list[float] = field(default_factory=list)
     both_times: list[float] = field(default_factory=list)
     peak: float | None = None  # bytes

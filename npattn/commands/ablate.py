@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from npattn.ablation.report import FIGURE, RESULTS, TABLE
 from npattn.ablation.rows import Settings, chosen, known
@@ -17,7 +19,8 @@ from npattn.commands.usage import given, refuse
 from npattn.files import read_text
 from npattn.fused.threads import available_threads
 from npattn.streams import width
-from npattn.training import need_matplotlib
+from npattn.training import TrainingError, need_matplotlib
+from npattn.training.ranks import started
 
 OUT, SEEDS = "runs/ablation", 5
 OF_A_TRAINING = ("digits", "epochs", "batch_size", "test_digits")
@@ -42,13 +45,30 @@ def add_parser(commands: Any) -> None:
     sub.add_argument("--epochs", type=int, metavar="N", help=f"passes over them ({usual.epochs})")
     sub.add_argument("--batch-size", type=int, metavar="N", help=f"digits a step ({usual.batch_size})")
     sub.add_argument("--test-digits", type=int, metavar="N", help=f"to test with ({usual.test_digits})")
-    sub.add_argument("--jobs", type=int, metavar="N", help=f"trainings at a time ({cores()})")
+    sub.add_argument("--jobs", type=int, metavar="N", help=f"trainings at a time ({cores()}; on ranks, all)")
     sub.set_defaults(run=run, leaves_files=lambda arguments: not arguments.list)
 
 
 def cores() -> int:
     """The processor cores that this process may use, as far as there can be jobs for them."""
     return min(available_threads(), MOST_JOBS)
+
+
+def pool() -> contextlib.AbstractContextManager[Executor | None]:
+    """The ranks that wait for work, under `mpiexec -n N python -m mpi4py.futures`; None elsewhere.
+
+    Raises TrainingError if mpiexec has started several that each would train everything.
+    """
+    if "mpi4py.futures" in sys.modules:
+        from mpi4py.futures import MPIPoolExecutor
+
+        return cast("contextlib.AbstractContextManager[Executor]", MPIPoolExecutor())
+    if (started() or 1) > 1:
+        raise TrainingError(
+            f"mpiexec has started {started()} processes; their work is shared out by "
+            f"mpiexec -n {started()} python -m mpi4py.futures -m npattn ablate"
+        )
+    return contextlib.nullcontext()
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,13 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
         bar.say(line)
         bar.done(done - before)
 
-    with bar:
+    with bar, pool() as executor:
         complete = ablate(
             out,
             only=arguments.only,
             seeds=seeds,
             settings=settings,
-            jobs=cores() if arguments.jobs is None else arguments.jobs,
+            jobs=cores() if arguments.jobs is None and executor is None else arguments.jobs,
+            executor=executor,
             tell=told,
         )
     if there:  # else a table that lies there is not of these trainings

@@ -6,11 +6,16 @@ import argparse
 import sys
 from typing import Any
 
+from npattn.commands.launch import launched
 from npattn.commands.names import OTHERS, listing, name_of, what_blocks_are
 from npattn.commands.usage import UsageError, given, refuse
+from npattn.fused.threads import available_threads
 from npattn.models import NETWORKS, attentions
-from npattn.training import OF_THIS_CALL, TrainConfig, train
+from npattn.training import OF_THIS_CALL, TrainConfig, TrainingError, restored, train
+from npattn.training.mpiexec import mpiexec
+from npattn.training.ranks import started
 
+USUAL = 2  # processes, on any number of processors: how many there are decides the last bits of the weights
 SETTINGS = (
     "model", "attention", "epochs", "batch_size", "lr", "seed", "save_every", "textbook",
     "data_dir", "download", "out", "device", "processes",
@@ -52,7 +57,10 @@ def add_parser(commands: Any) -> None:
         "--epochs, where it is to be more than it was: the learning rate goes on as in a run of so many from the start"
     )  # fmt: skip
     sub.add_argument("--device", choices=["cpu", "cuda"], help=f"where it runs; cuda needs CuPy ({default.device})")
-    sub.add_argument("--processes", type=int, metavar="N", help=f"that share each batch ({default.processes})")
+    sub.add_argument(
+        "--processes", type=int, metavar="N", help="that share each batch, started here by MPI "
+        f"({USUAL} where npattn[mpi] is installed, else 1; as many as mpiexec has started, if it has started this)"
+    )  # fmt: skip
     sub.add_argument("--textbook", action="store_true", default=None, help="take the textbook path in every layer")
     sub.set_defaults(run=run, leaves_files=lambda arguments: not arguments.list)
 
@@ -64,11 +72,32 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(listing({"none": OTHERS["none"]} | what_blocks_are() | {"conv": OTHERS["conv"]}))
         return 0
     typed = {name: getattr(arguments, name) for name in given(arguments, SETTINGS)}
-    if arguments.resume is not None:
-        if own := [name for name in typed if name not in OF_THIS_CALL]:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in own)
-            raise UsageError(f"--resume goes on under the run's own settings; leave out {flags}")
-        return 0 if train(resume=arguments.resume, **typed).finished else 130
+    if arguments.resume is not None and (own := [name for name in typed if name not in OF_THIS_CALL]):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in own)
+        raise UsageError(f"--resume goes on under the run's own settings; leave out {flags}")
     if typed.pop("textbook", False):
         typed["fused"] = False
+    if started() is None and (count := wanted(arguments.resume, typed)) > 1:
+        return launched(count, arguments.argv)
+    if arguments.resume is not None:
+        return 0 if train(resume=arguments.resume, **typed).finished else 130
     return 0 if train(TrainConfig(**typed)).finished else 130
+
+
+def wanted(resume: str | None, typed: dict[str, Any]) -> int:
+    """How many processes are to be started here, where mpiexec has not started any. Raises as TrainConfig.
+
+    A run goes on with as many as it had, for the same bits, but not with more than there are processors unless asked.
+    """
+    config = TrainConfig(**typed)
+    if config.processes is not None:
+        count = int(config.processes)
+        if count > 1 and mpiexec() is None:
+            raise TrainingError(f'--processes {count} needs MPI: pip install "npattn[mpi]"')
+        return count
+    if mpiexec() is None or config.unshared():
+        return 1
+    if resume is None:
+        return USUAL
+    before = restored(resume, "cpu")[0]
+    return min(int(before.processes or 1), max(USUAL, available_threads())) if before.device == "cpu" else 1

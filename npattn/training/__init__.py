@@ -6,8 +6,9 @@
     result        what a run gave, and how it is shown: TrainResult
     resume        going on with a run: what its folder says, and what only this call can say
     run           the loop, step by step
-    team          a step: the batch in shares, each worked on by a process of its own
-    worker        such a process
+    step          a step: the batch in shares, one for each rank
+    ranks         the processes that share a batch, and what they tell each other
+    together      how they fail, read files and start as one
     folder        what a run leaves on the disk, and the way back from there
     history       a dict an epoch, and what is asked of one that comes from a file
     interrupts    Ctrl-C between two steps

@@ -1,8 +1,8 @@
 """Going on with a run: what its folder says, and what only this call can say.
 
 A folder may have been made by anybody. What the weights depend on is the run's own and is taken from it, checked. It
-starts nothing that was not asked for: it fetches no digits, it starts no more processes than there are processors, and
-it looks at no other machine's disk. For these the call has to say so itself.
+starts nothing that was not asked for: it fetches no digits, and it looks at no other machine's disk. For these the call
+has to say so itself. How many processes share the batches is what mpiexec has started, and not the folder's to say.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from npattn import data
 from npattn.backend import DeviceError
-from npattn.fused.threads import available_threads
+from npattn.columns import counted
 from npattn.nested import Sequential
 from npattn.optimizer import AdamW
 from npattn.training.folder import CHECKPOINT, State, check_position, move, restored
@@ -28,7 +28,17 @@ an interrupted one goes on as any other, to the same bits.
 """
 
 
-def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Sequential, AdamW, data.Digits]:
+class Position(NamedTuple):
+    """Where a run stands, and what it goes on with."""
+
+    config: TrainConfig
+    state: State
+    model: Sequential
+    optimizer: AdamW
+    digits: data.Digits
+
+
+def resumed(out: Path, given: dict[str, Any], size: int = 1) -> tuple[Position, str]:
     """Where the run in a folder stands. The folder must be held: see `npattn.training.folder.held`.
 
     Parameters
@@ -37,6 +47,13 @@ def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Seque
         The folder.
     given
         Those of `OF_THIS_CALL` that were given. They take the place of the run's own.
+    size
+        How many processes share the batches from here on.
+
+    Returns
+    -------
+    tuple
+        Where it stands; and what is to be told, empty if nothing is.
 
     Raises
     ------
@@ -54,7 +71,8 @@ def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Seque
         If a step takes more memory than this process may have.
     """
     config, state, model, optimizer, source = restored(out, "cpu")
-    config = continued(out, config, given)
+    before = config.processes or 1
+    config = continued(out, config, given, size)
     digits = read_digits(config, given)
     if digits.source != source:
         raise TrainingError(f"{out}: was trained on the {source} digits, but here are the {digits.source}")
@@ -68,17 +86,13 @@ def resumed(out: Path, given: dict[str, Any]) -> tuple[TrainConfig, State, Seque
         raise DeviceError(
             f"{error}; the run was on a GPU, and goes on without one with device cpu (--device cpu)"
         ) from None
-    return config, state, model, optimizer, digits
+    several = counted(before, "process", "processes")
+    told = "" if before == size else f"{several} until now, {size} from here on: the weights end in other last bits"
+    return Position(config, state, model, optimizer, digits), told
 
 
-def continued(out: Path, config: TrainConfig, given: dict[str, Any]) -> TrainConfig:
+def continued(out: Path, config: TrainConfig, given: dict[str, Any], size: int) -> TrainConfig:
     """The config to go on with. Raises TrainingError if the folder asks for too much, and as TrainConfig."""
-    most = max(2, available_threads())  # 2 is what a new run takes on any machine
-    if "processes" not in given and int(config.processes or 1) > most:
-        raise TrainingError(
-            f"{out}: asks for {config.processes} processes, more than the {most} that are started here unasked; give "
-            f"processes (--processes) too: {config.processes} end in the same bits as before, fewer in nearly the same"
-        )
     if "data_dir" not in given and str(config.data_dir or "").replace("\\", "/").startswith("//"):
         raise TrainingError(
             f"{out}: asks for digits from {config.data_dir!a:.80}, which may be another machine; give data_dir "
@@ -89,9 +103,7 @@ def continued(out: Path, config: TrainConfig, given: dict[str, Any]) -> TrainCon
             f"epochs: expected at least {config.epochs}, which the run in {out} has, got {given['epochs']}"
         )
     changes = {**given, "out": str(out), "download": config.download or given.get("download", False)}
-    if given.get("device") == "cuda":
-        changes.setdefault("processes", 1)  # a GPU is not shared
-    return dataclasses.replace(config, **changes)
+    return dataclasses.replace(config, **{**changes, "processes": size})
 
 
 def read_digits(config: TrainConfig, given: dict[str, Any]) -> data.Digits:

@@ -1,7 +1,8 @@
-"""A training run: the loop, and what it writes."""
+"""A training run: the loop, and what it writes. Every rank goes through it; only rank 0 writes (ranks.py)."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -15,6 +16,7 @@ from npattn import checkpoint, data, finite, models
 from npattn.backend import to_numpy
 from npattn.explain.gate_statistics import gate_statistics
 from npattn.fused.blas import blas_held
+from npattn.fused.threads import at_most, get_num_threads
 from npattn.grad_mode import no_grad
 from npattn.nested import Sequential, leaves
 from npattn.optimizer import AdamW, one_cycle
@@ -28,8 +30,10 @@ from npattn.training.folder import (
     write_text,
 )
 from npattn.training.interrupts import interruptible
+from npattn.training.ranks import Alone, Ranks
 from npattn.training.settings import TrainConfig, TrainingError
-from npattn.training.team import Team, WorkerLost
+from npattn.training.step import share, step
+from npattn.training.together import at_first, same
 
 GATE_DIGITS = 200  # test digits whose gates are looked at after every epoch: a hundredth of what the epoch takes
 
@@ -46,9 +50,11 @@ class Run:
         digits: data.Digits,
         out: Path,
         progress: Progress,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config, self.state, self.model, self.optimizer = config, state, model, optimizer
         self.digits, self.out, self.progress = digits, out, progress
+        self.ranks: Ranks = Alone() if ranks is None else ranks
         self.count = len(digits.train_labels)
         self.steps = -(-self.count // config.batch_size)  # an epoch's, the last one shorter
         self.tested: tuple[float, float, np.ndarray] | None = None  # what `evaluate` said of the weights as they are
@@ -61,29 +67,36 @@ class Run:
 
         Saves at the beginning, every `save_every` steps, after every epoch and at an interruption.
         """
-        state, config = self.state, self.config
-        with Team(config) as self.team:
+        state, config, ranks = self.state, self.config, self.ranks
+        with contextlib.ExitStack() as stack:
+            if ranks.size > 1:  # as many threads as there are processors, with those of the other ranks here
+                stack.enter_context(at_most(max(1, get_num_threads() // ranks.here)))
             with no_grad(), np.errstate(all="ignore"):
                 blank = self.model.to_array(np.zeros((min(config.batch_size, self.count), 1, 28, 28)))
                 rows = models.table(self.model.eval(), blank)
             self.progress.start(rows, self.digits.source, config, state.epoch)
             self.began = time.perf_counter()
-            with interruptible() as interrupted:
+            interrupted = stack.enter_context(interruptible())
+            self.save()
+            while state.epoch < config.epochs:
+                order = np.random.default_rng((config.seed, state.epoch)).permutation(self.count)
+                self.progress.epoch(state.epoch, config.epochs, self.steps, state.step)
+                while state.step < self.steps:
+                    self.step(order)
+                    stop = self.anywhere(interrupted.is_set())
+                    if stop or (state.step % config.save_every == 0 and state.step < self.steps):
+                        self.save()
+                    if stop:
+                        return False
+                self.end_epoch()
                 self.save()
-                while state.epoch < config.epochs:
-                    order = np.random.default_rng((config.seed, state.epoch)).permutation(self.count)
-                    self.progress.epoch(state.epoch, config.epochs, self.steps, state.step)
-                    while state.step < self.steps:
-                        self.step(order)
-                        if interrupted.is_set() or (state.step % config.save_every == 0 and state.step < self.steps):
-                            self.save()
-                        if interrupted.is_set():
-                            return False
-                    self.end_epoch()
-                    self.save()
-                    if interrupted.is_set():
-                        return state.epoch == config.epochs
-            return True
+                if self.anywhere(interrupted.is_set()):
+                    return state.epoch == config.epochs
+        return True
+
+    def anywhere(self, here: bool) -> bool:
+        """Whether it is so at any rank: all must go the same way."""
+        return here if self.ranks.size == 1 else bool(self.ranks.allreduce(np.array([here], np.int64))[0])
 
     def clock(self) -> None:
         """Add the time since the last call to the run's and the epoch's."""
@@ -105,17 +118,14 @@ class Run:
         images, labels = self.digits.train_images[chosen], self.digits.train_labels[chosen]
         moves = drawn(images.shape, config.shift, config.turn, config.zoom, rng)
 
-        try:
-            done = self.team.step(self.model, images, labels, moves)
-        except WorkerLost as error:
-            raise TrainingError(f"{error}; {self.saved}") from None
+        done = step(self.model, images, labels, moves, self.ranks)
         with np.errstate(all="ignore"):  # what is no number is looked for, and named
-            if not finite.after_backward(done.loss, self.model):
+            if not finite.after_backward(done.loss, done.grads, self.model):
                 loss = float(done.loss)
                 what = "a number is not finite" if np.isfinite(loss) else f"the loss is {loss}"
                 x, t = batch(self.model, moved(images, moves), labels)
                 raise self.stop(what, finite.culprit(self.model, x, t, chosen))
-            self.optimizer.step(self.model.grads, self.rate())
+            self.optimizer.step(done.grads, self.rate())
             if not finite.every(self.model.params):
                 raise self.stop(
                     f"a number is not finite after the update, at the rate {self.rate():g}", finite.in_state(self.model)
@@ -143,7 +153,7 @@ class Run:
             "rate": self.rate(),
         }
         if done % self.config.test_every == 0 or done == self.config.epochs:
-            self.tested = evaluate(self.model, self.digits.test_images, self.digits.test_labels)
+            self.tested = self.test()
             row["test_loss"], row["test_accuracy"], _ = self.tested
             if not np.isfinite(row["test_loss"]):
                 raise self.stop(f"after it the loss of the test digits is {row['test_loss']}", self.untestable())
@@ -156,6 +166,20 @@ class Run:
         self.progress.epoch_done(row)
         state.epoch, state.step, state.epoch_seconds = state.epoch + 1, 0, 0.0
         state.loss, state.right, state.seen = 0.0, 0, 0
+
+    def test(self) -> tuple[float, float, np.ndarray]:
+        """What `evaluate` says of the test digits, of which each rank takes its share."""
+        images, labels = self.digits.test_images, self.digits.test_labels
+        if self.ranks.size == 1:
+            return evaluate(self.model, images, labels)
+        n = share(len(labels), self.ranks.rank, self.ranks.size)
+        own = np.zeros(1 + models.CLASSES**2)
+        if len(labels[n]):
+            loss, _, confusion = evaluate(self.model, images[n], labels[n])
+            own[0], own[1:] = loss * len(labels[n]), confusion.ravel()
+        total = self.ranks.allreduce(own)
+        confusion = total[1:].reshape(models.CLASSES, -1).astype(np.int64)
+        return total[0] / len(labels), float(np.trace(confusion)) / len(labels), confusion
 
     @np.errstate(all="ignore")
     def untestable(self) -> str:
@@ -173,8 +197,18 @@ class Run:
         return gate_statistics(self.model.attention)
 
     def save(self) -> None:
-        """Write checkpoint.npz and metrics.json, each whole or not at all. Raises TrainingError if the disk refuses."""
+        """Write checkpoint.npz and metrics.json, each whole or not at all. Raises TrainingError if the disk refuses.
+
+        Before that the ranks compare their weights, which must be the same bits: each has taken the same steps.
+        """
         self.clock()
+        weights = b"".join(to_numpy(value).tobytes() for value in self.model.params.values())
+        if not same(self.ranks, weights):
+            raise TrainingError(f"the ranks' weights are no longer the same, as they must be; {self.saved}")
+        self.saved = at_first(self.ranks, self.write)
+
+    def write(self) -> str:
+        """Write the two files. Returns what stands in the folder now, in words."""
         arrays = {f"model.{key}": value for key, value in self.model.state_dict().items()}
         arrays |= {f"optimizer.m.{key}": value for key, value in self.optimizer.m.items()}
         arrays |= {f"optimizer.v.{key}": value for key, value in self.optimizer.v.items()}
@@ -200,6 +234,7 @@ class Run:
             "epochs": self.state.history,
         }
         self.written(METRICS, lambda path: write_text(path, json.dumps(metrics, indent=2) + "\n"))
+        return self.saved
 
     def written(self, name: str, write: Callable[[Path], None]) -> None:
         """Let `write` make a file of the run's folder, or say what is left if the disk refuses."""

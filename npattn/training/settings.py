@@ -14,6 +14,7 @@ from npattn.fused import twin
 from npattn.nested import Sequential, leaves
 
 HELD = {True: 600_000, False: 1_100_000}  # bytes that a step holds for each digit, at most, with and without `fused`
+MOST_PROCESSES = 4096
 LONGEST_PATH = 4096  # bytes; no system that we know takes a longer one
 
 
@@ -58,10 +59,10 @@ class TrainConfig:
     fused
         Whether layers may take their fused path.
     processes
-        How many processes share a batch, 1 to 64, each with as many of its digits, or one more. Part of what the
-        weights depend on: sums are added up share by share, which decides their last bits. None takes 2, on any number
-        of processors; 1 where the fused path is not taken, where an attention has running statistics of its own, on a
-        GPU, and on a system that is not POSIX.
+        How many processes share a batch, 1 to 4096, each with as many of its digits, or one more. Part of what the
+        weights depend on: sums are added up share by share, which decides their last bits. They are started by
+        `mpiexec -n 8`, or by `npattn train --processes 8`; None takes as many as there are, which without mpiexec is
+        1. More than 1 need the fused path on the CPU, and an attention without running statistics of its own.
     device
         "cpu", or "cuda": network, loss and optimiser on the GPU, by CuPy; digits are moved and scaled on the CPU.
 
@@ -114,20 +115,25 @@ class TrainConfig:
             raise ValueError("lr: expected a learning rate above 0, got 0")
         for name in ("download", "fused"):
             object.__setattr__(self, name, true_or_false(name, getattr(self, name)))
-        alone = "on a GPU" if self.device == "cuda" else "" if self.fused else "without the fused path"
-        if not alone and self.processes != 1 and not shareable(network(self)):
-            alone = f"with attention {self.attention}, whose own running statistics are not shared between processes"
-        if self.processes is None:
-            values["processes"] = 1 if alone or os.name != "posix" else 2
-        else:
-            values["processes"] = whole_number("processes", self.processes, most=64)
-            if alone and values["processes"] > 1:
-                raise ValueError(f"processes: expected 1 {alone}, got {self.processes}")
+        if self.processes is not None:
+            values["processes"] = whole_number("processes", self.processes, most=MOST_PROCESSES)
+            if values["processes"] > 1 and (why := self.unshared()):
+                raise ValueError(f"processes: expected 1 {why}, got {self.processes}")
         for name in ("data_dir", "out"):
             if getattr(self, name) is not None:
                 values[name] = path_text(name, getattr(self, name))
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def unshared(self) -> str:
+        """Why processes cannot share a batch of this run, as the end of a clause; empty where they can."""
+        if self.device == "cuda":
+            return "on a GPU"
+        if not self.fused:
+            return "without the fused path"
+        if not shareable(network(self)):
+            return f"with attention {self.attention}, whose own running statistics are not shared between processes"
+        return ""
 
 
 def plain_text(name: str, value: str) -> str:

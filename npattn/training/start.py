@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,15 @@ from npattn.checks import shown, true_or_false
 from npattn.files import sweep
 from npattn.optimizer import AdamW
 from npattn.progress import Progress, Silent, for_terminal
-from npattn.training.batches import evaluate, prepared
+from npattn.training.batches import prepared
 from npattn.training.folder import FILES, State, check_free, check_places, held, new_folder
+from npattn.training.ranks import Ranks, world
 from npattn.training.result import TrainResult
-from npattn.training.resume import resumed
+from npattn.training.resume import Position, resumed
 from npattn.training.run import Run
 from npattn.training.settings import TrainConfig, TrainingError, check_batch, network, path_text
+from npattn.training.together import at_first, check_alike, together
+from npattn.version import __version__
 
 
 @explained_within(config=TrainConfig)
@@ -40,6 +45,9 @@ def train(
     The folder gets metrics.json, checkpoint.npz and the figures curves.png, confusion.png and, if the network attends,
     attention.png and gates.png. Ctrl-C ends the run after the current step, with everything so far saved.
 
+    In a program that `mpiexec -n 8` has started all its processes call this, and share every batch; the first of them
+    reads and writes all files. Without mpiexec there is one process, which has threads for its layers.
+
     Parameters
     ----------
     config
@@ -50,8 +58,8 @@ def train(
         Whether to show bars on a terminal, or lines elsewhere; False is silent.
     data_dir, download, device, processes
         With `resume` only, in the place of the run's own, since they are a matter of the machine; None keeps these.
-        A run goes on without a network unless `download` is True. More processes than there are processors, and than
-        2, are started only if `processes` says so. With another number of them than before, or on another device, the
+        A run goes on without a network unless `download` is True. It goes on in as many processes as there are, which
+        `processes` has to be if it is given. With another number of them than before, or on another device, the
         weights end in other last bits.
     epochs
         With `resume` only: as many as the run has, or more, and then each further step has the learning rate that it
@@ -88,44 +96,71 @@ def train(
         "data_dir": data_dir, "download": download, "device": device, "processes": processes, "epochs": epochs,
     }  # fmt: skip
     given: dict[str, Any] = {name: value for name, value in here.items() if value is not None}
-    need_matplotlib()
-    if resume is not None:
-        if config is not None:
-            raise TrainingError("config: a run is resumed with its own config, so give none with resume")
-        out = Path(path_text("resume", resume))
-        TrainConfig(**given)  # says what is wrong with them before anything is read
-        with held(out):
-            check_places(out)
-            return finished(Run(*resumed(out, given), out, told(progress)))
-    if given:
-        raise TypeError(f"{', '.join(given)}: expected with resume only; a new run takes them from its config")
+    ranks = world()
+    with together(ranks), contextlib.ExitStack() as stack:
+        need_matplotlib()
+        facts = {} if config is None else asdict(config)
+        check_alike(ranks, {"npattn": __version__, "resume": resume, "progress": progress, **given, **facts})
+        if resume is not None:
+            if config is not None:
+                raise TrainingError("config: a run is resumed with its own config, so give none with resume")
+            out = Path(path_text("resume", resume))
+            check_size(TrainConfig(**given), ranks)  # says what is wrong with them before anything is read
+            position, told = at_first(ranks, lambda: reopened(out, given, ranks, stack))
+            lines = shown_by(progress, ranks)
+            if told:
+                lines.note(told)
+            return finished(Run(*position, out, lines, ranks))
+        if given:
+            raise TypeError(f"{', '.join(given)}: expected with resume only; a new run takes them from its config")
+        new = check_size(TrainConfig() if config is None else config, ranks)
+        model = network(new).to(new.device)
+        digits, out = at_first(ranks, lambda: begun(new, stack))
+        optimizer = AdamW(model.params, decay=new.decay)
+        return finished(Run(new, State(), model, optimizer, digits, out, shown_by(progress, ranks), ranks))
 
-    config = TrainConfig() if config is None else config
-    model = network(config).to(config.device)
+
+def check_size(config: TrainConfig, ranks: Ranks) -> TrainConfig:
+    """The config for as many processes as there are. Raises ValueError if it is for another number, or cannot be."""
+    if config.processes not in (None, ranks.size):
+        raise ValueError(
+            f"processes: expected {ranks.size}, as many as run here, got {config.processes}; "
+            f"mpiexec -n {config.processes} starts so many"
+        )
+    return replace(config, processes=ranks.size)
+
+
+def begun(config: TrainConfig, stack: contextlib.ExitStack) -> tuple[data.Digits, Path]:
+    """The digits of a new run, and its folder, held until the stack is left."""
     digits = data.load(config.data_dir, download=config.download)
     check_batch(config, len(digits.train_labels))
     out = new_folder(config)
-    with held(out):
-        check_free(out)
-        check_places(out)
-        optimizer = AdamW(model.params, decay=config.decay)
-        return finished(Run(config, State(), model, optimizer, digits, out, told(progress)))
+    stack.enter_context(held(out))
+    check_free(out)
+    check_places(out)
+    return digits, out
 
 
-def told(progress: bool) -> Progress:
-    """How a run is shown."""
-    return for_terminal() if progress else Silent()
+def reopened(out: Path, given: dict[str, Any], ranks: Ranks, stack: contextlib.ExitStack) -> tuple[Position, str]:
+    """What `resumed` finds in a folder, which is held until the stack is left."""
+    stack.enter_context(held(out))
+    check_places(out)
+    return resumed(out, given, ranks.size)
+
+
+def shown_by(progress: bool, ranks: Ranks) -> Progress:
+    """How a run is shown, by rank 0."""
+    return for_terminal() if progress and ranks.rank == 0 else Silent()
 
 
 def finished(run: Run) -> TrainResult:
     """Train to the end, or to Ctrl-C, in a folder that is held; test, and draw the figures."""
-    sweep(run.out, FILES)
+    at_first(run.ranks, lambda: sweep(run.out, FILES))
     whole = run.go()
-    tested = run.tested or evaluate(run.model, run.digits.test_images, run.digits.test_labels)
-    loss, accuracy, confusion = tested
+    loss, accuracy, confusion = run.tested or run.test()
     if not math.isfinite(loss):  # of weights that are finite, as those of a file may be, and yet too large
         raise run.stop(f"before it the loss of the test digits is {loss}", run.untestable())
-    write_figures(run, confusion)
+    at_first(run.ranks, lambda: write_figures(run, confusion))
     run.progress.end(run.out, accuracy, run.state.seconds, whole)
     return TrainResult(run.model.eval(), accuracy, run.state.history, confusion, run.out, whole)
 

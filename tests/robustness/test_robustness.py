@@ -136,7 +136,8 @@ def limited(path, arrays, meta):
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     save(path, arrays, meta)
 checkpoint.save = limited
-sys.exit(cli.main(["train", "--attention", "none", "--epochs", "1", "--save-every", "1", "--out", sys.argv[1]]))
+sys.exit(cli.main(["train", "--attention", "none", "--epochs", "1", "--save-every", "1", "--processes", "1",
+                   "--out", sys.argv[1]]))
 """
 
 

@@ -21,6 +21,7 @@ import npattn
 from npattn import cli, data, progress, streams
 from npattn.streams import SPELLED, Plain
 from npattn.training import TrainConfig
+from npattn.training.mpiexec import mpiexec
 
 PACKAGE = Path(npattn.__file__).parent
 COMMANDS = ("train", "gradcheck", "trace", "cam", "bench", "count", "ablate", "dialect", "exercise", "list",
@@ -336,7 +337,7 @@ parts = [data.read(data.EMBEDDED, file)[:64] for file in (data.SOME_TRAIN_IMAGES
 data.load = lambda *args, **options: data.Digits(*parts, *parts, "embedded 10,000")
 import npattn.training.start as start
 start.write_figures = lambda *args: None
-sys.exit(cli.main(["train", "--epochs", "1", "--batch-size", "16", "--out", sys.argv[1], *sys.argv[2:]]))
+sys.exit(cli.main(["train", "--epochs", "1", "--batch-size", "16", "--processes", "1", "--out", *sys.argv[1:]]))
 """
 
 
@@ -375,9 +376,10 @@ def test_a_reader_who_has_enough(unbuffered):
 
 
 @needs_shell
+@pytest.mark.skipif(mpiexec() is None, reason='no mpi4py and mpiexec here: pip install ".[mpi]"')
 @pytest.mark.parametrize("redirection", [">&- 2>&- <&-", "> /dev/full 2> /dev/full", "| head -n 1"])
 def test_training_of_a_process(redirection, tmp_path):
-    """Two processes, whose pipes must not get the numbers of streams that are closed."""
+    """Two ranks, whose pipes must not get the numbers of streams that are closed; they print where the command does."""
     done = shell(f'"$@" {redirection}', "-c", TRAIN, str(tmp_path / "run"), "--processes", "2")
     assert done.returncode == 0
     assert done.stderr == ""

@@ -16,10 +16,10 @@ import npattn
 from npattn import checkpoint, cli, data, models, training
 from npattn.backend import DeviceError
 from npattn.checkpoint import CheckpointError
+from npattn.commands import train as commands
 from npattn.data import DataError
 from npattn.layer import Layer
 from npattn.training import Run, TrainConfig, TrainingError, folder, resume
-from npattn.training.team import Team
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ WRONG = {
     "config: download is a number": at("config", "download", value=1),
     "config: a device that there is not": at("config", "device", value="cuda:0"),
     "config: a device that is a list": at("config", "device", value=[]),
-    "config: a thousand processes": at("config", "processes", value=1000),
+    "config: a hundred thousand processes": at("config", "processes", value=100_000),
     "config: processes are true": at("config", "processes", value=True),
     "config: epochs of before": at("config", "epochs", value=1),
     "config: epochs are infinite": at("config", "epochs", value=INF),
@@ -282,24 +282,24 @@ def test_another_machines_disk_is_not_asked(asked, out, place: str, tmp_path):
 
 
 def test_no_more_processes_than_there_are_processors(asked, out, monkeypatch, capsys):
+    """Where nobody asks for them: the run goes on in fewer, and says that its last bits will be others."""
     started: list[int] = []
-    monkeypatch.setattr(resume, "available_threads", lambda: 4)
-    monkeypatch.setattr(Team, "__init__", lambda team, config: started.append(config.processes) or setattr(
-        team, "workers", []))  # fmt: skip
+    monkeypatch.setattr(commands, "available_threads", lambda: 4)
+    monkeypatch.setattr(commands, "mpiexec", lambda: "mpiexec")
+    monkeypatch.setattr(commands, "launched", lambda count, argv: started.append(count) or 0)
     changed(out, at("config", "processes", value=64))
-    with pytest.raises(TrainingError, match=r"asks for 64 processes, more than the 4 that are started here unasked"):
-        npattn.train(resume=out, progress=False)
-    assert cli.main(["train", "--resume", str(out)]) == 1
-    assert "give processes (--processes) too: 64 end in the same bits as before" in capsys.readouterr().err
-    assert not started
+    assert cli.main(["train", "--resume", str(out)]) == 0
     assert cli.main(["train", "--resume", str(out), "--processes", "64"]) == 0
-    npattn.train(resume=out, progress=False, processes=3)
-    npattn.train(resume=out, progress=False)
-    assert started == [64, 3, 3], "what was asked for is the run's own from then on"
-    monkeypatch.setattr(resume, "available_threads", lambda: 1)
-    changed(out, at("config", "processes", value=2))
-    npattn.train(resume=out, progress=False)
-    assert started[3:] == [2], "2 is what a new run takes on one processor, too"
+    monkeypatch.setattr(commands, "available_threads", lambda: 1)
+    assert cli.main(["train", "--resume", str(out)]) == 0
+    assert started == [4, 64, 2], "2 is what a new run takes on one processor, too"
+    assert cli.main(["train", "--resume", str(out), "--processes", "1"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "64 processes until now, 1 from here on: the weights end in other last bits" in words
+    assert training.restored(out)[0].processes == 1, "they are the run's own from then on"
+    npattn.train(resume=out)
+    assert "until now" not in capsys.readouterr().out
+    assert len(started) == 3
 
 
 def test_a_run_of_a_gpu_goes_on_without_one_on_request(asked, out, monkeypatch):
@@ -312,7 +312,7 @@ def test_a_run_of_a_gpu_goes_on_without_one_on_request(asked, out, monkeypatch):
     assert "--device cpu" not in str(caught.value)
     assert cli.main(["train", "--resume", str(out), "--device", "cpu"]) == 0
     assert training.restored(out)[0].device == "cpu"
-    assert resume.continued(out, TrainConfig(processes=2), {"device": "cuda"}).processes == 1
+    assert resume.continued(out, TrainConfig(processes=2), {"device": "cuda"}, 1).processes == 1
 
 
 def test_a_run_that_was_moved_writes_where_it_is(asked, out, tmp_path):

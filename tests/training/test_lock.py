@@ -168,13 +168,14 @@ def test_all_of_a_run_is_within_the_lock(tmp_path, monkeypatch):
 
     out = tmp_path / "run"
     start = sys.modules["npattn.training.start"]
-    for name in ("check_free", "check_places", "sweep", "write_figures", "resumed", "evaluate"):
+    for name in ("check_free", "check_places", "sweep", "write_figures", "resumed"):
         watch(start, name)
+    watch(sys.modules["npattn.training.run"], "evaluate")
     for name in ("save", "load"):
         watch(checkpoint, name)
     npattn.train(TrainConfig(**SETTINGS, out=out), progress=False)
     npattn.train(resume=out, progress=False)
-    new = ["check_free", "check_places", "sweep", "save", "save", "write_figures"]
+    new = ["check_free", "check_places", "sweep", "save", "evaluate", "save", "write_figures"]
     assert seen == [*new, "check_places", "resumed", "load", "sweep", "save", "evaluate", "write_figures"]
     with files.alone(out):
         pass
