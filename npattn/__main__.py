@@ -4,4 +4,5 @@ import sys
 
 from npattn.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # and not where another process looks up what it is to run (mpi4py.futures)
+    sys.exit(main())

@@ -271,29 +271,27 @@ def beside(
     """
     waiting = list(missing)[::-1]
     running: dict[Future[dict[str, Any]], tuple[Row, int]] = {}
-    failed: Exception | None = None
+    failed: BaseException | None = None
     with interruptible() as interrupted:
         while running or (waiting and not interrupted.is_set() and not failed):
             while waiting and len(running) < jobs and not interrupted.is_set() and not failed:
                 row, seed = waiting.pop()
                 try:
                     running[pool.submit(in_a_process, row, seed, settings)] = (row, seed)
-                except (BrokenExecutor, RuntimeError) as error:  # it has lost its workers, or was shut down
-                    failed = error
+                except (BrokenExecutor, RuntimeError) as refused:  # it has lost its workers, or was shut down
+                    failed = refused
             if interrupted.is_set() or failed:
                 for future in [future for future in running if future.cancel()]:
                     del running[future]
             for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
                 row, seed = running.pop(future)
-                try:
-                    result = future.result()
-                except (Exception, CancelledError) as error:
-                    failed = failed or error
-                    continue
-                if result:
-                    finished(row, seed, result)
+                error = CancelledError() if future.cancelled() else future.exception()
+                if isinstance(error, KeyboardInterrupt) or (error is None and not future.result()):
+                    interrupted.set()  # Ctrl-C has reached a worker
+                elif error is None:
+                    finished(row, seed, future.result())
                 else:
-                    interrupted.set()
+                    failed = failed or error
         if failed is None:
             return not interrupted.is_set()
     if isinstance(failed, BrokenExecutor):

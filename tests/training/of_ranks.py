@@ -137,5 +137,26 @@ def run(out: str, batch: str, *given: str) -> None:
     sys.exit(0 if result.finished else 130)
 
 
+# What tests do about them
+
+
+def children(pid: int) -> list[int]:
+    """All processes that a process has started, and those that these have."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found += [int(path.name), *children(int(path.name))]
+    return found
+
+
+def ranks_of(pid: int) -> list[int]:
+    """The processes under mpiexec that are ranks, by what they run."""
+    return [one for one in children(pid) if b"PMI_RANK" in Path(f"/proc/{one}/environ").read_bytes()]
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

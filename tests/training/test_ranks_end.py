@@ -15,6 +15,7 @@ import pytest
 
 from npattn import checkpoint, training
 from npattn.training.mpiexec import in_ranks, mpiexec, surroundings
+from tests.training.of_ranks import children, ranks_of
 
 pytestmark = pytest.mark.skipif(mpiexec() is None, reason='no mpi4py and mpiexec here: pip install ".[mpi]"')
 
@@ -63,24 +64,6 @@ def until_saved(process: subprocess.Popen[str], out: Path, steps: int = 3) -> No
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    """All processes that a process has started, and those that these have."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (path / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid and fields[0] != "Z":
-            found += [int(path.name), *children(int(path.name))]
-    return found
-
-
-def ranks_of(pid: int) -> list[int]:
-    """The processes under mpiexec that are ranks, by what they run."""
-    return [one for one in children(pid) if b"PMI_RANK" in Path(f"/proc/{one}/environ").read_bytes()]
 
 
 def gone(pids: list[int]) -> bool:
