@@ -144,29 +144,29 @@ def draw() -> None:
     left, right = figure.subplots(1, 2)
     looks = {"10 Gb/s": {"color": QUIET, "marker": "s"}, "100 Gb/s": {"color": INK, "marker": "o"}}
     out = [f"{key:18} {value * 1e3:9.3f} ms" for key, value in seconds.items()]
-    for axes, title, batch in (
-        (left, f"{BATCH} digits a step", lambda p: BATCH),
-        (right, f"{BATCH} digits a rank", lambda p: BATCH * p),
-    ):
-        for name, (alpha, beta) in LINKS.items():
-            one = alone(numbers, BATCH)
-            speed = [batch(p) / BATCH * one / predicted(numbers, p, batch(p), alpha, beta) for p in RANKS]
-            axes.plot(RANKS, speed, label=f"predicted, {name}", markersize=4, linewidth=1.2, **looks[name])
-            out.append(f"{title}, {name}: " + ", ".join(f"{p}: {s:.3g}" for p, s in zip(RANKS, speed, strict=True)))
-        key = f"shared {batch(2)}"
-        here = [1.0, batch(2) / BATCH * alone(numbers, BATCH) / seconds[key]]
-        axes.plot([1, 2], here, "*", color=ACCENT, markersize=11, label="measured, one machine", zorder=3)
-        out.append(f"{title}, measured: {here[1]:.3f} in 2 ranks")
-        axes.plot(RANKS, RANKS, ":", color=QUIET, linewidth=1, label="as many times as fast")
-        axes.set(xscale="log", yscale="log", xlabel="ranks", title=title, xticks=[1, 4, 16, 64, 256, 1024])
+    one = alone(numbers, BATCH)
+    for name, (alpha, beta) in LINKS.items():
+        strong = [one / predicted(numbers, p, BATCH, alpha, beta) for p in RANKS]
+        weak = [100 * one / predicted(numbers, p, BATCH * p, alpha, beta) for p in RANKS]
+        left.plot(RANKS, strong, label=f"predicted, {name}", markersize=4, linewidth=1.2, **looks[name])
+        right.plot(RANKS, weak, label=f"predicted, {name}", markersize=4, linewidth=1.2, **looks[name])
+        out.append(f"{name}, strong: " + ", ".join(f"{p}: {s:.3g}" for p, s in zip(RANKS, strong, strict=True)))
+        out.append(f"{name}, weak: " + ", ".join(f"{p}: {s:.1f} %" for p, s in zip(RANKS, weak, strict=True)))
+    here = one / seconds[f"shared {BATCH}"], 100 * one / seconds[f"shared {2 * BATCH}"]
+    out.append(f"measured in 2 ranks: {here[0]:.3f} times as fast, weak {here[1]:.1f} %")
+    for axes, found, start in ((left, here[0], 1), (right, here[1], 100)):
+        axes.plot([1, 2], [start, found], "*", color=ACCENT, markersize=11, label="measured, one machine", zorder=3)
+        axes.set(xscale="log", xlabel="ranks", xticks=[1, 4, 16, 64, 256, 1024])
         axes.set_xticklabels(["1", "4", "16", "64", "256", "1,024"])
-        axes.minorticks_off()
         plain(axes)
-    left.set(ylabel="digits a second, in those of one rank", ylim=(0.7, 20), yticks=[1, 2, 5, 10, 20])
+    left.plot(RANKS, RANKS, ":", color=QUIET, linewidth=1, label="p times as fast")
+    left.set(title=f"{BATCH} digits a step", ylabel="times as fast as one rank", yscale="log", ylim=(0.8, 20))
+    left.set(yticks=[1, 2, 5, 10, 20])
     left.set_yticklabels(["1", "2", "5", "10", "20"])
-    right.set(ylim=(0.7, 1500), yticks=[1, 10, 100, 1000])
-    right.set_yticklabels(["1", "10", "100", "1,000"])
-    right.legend(frameon=False, fontsize=9)
+    right.set(title=f"{BATCH} digits a rank", ylabel="of p times as many digits a second, %", ylim=(0, 105))
+    for axes in (left, right):
+        axes.minorticks_off()
+    left.legend(frameon=False, fontsize=9, loc="lower right")
     save(figure, FIGURE)
     for name, (alpha, beta) in LINKS.items():
         times = {p: predicted(numbers, p, BATCH, alpha, beta) for p in range(1, 1025)}
@@ -179,8 +179,6 @@ def draw() -> None:
             each = allreduce(p, numbers["gradients"], alpha, beta)
             found = ", ".join(f"{key} {value * 1e3:.3f}" for key, value in each.items())
             out.append(f"{name}, {p} ranks: {found}; exchanges {exchanges(p, alpha, beta) * 1e3:.3f} ms")
-        weak = {p: alone(numbers, BATCH) / predicted(numbers, p, BATCH * p, alpha, beta) for p in RANKS}
-        out.append(f"{name}, weak: " + ", ".join(f"{p}: {share:.1%}" for p, share in weak.items()))
     alpha, beta = seconds["message 4"] / 2, (seconds[f"message {numbers['gradients']}"] / 2) / numbers["gradients"]
     mine = min(allreduce(2, numbers["gradients"], alpha, beta).values())
     step = predicted(numbers, 2, BATCH, alpha, beta)
