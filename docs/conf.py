@@ -85,7 +85,7 @@ nb_execution_timeout = 300
 nb_execution_excludepatterns = ["conf.py"]
 nb_merge_streams = True
 nb_output_stderr = "remove"  # the bar of a training, which is drawn again at every step
-exclude_patterns += ["conf.py", "_figures.py", "_dataflow.py", "_demo_figures.py"]
+exclude_patterns += ["conf.py", "_figures.py", "_dataflow.py", "_demo_figures.py", "_parallel.py"]
 exclude_patterns += ["_measured.md"]  # it is included by fused.md
 exclude_patterns += ["examples/*.ipynb"]  # to download; the page is made of the Python file
 
