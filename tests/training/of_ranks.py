@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -114,6 +113,8 @@ def few() -> None:
     def limited(path: Path, arrays: Any, meta: Any) -> None:
         room[0] -= 1
         if room[0] == 0:
+            import resource  # POSIX has it
+
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         save(path, arrays, meta)
 
