@@ -127,6 +127,22 @@ def cells(summary: Sequence[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
         )  # fmt: skip
 
 
+def how_to_read(summary: Sequence[dict[str, Any]]) -> str:
+    """What the table's numbers with a spread mean, in sentences."""
+    if all(row["spread"] is None for row in summary):
+        return "One seed: by how much a number moves from seed to seed is not known. Take five."
+    lines = ["Spread: the standard deviation over the seeds."]
+    counts = [len(row["accuracies"]) for row in summary if row["difference"] is not None]
+    if counts:
+        lines.append(
+            "±: half the width of the 95 % interval for the mean difference, by Student's t. "
+            "A difference smaller than its ± may be nothing."
+        )
+    if counts and min(counts) == 2:
+        lines.append("From two seeds it is 12.7 standard errors, from many 2: it says next to nothing, take five.")
+    return " ".join(lines)
+
+
 def check_summary(name: str, row: Any) -> None:
     """Raise TypeError or ValueError if it is no row of a summary that a table can be made of."""
     if not isinstance(row, Mapping):
@@ -151,7 +167,7 @@ def write(out: Path, results: Sequence[dict[str, Any]], settings: Settings) -> N
         return
     summary = summarised(results)
     with atomic(out / TABLE) as file:
-        file.write(table(summary).encode())
+        file.write(f"{table(summary)}\n{how_to_read(summary)}\n".encode())
     found = {"settings": asdict(settings), "versions": results[-1].get("versions", {}), "rows": summary}
     with atomic(out / RESULTS) as file:
         file.write((json.dumps(found, indent=1) + "\n").encode())

@@ -19,6 +19,7 @@ import pytest
 from npattn import ablation, cli, data, models
 from npattn.ablation import AblationError, Row, Settings, ablate, rows, summarised, table
 from npattn.ablation import trainings as trainings_module
+from npattn.ablation.report import TABLE, write
 from npattn.ablation.rows import BASELINES
 from npattn.blocks import blocks
 
@@ -258,6 +259,22 @@ def test_the_table_says_what_the_trainings_gave():
     assert f"| {100 * statistics.fmean(se):.2f} | {100 * statistics.stdev(se):.2f} |" in printed
     assert f"{100 * min(none):.2f} – {100 * max(none):.2f}" in printed
     assert all(line.count("|") == 8 for line in printed.splitlines())
+
+
+def test_the_numbers_are_explained_beneath_the_table(tmp_path):
+    from scipy.stats import t
+
+    assert t.ppf(0.975, 1) == pytest.approx(12.7, abs=0.01)
+    assert t.ppf(0.975, 1000) == pytest.approx(2, abs=0.04)
+    for seeds, words, others in (
+        ([0.5], ["One seed"], ["±", "Spread"]),
+        ([0.5, 0.6], ["Spread", "±", "From two seeds"], ["One seed"]),
+        ([0.5, 0.6, 0.7], ["Spread", "±"], ["One seed", "From two seeds"]),
+    ):
+        write(tmp_path, results({"none": seeds, "se": seeds}), Settings())
+        text = (tmp_path / TABLE).read_text(encoding="utf-8")
+        assert all(word in text.rsplit("|", 1)[1] for word in words)
+        assert not any(word in text.rsplit("|", 1)[1] for word in others)
 
 
 def test_one_seed_has_no_spread():
