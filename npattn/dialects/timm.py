@@ -164,7 +164,7 @@ def eca_arguments(seen: Seen) -> dict[str, Any]:
         if eca_kernel(C, 2, 1) == k:
             given = {} if divisible(C / 8, 8, 0.9) == R else {"rd_channels": R}
             return {"channels": C, "use_mlp": True} | given
-    raise Misfit(f"no number of channels up to 2¹⁹ makes a kernel of {k}")
+    raise Misfit(f"no number of channels up to 524,288 makes a kernel of {k}")
 
 
 @module(
