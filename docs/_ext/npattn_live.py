@@ -3,6 +3,7 @@
 :::{exercises}             those of this page; put at the end of every page that has some, by itself
 :::{exercises} bug         those of a kind
 :::{progress}              all of them, with a mark on what this browser has solved
+:::{look} cbam             a block whose numbers one changes, and whose gates and gradients follow
 
 What is loaded after the press of a button is put together when the build ends, in _static/live, beside the scripts that
 stand there: Pyodide and CodeMirror from npm, NumPy from docs/_live, npattn from this tree.
@@ -95,9 +96,22 @@ class Progress(SphinxDirective):
 
 def add_files(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Load the small script and its colours where there is something to work on."""
-    if of_page(page) or page == "exercises":
+    if of_page(page) or page in ("exercises", "look"):
         app.add_js_file("live/live.js", loading_method="defer")
         app.add_css_file("live/live.css")
+    if page == "look":
+        app.add_js_file("live/look.js", loading_method="defer")
+
+
+class Look(SphinxDirective):
+    """A place for _static/live/look.js: a block whose numbers one can change; or the kernel of a convolution."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = html.escape(self.arguments[0])
+        button = '<button type="button" class="live-button" data-begin>Start it here</button>'
+        return [nodes.raw("", f'<section class="look" data-look="{name}"><p>{button}</p></section>', format="html")]
 
 
 # What is served
@@ -177,6 +191,7 @@ def licences(modules: Path, path: Path) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("exercises", Exercises)
     app.add_directive("progress", Progress)
+    app.add_directive("look", Look)
     app.connect("source-read", add_section)
     app.connect("html-page-context", add_files)
     app.connect("build-finished", assemble)

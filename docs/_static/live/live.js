@@ -87,7 +87,6 @@
     },
   };
 
-  window.npattn = python; // for the console, and for tests
 
   // A verdict as the page shows it: npattn.exercises.judge has written every word of it.
   const table = (verdict, trial) => {
@@ -113,6 +112,9 @@
     for (const problem of verdict.problems) place.append(made("p", { class: "problem" }, problem.trim()));
     if (printed) place.append(made("p", { class: "printed" }, "What your code printed:"), made("pre", {}, printed));
   };
+
+  // For look.js, for the console, and for tests
+  window.npattn = { call: (...given) => python.call(...given), stop: (why) => python.stop(why), watchers: python.watchers, made, button, show };
 
   const mark = (section) => {
     section.querySelector(".exercise-mark").hidden = kept(`solved.${section.dataset.exercise}`) === null;

@@ -29,7 +29,7 @@ async function start() {
   say({ stage: "starting npattn" });
   python.unpackArchive(library, "zip", { extractDir: "/lib/npattn_site" });
   python.runPython("import sys; sys.path.insert(0, '/lib/npattn_site')");
-  python.runPython(await (await ask(new URL("page.py", here))).text());
+  for (const file of ["page.py", "look.py"]) python.runPython(await (await ask(new URL(file, here))).text());
   return python;
 }
 
