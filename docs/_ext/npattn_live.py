@@ -1,7 +1,7 @@
 """Pages that one can work in: exercises, and what they need to run in the reader's browser.
 
 :::{exercises}             those of this page; put at the end of every page that has some, by itself
-:::{exercises} bug         those of a kind
+:::{exercises} bug         those of a kind, or the one of that name
 :::{progress}              all of them, with a mark on what this browser has solved
 :::{look} cbam             a block whose numbers one changes, and whose gates and gradients follow
 
@@ -52,7 +52,8 @@ class Exercises(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         kind = self.arguments[0] if self.arguments else None
-        found = [one for one in exercises().values() if one.kind == kind] if kind else of_page(self.env.docname)
+        named = [one for one in exercises().values() if kind in (one.kind, one.name)]
+        found = of_page(self.env.docname) if kind is None else named
         return [nodes.raw("", "\n".join(shown(one) for one in found), format="html")]
 
 
@@ -96,11 +97,11 @@ class Progress(SphinxDirective):
 
 def add_files(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Load the small script and its colours where there is something to work on."""
-    if of_page(page) or page in ("exercises", "look"):
+    if of_page(page) or page in ("index", "exercises", "look", "draw"):
         app.add_js_file("live/live.js", loading_method="defer")
         app.add_css_file("live/live.css")
-    if page == "look":
-        app.add_js_file("live/look.js", loading_method="defer")
+    if page in ("look", "draw"):
+        app.add_js_file(f"live/{page}.js", loading_method="defer")
 
 
 class Look(SphinxDirective):

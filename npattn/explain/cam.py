@@ -179,7 +179,9 @@ def classes(y: Array, class_index: int | Sequence[int] | Array | None) -> Array:
         )
     if asked.min() < 0 or asked.max() >= M:
         raise ValueError(f"class_index: expected classes from 0 to {M - 1}, got {shown(class_index)}")
-    return xp.asarray(np.broadcast_to(asked, (N,)).astype(np.int64), device=device(y))
+    return xp.asarray(
+        np.broadcast_to(asked, (N,)).astype(np.intp), device=device(y)
+    )  # an index, of 32 bits in a browser
 
 
 # Finding a layer, and looking at what passes through it

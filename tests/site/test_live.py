@@ -6,7 +6,6 @@ It needs a built site (tests/site/test_docs.py says where), selenium, chromium a
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,32 +13,10 @@ from typing import Any
 
 import pytest
 
-from npattn.commands.docs import server
 from npattn.exercises import exercise, exercises
-from tests.site.conftest import SITE, chromium
+from tests.site.conftest import LIVE, SITE, STARTS, chromium, until
 
-LIVE = SITE / "_static" / "live"
 pytestmark = pytest.mark.skipif(not (LIVE / "files.json").exists(), reason=f"no site to work in at {SITE}")
-STARTS = 90.0  # seconds that Python may take to start, on a busy machine
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with server(SITE) as serving:
-        threading.Thread(target=serving.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{serving.server_port}/"
-        serving.shutdown()
-
-
-def until(found: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """What a function gives as soon as it is true."""
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"nothing came within {seconds} s")
 
 
 class Page:

@@ -70,13 +70,16 @@
       });
       return this.ready;
     },
-    async call(name, ...given) {
+    async send(message) {
       await this.start();
       return new Promise((resolve, reject) => {
         const id = ++this.count;
         this.waiting.set(id, { resolve, reject });
-        this.worker.postMessage({ id, call: name, arguments: given });
+        this.worker.postMessage({ id, ...message });
       });
+    },
+    call(name, ...given) {
+      return this.send({ call: name, arguments: given });
     },
     stop(why) {
       if (this.worker) this.worker.terminate();
@@ -114,7 +117,14 @@
   };
 
   // For look.js, for the console, and for tests
-  window.npattn = { call: (...given) => python.call(...given), stop: (why) => python.stop(why), watchers: python.watchers, made, button, show };
+  window.npattn = {
+    call: (...given) => python.call(...given),
+    file: (name) => python.send({ file: name }),
+    watchers: python.watchers,
+    made,
+    button,
+    show,
+  };
 
   const mark = (section) => {
     section.querySelector(".exercise-mark").hidden = kept(`solved.${section.dataset.exercise}`) === null;

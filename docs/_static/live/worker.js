@@ -29,7 +29,7 @@ async function start() {
   say({ stage: "starting npattn" });
   python.unpackArchive(library, "zip", { extractDir: "/lib/npattn_site" });
   python.runPython("import sys; sys.path.insert(0, '/lib/npattn_site')");
-  for (const file of ["page.py", "look.py"]) python.runPython(await (await ask(new URL(file, here))).text());
+  for (const file of ["page.py", "look.py", "draw.py"]) python.runPython(await (await ask(new URL(file, here))).text());
   return python;
 }
 
@@ -42,6 +42,11 @@ self.onmessage = async ({ data }) => {
   python.setStdout({ batched: (line) => printed.length < 200 && printed.push(line) });
   python.setStderr({ batched: (line) => printed.length < 200 && printed.push(line) });
   try {
+    if (data.file) {
+      const content = await (await self.fetch(new URL(data.file, here))).arrayBuffer();
+      python.FS.writeFile(`/${data.file}`, new Uint8Array(content));
+      return say({ id: data.id, result: data.file });
+    }
     const call = python.globals.get(data.call);
     const result = JSON.parse(call(...data.arguments));
     call.destroy();
