@@ -12,9 +12,12 @@ How it decides, in float64, with a random signed dy, one tensor of θ after the 
     the gradient hides from a Gaussian v only if they are nearly orthogonal, and the report says how improbable that is.
     If a direction fails, entries follow, so that the message can say where.
  3. Wrong is |analytic − numeric| > atol + rtol · (largest numeric entry) + noise + 3 · (error of the differences).
-    noise is measured: 100 · 2⁻²⁹ · |backward in float32 − backward in float64|, since float32 rounds 2²⁹ times as
-    coarsely. So a saturated gate, whose gradient is rounding and nothing else, raises no alarm. It is no more than
-    a millionth of the gradient, unless the gradient itself is seen to jump by more, in float64, beside the point.
+    noise is 100 roundings of the loss, and no more than a millionth of the gradient. Nothing is called wrong before it
+    has been measured: by how much the gradient, and the numeric one, jump between points that are the same but for the
+    last digits; and 100 · 2⁻²⁹ · |backward in float32 − backward in float64|, since float32 rounds 2²⁹ times as
+    coarsely, as far as the gradient is seen to jump so much beside the point. So a saturated gate, whose gradient is
+    rounding and nothing else, raises no alarm. Nor is everything right then: what could be compared only to within
+    more than 10⁻⁴ of the gradient is untested, and so is a whole gradient below the rounding of the loss.
  4. Kinks. Both methods give the derivative to the right and to the left, for every output. Where they differ, θ lies
     on a kink: a ReLU at 0, a tie of a maximum. There the analytic value must lie between them, and is counted apart.
     Beside a kink the ladder goes down until it no longer reaches it; the complex step never does.
@@ -29,9 +32,11 @@ How it decides, in float64, with a random signed dy, one tensor of θ after the 
  6. Several points. A path that is dead at one point hides what is wrong on it. So the check is made again where inputs
     and weights are drawn anew, at their own scale and with their own signs and bounds, along a random direction each,
     with another dy; by entries where that fails. What was 0 on both sides at all points is untested, if it is a
-    whole tensor or a slice of one, and the first line says so; or, if y stays the same however it is changed, it is
-    right and has no influence.
- 7. A forward that rounds inside, to float32 say, moves in steps. It is given no verdict: nothing can be measured.
+    whole tensor or a slice of one, and the first line says so; or, if y stays the same when it is changed by up to
+    10,000 times its size, it is right and a remark says that no influence was seen. A gradient of another shape, or
+    with NaN in it, is wrong at such a point too, where y has a derivative.
+ 7. A forward that rounds inside, to float32 say, moves in steps; one whose inputs lie so far from 0 that float64 has
+    no digits left jumps everywhere. Both are given no verdict, with the reason: nothing can be measured.
 
 What it cannot see: an error smaller than that tolerance, ties at the given point that other inputs would have, and a
 forward that is not the function you meant. A golden vector sees the last.
@@ -69,6 +74,7 @@ def gradcheck(
     constants: str | Sequence[str] = (),
     before_backward: str | Callable[..., Any] | None = None,
     seed_forward: int | Callable[[], Any] | None = None,
+    progress: bool = True,
 ) -> GradcheckReport:
     """Check a backward against its forward, at several points, in float64.
 
@@ -117,6 +123,9 @@ def gradcheck(
         Of the random numbers that forward draws, from NumPy's, Python's or PyTorch's global generators or from those
         that the object keeps: they are set before each forward. A function of no arguments is called instead.
 
+    progress
+        Whether a check of more than three seconds shows a bar, where there is a terminal or a notebook.
+
     Returns
     -------
     GradcheckReport
@@ -152,6 +161,7 @@ def gradcheck(
         strict=strict,
         allow_sharing=allow_sharing,
         dtype=dtype,
+        progress=progress,
     )
     raising = true_or_false("raise_exception", raise_exception)
     names = names_of(target, inputs)

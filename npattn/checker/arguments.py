@@ -26,6 +26,8 @@ class Settings(NamedTuple):
     strict: bool = False
     allow_sharing: bool = False
     dtype: str = "float64"
+    progress: bool = True
+    causes: bool = True  # False stops at the first tensor that is wrong, and asks for no cause
 
     @property
     def single(self) -> bool:
@@ -51,6 +53,7 @@ def settings(**given: Any) -> Settings:
         strict=true_or_false("strict", given["strict"]),
         allow_sharing=true_or_false("allow_sharing", given["allow_sharing"]),
         dtype=float_name(given["dtype"]),
+        progress=true_or_false("progress", given["progress"]),
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from npattn.checker.facts import Facts, beyond, same
-from npattn.checker.shares import overwritten, through_some_outputs
+from npattn.checker.shares import an_output, overwritten, through_some_outputs
 from npattn.checker.statistics import normalised, softmax, term
 
 CONSTANTS = {"π": math.pi, "2π": 2 * math.pi, "√2": math.sqrt(2), "√π": math.sqrt(math.pi),
@@ -26,8 +26,8 @@ PLAIN = (2, 3, 4, 8, 9, 10, 16, 100, 255)
 def likely_cause(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     """The likely cause why the analytic gradient a is not the numeric one n, both of the tensor's shape; or ""."""
     causes = (
-        everywhere, direct_path, nearly, accumulated, stale, exchanged, softmax, factor, order, border, batch,
-        last_step, overwritten, mask, handed_on, through_some_outputs, normalised, term, slope, shuffled,
+        everywhere, accumulated, stale, factor, direct_path, nearly, exchanged, softmax, order, border, batch,
+        last_step, an_output, overwritten, mask, handed_on, through_some_outputs, normalised, term, slope, shuffled,
     )  # fmt: skip
     return next(filter(None, (cause(a, n, facts) for cause in causes)), "")
 
@@ -102,7 +102,7 @@ def factor(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     if abs(c + 1) < 1e-6:
         return "the wrong sign"
     told = named(abs(c), facts.sizes)
-    return f"a constant factor of {c:.6g}{told}" if told is not None else ""
+    return f"a constant factor of {written(c)}{told}" if told is not None else ""
 
 
 def named(c: float, sizes: Mapping[str, int]) -> str | None:
@@ -112,6 +112,7 @@ def named(c: float, sizes: Mapping[str, int]) -> str | None:
     """
     found: list[str] = []
     plain = any(math.isclose(c, value, rel_tol=1e-6) for number in PLAIN for value in (number, 1 / number))
+    plain = plain or fraction(c)[0] > 0
     for count in (1, 2, 3):
         for chosen in itertools.combinations(sizes.items(), count):
             product = math.prod(size for _, size in chosen)
@@ -134,6 +135,25 @@ def named(c: float, sizes: Mapping[str, int]) -> str | None:
             if math.isclose(c, value, rel_tol=1e-6):
                 return f", which is {text}"
     return None
+
+
+def fraction(c: float) -> tuple[int, int]:
+    """The fraction of small whole numbers, or the decimal of two digits, that it is: 3/2, 2/3, 105/100; or (0, 1)."""
+    for below in (*range(1, 13), 20, 100):
+        above = round(c * below)
+        if 0 < above < 10 * below and math.isclose(c, above / below, rel_tol=1e-7):
+            return above, below
+    return 0, 1
+
+
+def written(c: float) -> str:
+    """The number; as a fraction where six digits are not all of it."""
+    above, below = fraction(abs(c))
+    return (
+        f"{c:.6g}"
+        if not above or float(f"{c:.6g}") == c or below in (1, 20, 100) or 100 % below == 0
+        else (f"{'-' * (c < 0)}{above}/{below}")
+    )
 
 
 def order(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
@@ -196,6 +216,8 @@ def slope(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     if n.ndim < 2 or not np.all(n):
         return ""
     ratio = a / n
+    if same(ratio, np.full_like(ratio, np.mean(ratio))):
+        return ""  # it does not vary
     for axis in range(n.ndim):
         others = tuple(i for i in range(n.ndim) if i != axis)
         if all(n.shape[i] == 1 for i in others) or n.shape[axis] == 1:

@@ -20,6 +20,7 @@ from npattn.checker.precision import in_steps
 from npattn.checker.report import GradcheckReport, Row
 from npattn.checker.reuse import used_twice
 from npattn.checker.seen import Seen
+from npattn.checker.shown import Shown
 from npattn.checker.single import Single
 from npattn.checker.state import Arrays, Start
 from npattn.checker.target import Target
@@ -37,17 +38,20 @@ def report_on(form: Target, how: Settings) -> GradcheckReport:
     found = begin(form, rng, how)
     if found.start is not None and not how.single:
         found.no_verdict = in_steps(found.start)
-    check = Check(found, form.values, how, rng)
-    if found.start is not None and not found.no_verdict:
-        try:
-            check.here(Comparison(found.start, rng, how))
-        except Refused as refused:
-            found.no_verdict = str(refused)
-        if not check.wrong and not found.no_verdict:
-            check.elsewhere()
+    shown = Shown(sum(min(value.size, how.entries) + how.points - 1 for value in form.values.values()), how.progress)
+    check = Check(found, form.values, how, rng, shown)
+    try:
+        if found.start is not None and not found.no_verdict:
+            check.here(Comparison(found.start, rng, how, shown))
+            if not check.wrong:
+                check.elsewhere()
+    except Refused as refused:
+        found.no_verdict = str(refused)
+    finally:
+        shown.close()
     rows = check.told()
     wrong = any(row.wrong for row in rows) or bool(found.problems)
-    twice = used_twice(form) if wrong else ""
+    twice = used_twice(form) if wrong and how.causes else ""
     if twice:
         rows = [replace(row, cause=twice) if row.wrong else row for row in rows]
         if not any(row.wrong for row in rows):
@@ -63,8 +67,10 @@ def report_on(form: Target, how: Settings) -> GradcheckReport:
 class Check:
     """A check under way: the rows so far, and what has been seen different from 0."""
 
-    def __init__(self, found: Found, values: Arrays, how: Settings, rng: np.random.Generator) -> None:
-        self.found, self.values, self.how, self.rng = found, values, how, rng
+    def __init__(
+        self, found: Found, values: Arrays, how: Settings, rng: np.random.Generator, shown: Shown
+    ) -> None:  # fmt: skip
+        self.found, self.values, self.how, self.rng, self.shown = found, values, how, rng, shown
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self.remarks: list[str] = []
@@ -74,18 +80,24 @@ class Check:
 
     @property
     def wrong(self) -> bool:
-        return bool(self.found.problems) or any(row.wrong for row in self.rows)
+        """Whether a gradient is; what is only against the house's rules ends no check."""
+        return bool(set(self.found.problems) - self.found.rules) or any(row.wrong for row in self.rows)
 
     def here(self, on: Comparison) -> None:
         """At the given point."""
         self.on = on
         self.notes += on.choose_method()
         for name in on.start.values:
+            if self.wrong and not self.how.causes:
+                break
+            self.shown.now(name)
             row, notes, seen = checked(on, name, self.how)
             self.rows.append(row)
             self.notes += notes
             if seen is not None:
                 self.seen.add(name, seen)
+                if not np.any(seen):
+                    self.seen.hidden[name] = on.hidden(name)
 
     def elsewhere(self) -> None:
         """At points drawn anew: as many as were asked for; more while something was always 0, and they show more."""
@@ -110,12 +122,15 @@ class Check:
                 ways = self.ways(careful=len(left_out) > 1)
                 continue
             self.points += 1
-            on = Comparison(start, self.rng, self.how, measured=False)
+            self.shown.now(f"point {self.points}")
+            on = Comparison(start, self.rng, self.how, self.shown)
             on.complex = self.on.complex
             for i, row in enumerate(self.rows):
-                if row.name in start.gradients:
-                    with contextlib.suppress(Refused):  # at the edge of what it takes
+                with contextlib.suppress(Refused):  # at the edge of what it takes
+                    if row.name in start.gradients:
                         self.rows[i] = self.there(on, row)
+                    elif row.name in start.faults:
+                        self.rows[i] = self.faulty_there(on, row)
             if self.seen.count > before:
                 gained = k
             if self.wrong:
@@ -139,12 +154,13 @@ class Check:
             return row
         along = on.judge(name, on.gaussian(g.shape, 1))
         if along.wrong.any() and not along.kink.any():
-            on.measure()
             along = on.compare(name, on.gaussian(g.shape, 2))
         if along.kink.any() or not np.all(np.isfinite(along.error)):
             return row  # on a kink a direction bounds little; the given point is where kinks are judged
-        seen = np.abs(g) > on.noise[name] + self.how.atol
+        seen = on.lit(name)
         if not along.wrong.any():
+            if along.coarse.any():
+                return row  # nothing that is called right
             self.seen.add(name, seen)
             worst = along.worst if np.any(seen) else 0.0
             return replace(row, error=max(row.error or 0.0, worst))
@@ -156,6 +172,16 @@ class Check:
             at=on.start.values,
         )  # fmt: skip
 
+    def faulty_there(self, on: Comparison, row: Row) -> Row:
+        """The row where the gradient at a point drawn anew cannot be compared: wrong, if there is a derivative."""
+        (along,) = on.gaussian(on.start.values[row.name].shape, 1)
+        numeric = on.slope(row.name, along)
+        if numeric.kink or not numeric.error <= 1e-3 * (abs(numeric.low) + abs(numeric.high)):
+            self.notes.append(f"{row.name}: not compared at a point drawn anew: {on.start.faults[row.name]}")
+            return row
+        fault = f"at a point drawn anew ({self.points - 1}), where y has a derivative: {on.start.faults[row.name]}"
+        return replace(row, wrong=fault, at=on.start.values)
+
     def told(self) -> list[Row]:
         """The rows, with what stayed untested; what has no influence becomes a remark."""
         if self.found.no_verdict:
@@ -165,7 +191,9 @@ class Check:
         self.remarks += filter(None, map(self.seen.without_influence, self.seen.masks))
         left = self.seen.left
         return [
-            replace(row, untested=self.seen.untested(row.name)) if row.name in left and not row.wrong else row
+            replace(row, untested=row.untested or self.seen.untested(row.name))
+            if row.name in left and not row.wrong
+            else row
             for row in self.rows
         ]
 
@@ -195,9 +223,10 @@ def checked(on: Comparison, name: str, how: Settings) -> tuple[Row, list[str], n
     along = on.compare(name, on.gaussian(value.shape, how.directions))
     note = f"{name}: {sureness(along)}"
     if not along.wrong.any() and not along.kink.any():
-        seen = np.abs(on.start.gradients[name]) > on.noise[name] + how.atol
+        seen = on.lit(name)
+        error = along.worst if np.any(seen) else 0.0
         words = f"{how.directions} directions"
-        return Row(name, value.shape, on.method, words, along.worst if np.any(seen) else 0.0), [note], seen
+        return Row(name, value.shape, on.method, words, error, untested=along.too_coarse), [note], seen
     row, notes, seen = entries_after(on, name, along, how)
     return row, [note, *notes], seen
 
@@ -226,7 +255,7 @@ def entries_after(on: Comparison, name: str, along: Verdict, how: Settings) -> t
             "looked at"
         )
     words = f"{counted(count, 'direction')}, {len(chosen)} of {size} entries"
-    seen = np.abs(on.start.gradients[name].reshape(-1)) > on.noise[name] + how.atol
+    seen = on.lit(name).reshape(-1)
     seen[chosen] |= found.seen
     return found._replace(error=error, wrong=wrong).row(name, shape, on.method, words), notes, seen
 
@@ -239,10 +268,14 @@ class ByEntries(NamedTuple):
     meeting: int
     wrong: str
     cause: str
+    too_coarse: str
     seen: np.ndarray
 
     def row(self, name: str, shape: tuple[int, ...], method: str, words: str) -> Row:
-        return Row(name, shape, method, words, self.error, self.kinks, self.meeting, self.wrong, self.cause)
+        return Row(
+            name, shape, method, words, self.error, self.kinks, self.meeting, self.wrong, self.cause,
+            "" if self.wrong else self.too_coarse,
+        )  # fmt: skip
 
 
 def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[ByEntries, list[str]]:
@@ -252,7 +285,7 @@ def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[ByEntries
     meeting = int(np.sum(verdict.meeting))
     wrong, cause, notes = "", "", []
     if verdict.wrong.any():
-        wrong, cause = explained(on, name, chosen, verdict)
+        wrong, cause = explained(on, name, chosen, verdict, on.how.causes)
     elif kinks + meeting > 1:
         complete = len(chosen) == on.start.values[name].size
         wrong, cause = together(on, name, chosen[verdict.kink] if complete else None)
@@ -262,7 +295,7 @@ def by_entries(on: Comparison, name: str, chosen: np.ndarray) -> tuple[ByEntries
     if meeting:
         some = counted(meeting, "entry", "entries")
         notes.append(f"{name}: {some} where several kinks meet, skipped but for a bound from points beside")
-    return ByEntries(verdict.worst, kinks, meeting, wrong, cause, verdict.seen), notes
+    return ByEntries(verdict.worst, kinks, meeting, wrong, cause, verdict.too_coarse, verdict.seen), notes
 
 
 def halving(on: Comparison, name: str) -> np.ndarray:

@@ -5,6 +5,7 @@ The rule is told in the package's docstring; the numbers in brackets are its poi
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,20 @@ from typing import Any
 import numpy as np
 
 from npattn.checker.arguments import Settings
-from npattn.checker.noise import least_noise, rounding_noise
-from npattn.checker.numeric import Slope, complex_step, differences
+from npattn.checker.noise import TIMES, floors, largest, least_noise, rounding_noise, scaled, spread
+from npattn.checker.numeric import TELLING, Slope, complex_step, differences
+from npattn.checker.shown import Shown
 from npattn.checker.state import Start, line_of, rms
 from npattn.grad_mode import no_grad
 
 TINY = 1e-250
 """What no gradient is asked to be exact beyond: the complex step's product with its step underflows."""
+
+FINE = 2.0**-16
+"""How much smaller the steps are that tell whether the usual ones have misled."""
+
+TOLD, TOLD32 = 1e-4, 0.05
+"""What is measured more coarsely than this, as a share of the gradient's largest entry, is not called right."""
 
 Direction = np.ndarray | int
 """A direction in a tensor, of its shape; or the number of one entry, counted in reading order."""
@@ -51,6 +59,8 @@ class Verdict:
     excess: np.ndarray  # how far outside what is allowed: wrong if positive
     tolerance: np.ndarray
     scale: float  # of the numeric derivatives
+    dark: bool  # nothing here is larger than the rounding of the loss: it is 0, as far as can be told
+    coarse: np.ndarray  # bool: not wrong, and measured too coarsely to be called right
 
     @property
     def wrong(self) -> np.ndarray:
@@ -61,7 +71,17 @@ class Verdict:
         """Which are different from 0 on one side at least, by more than what any gradient would pass."""
         with np.errstate(invalid="ignore"):
             size = np.maximum(np.abs(self.analytic), np.abs(np.nan_to_num(self.numeric)))
-        return np.asarray((size > self.tolerance) | self.kink)
+        return np.asarray(((size > self.tolerance) & ~self.coarse & (not self.dark)) | self.kink)
+
+    @property
+    def too_coarse(self) -> str:
+        """What to say where rounding allows no closer look; empty where it does."""
+        if not self.coarse.any():
+            return ""
+        size = max(self.scale, largest(self.numeric[self.coarse]))
+        share = float(np.max(self.tolerance[self.coarse])) / size if size else np.inf
+        where = f"{int(self.coarse.sum())} of {self.coarse.size} entries" if self.coarse.size > 1 else "it"
+        return f"{where} could be compared only to within {share:.0e} of the gradient, so large is rounding there"
 
     @property
     def worst(self) -> float:
@@ -74,18 +94,45 @@ class Verdict:
 class Comparison:
     """Everything measured at one point θ = `start.values`, for one dy."""
 
-    def __init__(self, start: Start, rng: np.random.Generator, how: Settings, measured: bool = True) -> None:
-        self.start, self.rng, self.how = start, rng, how
+    def __init__(self, start: Start, rng: np.random.Generator, how: Settings, shown: Shown) -> None:
+        self.start, self.rng, self.how, self.shown = start, rng, how, shown
         self.rtol = max(how.rtol, 1e-4) if how.single else how.rtol
-        self.noise = rounding_noise(start) if measured else least_noise(start)
-        self.measured = measured
+        self.noise, self.floor = least_noise(start), floors(start)
+        self.measured: set[str] = set()
+        self.shrunk = dict.fromkeys(start.values, 1.0)  # the first step of the ladder, as a share of the usual one
         self.complex = False  # the method in use
         self.scale = {name: rms(value) for name, value in start.values.items()}
 
-    def measure(self) -> None:
-        """Find out how large rounding is here, where only its least was known."""
-        if not self.measured:
-            self.noise, self.measured = rounding_noise(self.start), True
+    def measure(self, name: str, along: Sequence[Direction]) -> None:
+        """Find out how large rounding is here, in the gradient and in the numbers that it is compared with."""
+        if name not in self.measured:
+            self.measured.add(name)
+            self.noise[name] = max(self.noise[name], rounding_noise(self.start, name))
+        for v in along:
+            with np.errstate(all="ignore"):
+                seen = [self.slope(name, v, at=scaled(self.start, k)).middle for k in range(1, 8)]
+            share = 3 * float(np.sqrt(v.size)) if isinstance(v, np.ndarray) else 1.0  # as `decided` multiplies it
+            self.noise[name] = max(self.noise[name], TIMES * float(spread(seen)) / share)
+
+    @functools.cached_property
+    def noise_of_y(self) -> np.ndarray:
+        """How far each output is off by the forward's own rounding."""
+        try:
+            seen = [self.forward(scaled(self.start, k)) for k in range(1, 8)]
+        except Refused:
+            return np.zeros(self.start.y.shape)
+        return np.asarray(2 * spread(seen, axis=0))
+
+    def hidden(self, name: str) -> float:
+        """What hides a gradient that is not 0: the rounding of the loss, where it is of its size; else 0."""
+        return self.floor[name] if 1e-3 * self.floor[name] < largest(self.start.gradients[name]) else 0.0
+
+    def lit(self, name: str) -> np.ndarray:
+        """A mask of the entries of a gradient that are different from 0, by more than rounding."""
+        g = self.start.gradients[name]
+        if largest(g) <= self.floor[name]:
+            return np.zeros(g.shape, dtype=bool)
+        return np.asarray(np.abs(g) > self.noise[name] + self.how.atol)
 
     @property
     def method(self) -> str:
@@ -128,7 +175,11 @@ class Comparison:
             return complex_step(self.line(name, v, at), dy)
         return self.differences(name, v, dy, at)
 
-    def differences(self, name: str, v: Direction, dy: np.ndarray, at: Mapping[str, np.ndarray] | None = None) -> Slope:
+    def differences(
+        self, name: str, v: Direction, dy: np.ndarray, at: Mapping[str, np.ndarray] | None = None,
+        rests: np.ndarray | None = None,
+    ) -> Slope:  # fmt: skip
+        """By differences; `rests` has outputs that are known not to depend on it, unless they are seen to move."""
         f = self.line(name, v, at)
         y = self.start.y if at is None else f(0.0)
         if isinstance(v, np.ndarray):
@@ -138,7 +189,12 @@ class Comparison:
         size = float(np.linalg.norm(self.start.gradients[name])) if name in self.start.gradients else 0.0
         share = self.rtol / 30
         first = 4 if self.how.single else 32  # large steps drown a coarse rounding
-        return differences(f, dy, y, h / first, goal=share * size, share=share, eps=self.start.eps)
+        unit = float(np.max(np.abs(v))) if isinstance(v, np.ndarray) else 1.0
+        least = 2**8 * self.start.eps * largest(self.start.values[name]) / unit
+        h = 2.0 ** float(
+            np.round(np.log2(h * self.shrunk[name] / first))
+        )  # so that an entry moves by no other step than this
+        return differences(f, dy, y, h, share * size, share, self.start.eps, least, lambda: self.noise_of_y, rests)
 
     def choose_method(self) -> list[str]:
         """Use the complex step if it can be trusted: off kinks, where both can speak, differences agree with it [1]."""
@@ -195,34 +251,71 @@ class Comparison:
         return np.asarray(value + shift * self.rng.uniform(-1, 1, value.shape))
 
     def compare(self, name: str, along: Sequence[Direction]) -> Verdict:
-        """Judge the gradient of one tensor along each. Nothing is rejected on the complex step's word alone [1]."""
-        verdict = self.judge(name, along)
+        """Judge the gradient of one tensor along each. Nothing is rejected on the complex step's word alone [1].
+
+        Nor is it before rounding has been measured [3].
+        """
+        slopes = [self.slope(name, v) for v in self.shown.over(along)]
+        verdict = self.decided(name, along, slopes)
         if self.complex and verdict.wrong.any():
-            worst = [along[int(i)] for i in np.argsort(-verdict.excess)[:3]]
-            self.complex = False
-            if self.judge(name, worst).wrong.any():
-                self.complex = True
-            else:
-                verdict = self.judge(name, along)
+            worst = [int(i) for i in np.argsort(-verdict.excess)[:3]]
+            others = [self.differences(name, along[i], self.start.dy, rests=slopes[i].without) for i in worst]
+            if not self.decided(name, [along[i] for i in worst], others).wrong.any():
+                self.complex = False
+                slopes = [self.slope(name, v) for v in along]
+                verdict = self.decided(name, along, slopes)
+        smooth = [int(i) for i in np.argsort(-verdict.excess) if verdict.wrong[i] and not verdict.kink[i]]
+        if smooth and not self.complex and self.misled(name, [(along[i], slopes[i]) for i in smooth[:2]]):
+            slopes = [self.slope(name, v) for v in along]
+            verdict = self.decided(name, along, slopes)
+        if smooth and verdict.wrong.any():
+            self.measure(name, [along[i] for i in smooth[:2] if np.isfinite(verdict.error[i])])
+            verdict = self.decided(name, along, slopes)
         return verdict
 
+    def misled(self, name: str, found: Sequence[tuple[Direction, Slope]]) -> bool:
+        """Whether small steps tell another slope: the usual ones reach beyond the waves of a sin(10⁷x).
+
+        They are the usual ones from then on.
+        """
+        if self.shrunk[name] < 1:
+            return False
+        self.shrunk[name] = FINE
+        g = self.start.gradients[name]
+        for v, before in found:
+            again = self.slope(name, v)
+            if abs(again.middle - before.middle) > 10 * (again.error + before.error):
+                return True
+            a = float(np.sum(g * v)) if isinstance(v, np.ndarray) else float(g.reshape(-1)[v])
+            hazy = again.error > TOLD * max(abs(again.middle), abs(a)) and abs(a - again.middle) <= 10 * again.error
+            if hazy and before.error > TELLING * (abs(before.low) + abs(before.high)) / 2:
+                return True  # the usual ones say no more than that it may be 0, and small ones that it need not
+        self.shrunk[name] = 1.0
+        return False
+
     def judge(self, name: str, along: Sequence[Direction]) -> Verdict:
+        """Analytic against numeric, by what is known of rounding so far."""
+        return self.decided(name, along, [self.slope(name, v) for v in self.shown.over(along)])
+
+    def decided(self, name: str, along: Sequence[Direction], slopes: Sequence[Slope]) -> Verdict:
         """Analytic against numeric, with the tolerance of [3] and the kinks of [4]."""
         g = self.start.gradients[name]
         a = np.array([np.sum(g * v) if isinstance(v, np.ndarray) else g.reshape(-1)[v] for v in along])
-        slopes = [self.slope(name, v) for v in along]
         numeric, error = np.array([q.middle for q in slopes]), np.array([q.error for q in slopes])
         low, high = np.array([q.low for q in slopes]), np.array([q.high for q in slopes])
         kink = np.array([q.kink for q in slopes], dtype=bool)
 
-        noise = self.noise[name]
+        noise, floor = self.noise[name], self.floor[name]
         if len(along) and isinstance(along[0], np.ndarray):  # a direction adds up what all entries are off by
-            noise *= 3 * np.sqrt(g.size)
+            noise, floor = 3 * np.sqrt(g.size) * noise, 3 * np.sqrt(g.size) * floor
             scale = float(np.sqrt(np.mean(np.square(numeric)))) if len(along) > 1 else float(np.linalg.norm(g))
         else:
             scale = float(np.max(np.abs(numeric[~kink]), initial=0) or np.max(np.abs(numeric), initial=0))
         measured = np.isfinite(error)
-        tolerance = TINY + self.how.atol + self.rtol * scale + noise + 3 * np.where(measured, error, 0)
+        size = max(largest(a), largest(numeric[measured]))
+        dark = size <= floor
+        rounding = max(noise, 2 * floor if dark else 0.0) + 3 * np.where(measured, error, 0)
+        tolerance = TINY + self.how.atol + self.rtol * scale + rounding
         outside = np.where(kink, np.maximum(low - a, a - high), np.abs(a - numeric))
         excess = np.where(measured, outside - tolerance, np.inf)
         meeting = np.zeros(len(along), dtype=bool)
@@ -231,7 +324,10 @@ class Comparison:
             slack = 1e-4 * (abs(least) + abs(most)) + float(tolerance[i])
             meeting[i] = least - slack <= a[i] <= most + slack
         excess = np.where(meeting, 0, excess)
-        return Verdict(a, numeric, error, low, high, kink, meeting, excess, tolerance, scale)
+        coarse = (excess <= 0) & ~kink & (rounding > (TOLD32 if self.how.single else TOLD) * max(size, scale))
+        return Verdict(
+            a, numeric, error, low, high, kink, meeting, excess, tolerance, scale, bool(dark), coarse & (not dark)
+        )
 
     def beside(self, name: str, v: Direction, dy: np.ndarray | None = None) -> tuple[float, float]:
         """A bound where several kinks meet, from the derivatives at points beside [4].

@@ -14,8 +14,10 @@ from npattn.checker.report import Row
 COLUMNS = 60  # entries of which the share of every output is looked at
 
 
-def explained(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict) -> tuple[str, str]:
-    """What is wrong with these entries, and the likely cause."""
+def explained(
+    on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict, causes: bool = True
+) -> tuple[str, str]:  # fmt: skip
+    """What is wrong with these entries, and the likely cause if it is asked for."""
     shape = on.start.values[name].shape
     complete = len(chosen) == on.start.values[name].size
     worst = int(np.argmax(verdict.excess))
@@ -29,7 +31,7 @@ def explained(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict) -
         against = f"numeric {n:.9g}, error {abs(a - n):.3g}"
     count = f"{int(verdict.wrong.sum())} of {len(chosen)} entries " + ("are" if complete else "looked at are")
     wrong = f"{count} wrong, the worst at {index}: analytic {a:.9g}, {against}"
-    if not np.all(np.isfinite(verdict.numeric)):
+    if not causes or not np.all(np.isfinite(verdict.numeric)):
         return wrong, ""
     form = shape if complete else (len(chosen),)
     facts = facts_of(on, name, chosen, verdict, form)
@@ -66,6 +68,7 @@ def facts_of(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict, fo
         y=part(start.y),
         dy=part(start.dy),
         y_shape=start.y.shape,
+        outputs=list(getattr(start.form, "lengths", [])),
         y_whole=start.y if start.y.shape == shape and form == shape else None,
         earlier=part(start.earlier.get(name)),
         numeric_earlier=lambda: numeric(at=start.earlier_values),

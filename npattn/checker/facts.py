@@ -16,6 +16,7 @@ class Facts:
     y: np.ndarray | None  # the output, if it has the tensor's shape
     dy: np.ndarray | None  # and its cotangent
     y_shape: tuple[int, ...]
+    outputs: list[int]  # how many numbers each output has, where there are several
     y_whole: np.ndarray | None  # the same, if all entries are looked at
     earlier: np.ndarray | None  # the backward's gradient for an earlier forward, at other numbers
     numeric_earlier: Callable[[], np.ndarray]  # the numeric one there

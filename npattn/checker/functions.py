@@ -10,11 +10,12 @@ import numpy as np
 from npattn.backend import Array
 from npattn.checker.calls import Call, CallError, call_of_pair, fitting_names
 from npattn.checker.inputs import Choice, Inputs
+from npattn.checker.onetime import OneTime
 from npattn.checker.repeat import Repeat
 from npattn.checker.trees import Outputs, Values
 
 
-class Pair:
+class Pair(OneTime):
     """A pair of functions that keep nothing: what backward needs is handed to it, most often in a cache."""
 
     stateful = False
@@ -27,34 +28,30 @@ class Pair:
     ) -> None:  # fmt: skip
         self.name, self._forward, self._backward, self._repeat = name, forward, backward, repeat
         self._inputs = Inputs(fitting_names(forward, inputs), inputs, choice)
-        self._outputs, self._call, self._once = Outputs(), Call(()), False
+        self._outputs, self._call = Outputs(), Call(())
+        self._calls: dict[int, Call] = {}  # by how many values forward has returned
         self.values, self.notes = self._inputs.values, self._inputs.notes
         choice.must_name(self._inputs.known)
+
+    @property
+    def lengths(self) -> list[int]:
+        return self._outputs.lengths
 
     def forward(self, values: Values) -> tuple[Array, Any]:
         trees = self._inputs.at(values)
         result = self._repeat.forward(lambda: self._forward(*trees))
-        self._call = call_of_pair(self._backward, result, self._inputs.names)
+        count = len(result) if isinstance(result, tuple) else 0
+        if count not in self._calls:
+            self._calls[count] = call_of_pair(self._backward, result, self._inputs.names)
+        self._call = self._calls[count]
         y, cache = self._call.split(result)
         return self._outputs.flat(y), [cache, y, trees, values]
 
     def backward(self, dy: Array, cache: Any) -> dict[str, Array]:
         self._repeat.before_backward()
-        if self._repeat.hooked or (self._once and cache[4:]):
-            cache[:] = self.forward(cache[3])[1]
-        try:
-            found = self._gradients(dy, cache)
-        except Exception:
-            if self._once or not cache[4:]:
-                raise
-            cache[:] = self.forward(cache[3])[1]
-            found = self._gradients(dy, cache)
-            self._once = True
-            self.notes.append("backward works once with a cache, so each is given a forward of its own")
-        cache[4:] = ["served"]
-        return found
+        return self.undone(dy, cache, fresh=self._repeat.hooked)
 
-    def _gradients(self, dy: Array, cache: list[Any]) -> dict[str, Array]:
+    def gradients(self, dy: Array, cache: list[Any]) -> dict[str, Array]:
         kept, y, trees = cache[:3]
         known = dict(zip(self._inputs.names, trees, strict=True))
         call = self._call

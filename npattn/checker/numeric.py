@@ -20,7 +20,8 @@ import numpy as np
 
 EPS = float(np.finfo(np.float64).eps)
 STEP = 1e-30  # of the complex step: its square vanishes beside 1, and gradients of 1e-250 do not underflow
-RUNGS = 26  # of the ladder: from h down to h / 2²⁵
+RUNGS = 36  # of the ladder: from h down to h / 2³⁵, and to no step that rounding would change
+TELLING = 0.01  # of a slope: what is known no better is no slope of which smaller steps could only be worse
 FIRST = 4  # the rung that is tried first: there both truncation and rounding are small for most functions
 
 
@@ -32,6 +33,11 @@ class Slope(NamedTuple):
     right: np.ndarray  # dy · derivative, for every output
     left: np.ndarray
     kink: bool  # whether right and left differ
+
+    @property
+    def without(self) -> np.ndarray:
+        """Which outputs do not depend on it at all."""
+        return np.asarray((self.right == 0) & (self.left == 0))
 
     @property
     def low(self) -> float:
@@ -74,6 +80,15 @@ class Estimate(NamedTuple):
     jump: float  # what right and left differ by
     error_sides: float
 
+    @property
+    def size(self) -> float:
+        return float(np.sum(np.abs(self.slope.right) + np.abs(self.slope.left)))
+
+    @property
+    def telling(self) -> bool:
+        """Whether it is known much better than that it may be 0."""
+        return self.total <= TELLING * self.size
+
 
 def differences(
     f: Callable[[float], np.ndarray],
@@ -83,6 +98,9 @@ def differences(
     goal: float,
     share: float = 0.0,
     eps: float = EPS,
+    least: float = 0.0,
+    noise: Callable[[], np.ndarray] | None = None,
+    rests: np.ndarray | None = None,
 ) -> Slope:
     """The slope of f(t) at t = 0, y = f(0), from steps of h and smaller, until its error is small enough.
 
@@ -90,18 +108,21 @@ def differences(
     large it is where the backward gives 0. Three steps are at hand on each rung of the ladder. Those that nearly
     always do are tried first. A kink within reach makes them disagree, and the ladder goes on below it. A kink at 0
     itself stays on every rung, and only then is it called one. What the two sides differ by, where that is no kink,
-    counts as error. Rounding, by `eps` of y, grows from rung to rung: where it alone is more than the best error so
-    far, the rungs below can bring nothing.
+    counts as error. Rounding, by `eps` of y or by the `noise` that y shows, grows from rung to rung: where it alone is
+    more than the best error so far, the rungs below can bring nothing. No step is smaller than `least`. Steps far
+    beyond a function's own scale agree on a slope that is none; the rungs below agree on another one, and are
+    believed. `rests` has outputs that are known not to depend on the direction, unless they are seen to move.
     """
     known: dict[int, Rung] = {}
     moved = np.zeros(y.shape, dtype=bool)  # the outputs that the direction reaches
+    own = [np.zeros(y.shape)]  # how far y is off by its own rounding
 
     def rung(k: int) -> Rung:
         if k not in known:
             step = h / 2**k
             above, below = f(step), f(-step)
             moved[...] |= (above != y) | (below != y)
-            size = float(np.sum(np.abs(dy) * (np.abs(above) + np.abs(y)) * moved))
+            size = float(np.sum(np.abs(dy) * (np.abs(above) + np.abs(y) + own[0] / eps) * moved))
             up, down = dy * ((above - y) / step), dy * ((y - below) / step)
             known[k] = Rung(dy * ((above - below) / (2 * step)), up, down, 2 * eps * size / step)
         return known[k]
@@ -112,17 +133,23 @@ def differences(
 
     def told(slope: Slope) -> Slope:
         """With what an output may have moved by that stayed the same, bit for bit: less than rounding shows."""
-        still = float(np.sum(np.abs(dy) * np.abs(y) * ~moved))
+        still = float(np.sum(np.abs(dy) * np.abs(y) * (~moved if rests is None else ~moved & ~rests)))
         return slope._replace(error=slope.error + eps * still * 2**FIRST / h)
 
     first = three(FIRST)
     if first is not None:
-        goal = max(goal, share * float(np.sum(np.abs(first.slope.right) + np.abs(first.slope.left))) / 2)
+        goal = max(goal, share * first.size / 2)
         if first.total <= goal:
             return told(first.slope)
+    if noise is not None:
+        own[0] = noise()
+        known.clear()
     smooth: Estimate | None = None
+    all_smooth: list[Estimate] = []
     kinked: Estimate | None = None
     for k in range(RUNGS - 2):
+        if k > FIRST and h / 2 ** (k + 2) < least:
+            break
         found = three(k)
         known.pop(k, None)
         if found is None:
@@ -130,12 +157,15 @@ def differences(
         if found.total <= goal:
             return told(found.slope)
         if found.jump <= 8 * found.error_sides:
+            all_smooth.append(found)
             if smooth is None or found.total < smooth.total:
                 smooth = found
         elif kinked is None or found.error_sides < kinked.error_sides:
             kinked = found
-        if smooth is not None and known[k + 2].rounding >= smooth.total:
+        enough = smooth is not None and known[k + 2].rounding >= smooth.total
+        if smooth is not None and enough and smooth.telling and found.telling and agree(smooth, found):
             break
+    smooth = uncontradicted(all_smooth)
     if kinked is not None and (smooth is None or smooth.total > 1e-3 * kinked.jump):
         right, left = kinked.slope.right, kinked.slope.left
         return told(Slope(float(np.sum(right + left)) / 2, kinked.error_sides, right, left, kink=True))
@@ -143,6 +173,21 @@ def differences(
         return told(smooth.slope)
     nan = np.full_like(dy, np.nan)
     return Slope(np.nan, np.inf, nan, nan, kink=False)
+
+
+def agree(one: Estimate, other: Estimate) -> bool:
+    """Whether two estimates are the same, as far as they say to know."""
+    return abs(one.slope.middle - other.slope.middle) <= 10 * (one.total + other.total)
+
+
+def uncontradicted(found: list[Estimate]) -> Estimate | None:
+    """The estimate of the smallest error; of smaller steps if two of these that follow each other agree otherwise."""
+    pairs = [(i, found[i]) for i in range(1, len(found)) if agree(found[i - 1], found[i])]
+    for one in sorted(found, key=lambda each: each.total):
+        place = next(i for i, each in enumerate(found) if each is one)
+        if all(agree(one, other) or agree(one, found[i - 1]) for i, other in pairs if i > place + 1):
+            return one
+    return found[-1] if found else None
 
 
 def estimated(rungs: list[Rung]) -> Estimate:

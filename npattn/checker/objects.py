@@ -12,6 +12,7 @@ from npattn.checker.copying import Twin, copied, generators
 from npattn.checker.exploring import choose_way, ignores_dy, parameters
 from npattn.checker.functions import scaled
 from npattn.checker.inputs import Choice
+from npattn.checker.onetime import OneTime
 from npattn.checker.places import at, gradient_at, is_number, put
 from npattn.checker.recipe import Recipe
 from npattn.checker.repeat import Repeat
@@ -20,7 +21,7 @@ from npattn.checker.stepping import distance
 from npattn.checker.trees import Values
 
 
-class Stateful:
+class Stateful(OneTime):
     """An object. It is copied; its parameters are set in place before each forward, and its gradients read after."""
 
     stateful = True
@@ -44,7 +45,6 @@ class Stateful:
         for key, place in self._places.items():
             self.values[key] = np.array(at(self._target, place.value), dtype=np.float64, order="K")
         self._twin: Twin | None = None
-        self._once = False  # whether backward works only once after a forward
         repeat.hold(generators(self._target))
 
     def _settle(self) -> None:
@@ -57,6 +57,10 @@ class Stateful:
         self._runner.repeat.hold(generators(self._target))
         self._runner.run(self._target, self._runner.inputs.at(self._runner.inputs.values))
         self._target = copied(self._target)
+
+    @property
+    def lengths(self) -> list[int]:
+        return self._runner.outputs.lengths
 
     def forward(self, values: Values) -> tuple[Array, Any]:
         if any(value.dtype.kind == "c" for value in values.values()):
@@ -82,25 +86,14 @@ class Stateful:
         steps = self._runner.call.steps
         if hooked:  # it may empty what a forward has kept, and a graph may serve one backward only
             self._runner.run_hook(self._target)
-        if hooked or steps or (self._once and cache[4:]):
-            cache[:] = self.forward(cache[3])[1]
-        try:
-            found = self._gradients(dy, cache)
-        except Exception:
-            if self._once or not cache[4:]:
-                raise
-            cache[:] = self.forward(cache[3])[1]
-            found = self._gradients(dy, cache)
-            self._once = True
-            self.notes.append("backward works once after a forward, so each is given a forward of its own")
-        cache[4:] = ["served"]
+        found = self.undone(dy, cache, fresh=hooked or steps)
         if steps:
             for key, place in self._places.items():
                 found[key] = distance(cache[3][key], at(self._target, place.value))
                 put(self._target, place.value, cache[3][key])
         return found
 
-    def _gradients(self, dy: Array, cache: list[Any]) -> dict[str, Array]:
+    def gradients(self, dy: Array, cache: list[Any]) -> dict[str, Array]:
         y, kept, trees = cache[:3]
         runner = self._runner
         if not runner.call.takes_dy and np.size(dy) != 1:

@@ -4,7 +4,8 @@ A gradient is right at one point, and a mistake may lie in a path that is dead t
 their own scale. What the forward asks of them must still hold: what has one sign keeps it (the input of a logarithm, a
 variance), what lies between two bounds stays there on every second point, rows that sum to 1 still do (probabilities),
 what is sorted stays sorted, what is symmetric symmetric. Where a forward refuses a point all the same, or gives NaN,
-the point is left out, and never counts against the backward.
+the point is left out, and never counts against the backward. A gradient that is NaN or of another shape does, where y
+and its derivative are numbers.
 """
 
 from __future__ import annotations
@@ -113,11 +114,9 @@ def at(given: Start, values: Arrays, rng: np.random.Generator) -> Start | str:
         return f"backward raised {type(error).__name__}"
     known = {name: values[name] for name in given.gradients}
     faults, usable, rounded = usable_gradients(known, gradients, exact=False)
-    if faults:
-        name, what = next(iter(faults.items()))
-        return f"gradient of {name}: {what}"
+    faults |= {name: "expected a gradient, got None" for name in known if name not in (*faults, *usable)}
     measured = {name: np.asarray(g, dtype=np.float64) for name, g in usable.items()}
     return Start(
-        form, values, y, dy, given.mutates, measured, {}, given.eps,
+        form, values, y, dy, given.mutates, measured, faults, given.eps,
         {name: eps for name, eps in rounded.items() if name in given.rounded},
     )  # fmt: skip

@@ -43,6 +43,9 @@ def looks(what: Any) -> str:
         return f"a tuple of {len(what)} ({', '.join(type(one).__name__ for one in what)})"
     if isinstance(what, int | float | str | None):
         return repr(what)
+    if isinstance(what, list | dict | set):
+        inside = ", ".join(type(one).__name__ for one in [*(what.values() if isinstance(what, dict) else what)][:4])
+        return f"a {type(what).__name__} of {len(what)}" + (f" ({inside})" if inside else "")
     if isinstance(what, np.ndarray):
         return f"an array of shape {what.shape}"
     methods = [name for name in dir(what) if not name.startswith("_") and callable(getattr(what, name, None))]
@@ -53,6 +56,16 @@ def advice(what: Any, given: str) -> str:
     """The call that would work."""
     if isinstance(what, np.ndarray):
         return "An array is an input; before it comes what is to be checked: gradcheck(layer, x)"
+    if isinstance(what, str):
+        return (
+            "A name is for the command, npattn gradcheck cbam; here it is the thing itself: "
+            f"gradcheck(npattn.CBAM(8){given or ', x'})"
+        )
+    if isinstance(what, list) and len(what) == 2 and all(map(callable, what)):
+        return f"A pair is a tuple: gradcheck((forward, backward){given})"
+    plain = type(what).__module__ in ("builtins", "numpy") and not isinstance(what, tuple | ModuleType)
+    if plain and not callable(what):
+        return "It can be an input; before the inputs comes what is to be checked: gradcheck(layer, x)"
     if isinstance(what, ModuleType):
         pairs = pairs_in(what)
         if pairs:

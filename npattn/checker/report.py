@@ -8,6 +8,7 @@ import numpy as np
 
 from npattn.columns import table
 from npattn.notebook import html_lines, html_table, html_text
+from npattn.streams import width
 
 LONG = 5.0  # seconds: nobody asks how long less took
 
@@ -153,15 +154,24 @@ class GradcheckReport:
         return ", ".join([("nothing wrong, but " + told.pop(0)) if names else "passed", *told])
 
     def message(self) -> str:
-        """What is wrong, in words: the text of `GradcheckError`. Empty if it passed."""
+        """What is wrong, in words, and the remarks: the text of `GradcheckError`. Empty if it passed."""
         if self.passed:
             return ""
         if self.no_verdict and not self.wrong:
-            return f"{self.target}: {self.summary}"
+            return "\n".join([f"{self.target}: {self.summary}", *self._told_remarks])
+        return "\n".join([f"{self.target}: the gradient check failed", *self._wrong, *self._told_remarks])
+
+    @property
+    def _wrong(self) -> list[str]:
+        """What is wrong, in lines."""
         found = [f"{row.name}: {row.wrong}" + (f"\n  likely cause: {row.cause}" if row.cause else "")
                  for row in self.rows if row.wrong]  # fmt: skip
-        head = [f"{self.target}: the gradient check failed", *([self.hint] if self.hint else [])]
-        return "\n".join([*head, *found, *self.problems])
+        lines = [*([self.hint] if self.hint else []), *found, *self.problems] if self.wrong else []
+        return "\n".join(lines).split("\n") if lines else []
+
+    @property
+    def _told_remarks(self) -> list[str]:
+        return [f"remark: {remark}" for remark in self.remarks]
 
     def __repr__(self) -> str:
         return str(self)
@@ -177,8 +187,8 @@ class GradcheckReport:
     def _repr_html_(self) -> str:
         if self.no_verdict and not self.wrong:
             return html_lines([str(self)])
-        told = [*self.notes, *(f"remark: {remark}" for remark in self.remarks), *self.untested]
-        wrong = "\n".join(self.message().split("\n")[1:])
+        told = [*self.notes, *self._told_remarks, *self.untested]
+        wrong = "\n".join(self._wrong)
         head = html_lines([f"{self.target}: {self.summary}"]) + html_table(HEAD, self.cells())
         return head + html_lines(told) + (html_text(wrong) if wrong else "")
 
@@ -186,9 +196,7 @@ class GradcheckReport:
         lines = [f"{self.target}: {self.summary}"]
         if self.no_verdict and not self.wrong:
             return lines[0]
-        lines.append(table(HEAD, self.cells()))
-        wrong = self.message().split("\n")[1:]
-        remarks = [f"remark: {remark}" for remark in self.remarks]
+        lines.append(table(HEAD, self.cells(), width()))
         if self.seconds >= LONG:
             lines.append(f"checked at {self.points} point{'s' * (self.points > 1)} in {self.seconds:.1f} s")
-        return "\n".join([*lines, *self.notes, *remarks, *self.untested, *wrong])
+        return "\n".join([*lines, *self.notes, *self._told_remarks, *self.untested, *self._wrong])

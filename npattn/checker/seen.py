@@ -10,6 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+FARTHEST = 10_000
+"""By how many times its own size a tensor is changed, at most, to see whether y hangs on it."""
+
 
 class Seen:
     """For each tensor, masks of what was different from 0 at some point, on one side at least; and of what cannot be.
@@ -22,12 +25,15 @@ class Seen:
         What has no influence on y, so that 0 is right.
     at_points
         At how many points each tensor was looked at.
+    hidden
+        Below which number a gradient that was no plain 0 could not be told from it; 0 where none was.
     """
 
     def __init__(self, shapes: dict[str, tuple[int, ...]]) -> None:
         self.masks = {name: np.zeros(shape, dtype=bool) for name, shape in shapes.items()}
         self.idle = {name: np.zeros(shape, dtype=bool) for name, shape in shapes.items()}
         self.at_points = dict.fromkeys(shapes, 0)
+        self.hidden = dict.fromkeys(shapes, 0.0)
 
     def add(self, name: str, mask: np.ndarray) -> None:
         self.masks[name] |= mask.reshape(self.masks[name].shape)
@@ -51,6 +57,8 @@ class Seen:
         """Which slices of a tensor were always 0, in words."""
         mask = self.never(name)
         points = self.at_points[name]
+        if self.hidden[name]:
+            return f"no number of it is beyond what the rounding of y hides, {self.hidden[name]:.0e}"
         where = "at the one point looked at" if points == 1 else f"at all {points} points"
         return f"{words(mask)} 0 on both sides {where}"
 
@@ -59,7 +67,10 @@ class Seen:
         mask = self.idle[name]
         if not np.any(mask):
             return ""
-        return f"{name}: no influence on y: {words(mask)} 0 on both sides, which is right"
+        return (
+            f"{name}: no influence on y was seen, by changes of up to {FARTHEST:,} times its size: {words(mask)} 0 on "
+            "both sides, which is right then"
+        )
 
 
 def slices(mask: np.ndarray) -> list[np.ndarray]:

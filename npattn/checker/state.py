@@ -33,7 +33,9 @@ class Start:
     rounded: dict[str, float] = field(default_factory=dict)  # gradients that came in a coarser one, and its eps
     earlier: Arrays = field(default_factory=dict)  # gradients at another point, to know a stale cache by
     earlier_values: Arrays = field(default_factory=dict)  # that point
-    jumps: dict[str, float] = field(default_factory=dict)  # what noise.py has measured
+    jumps: dict[str, float] = field(default_factory=dict)  # what noise.py has measured: these three
+    nearby: dict[str, float] = field(default_factory=dict)
+    coarse: dict[str, float] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -107,6 +107,11 @@ class Outputs:
         self._tree: Any = None
         self._shapes: dict[str, tuple[int, ...]] = {}
 
+    @property
+    def lengths(self) -> list[int]:
+        """How many numbers each output has; empty if there is one output alone."""
+        return [int(np.prod(shape)) for shape in self._shapes.values()]
+
     def flat(self, y: Any) -> Any:
         """All float arrays of y in one; y itself if it is one array or number."""
         self._tree = y

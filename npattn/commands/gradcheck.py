@@ -155,7 +155,7 @@ class Check(NamedTuple):
 def library(seed: int, ties: bool = False, points: int = 8) -> Iterator[Check]:
     """A check of every pair, and of every layer in each form it has, by the house's rules."""
     size = (2, 8, 4, 3)
-    how: dict[str, Any] = {"seed": seed, "points": points, "strict": True, "raise_exception": False}
+    how: dict[str, Any] = {"seed": seed, "points": points, "strict": True, "raise_exception": False, "progress": False}
 
     def of_pair(case: Case) -> GradcheckReport:
         inputs = case.draw(Random(np.random.default_rng(seed), size))

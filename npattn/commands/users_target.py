@@ -49,7 +49,7 @@ def load(name: str) -> tuple[Any, list[Any] | dict[str, Any] | None]:
             return module, None
         else:
             raise UsageError(f"expected package.module:name or file.py:name, got {name!r}")
-    return made(attribute_of(module, attribute))
+    return made(name, attribute_of(module, attribute))
 
 
 def imported(name: str) -> ModuleType:
@@ -100,11 +100,18 @@ def attribute_of(module: ModuleType, name: str) -> Any:
     return found
 
 
-def made(what: Any) -> tuple[Any, list[Any] | dict[str, Any] | None]:
+def made(name: str, what: Any) -> tuple[Any, list[Any] | dict[str, Any] | None]:
     """The target; what makes it is called if it needs no arguments, and may give the inputs too."""
     ready = is_target(what) and not (isinstance(what, type) and not asked(what).required and needs_an_instance(what))
     if not ready and callable(what) and not asked(what).required:
         what = what()
+    if isinstance(what, type) and not ready:
+        wants = ", ".join(asked(what).required)
+        raise UsageError(
+            f"{name}: expected a target or what makes one without arguments, got the class {what.__name__}, which asks "
+            f"for {wants}. Write a function that makes it, and its inputs: "
+            f"def make(): return {what.__name__}({wants}), x"
+        )
     if isinstance(what, tuple) and len(what) >= 2 and not (len(what) == 2 and all(map(callable, what))):
         target, *inputs = what
         if len(inputs) == 1 and isinstance(inputs[0], tuple | list | dict):

@@ -2,11 +2,13 @@
 
 Weights from 1e-4 to 1e2; inputs with and without ties, after a ReLU, shifted and scaled. It must print 0 alarms. What
 is told to be untested is no alarm, and counted: large weights leave gates saturated, at whatever point.
+
+    python -m tests.checker.false_alarms 1000 --jobs 4 --out alarms.jsonl     goes on from where it was ended
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import sys
 import time
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 from npattn import gradcheck
 from npattn.checker.cases import Case, block_cases
 from npattn.samples import Random
+from tests.checker.sweep import Found, Piece, arguments, pieces, summed, sweep
 
 
 def random_point(case: Case, seed: int) -> tuple[Any, ...]:
@@ -45,28 +48,33 @@ def random_point(case: Case, seed: int) -> tuple[Any, ...]:
     return (x, *rest)
 
 
+@functools.cache
+def cases() -> dict[str, Case]:
+    """Every block, by name."""
+    return {case.name: case for case in block_cases()}
+
+
+def ask(piece: Piece) -> Found:
+    """One block at some seeds."""
+    case, counts, told, began = cases()[piece.name], dict[str, int](), [], time.process_time()
+    for seed in piece.seeds:
+        point = random_point(case, seed)
+        report = gradcheck((case.forward, case.backward), *point, strict=True, raise_exception=False, progress=False)
+        answer = {0: "right", 1: "false alarms", 3: "untested in part"}[report.status]
+        counts[answer] = counts.get(answer, 0) + 1
+        if report.wrong or report.no_verdict:
+            told.append(f"{case.name} at seed {seed}\n{report}")
+    return Found(piece, counts, told, time.process_time() - began)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("cases", type=int, nargs="?", default=1000)
-    parser.add_argument("--first-seed", type=int, default=0)
-    arguments = parser.parse_args()
-    alarms = 0
-    for case in block_cases():
-        start, wrong, untested = time.perf_counter(), 0, 0
-        for seed in range(arguments.first_seed, arguments.first_seed + arguments.cases):
-            point = random_point(case, seed)
-            report = gradcheck((case.forward, case.backward), *point, strict=True, raise_exception=False)
-            untested += report.status == 3
-            if not report:
-                wrong += 1
-                print(f"seed {seed}\n{report}", flush=True)
-        print(
-            f"{case.name}: {wrong} false alarms in {arguments.cases} cases, {untested} untested in part, "
-            f"{time.perf_counter() - start:.0f} s",
-            flush=True,
-        )
-        alarms += wrong
-    return min(alarms, 1)
+    how = parser.parse_args()
+    asked = pieces([name for name in cases() if how.only in name], how.first_seed, how.cases)
+    found = sweep(asked, ask, how)
+    print(summed(found, asked, "checks of right backwards"))
+    return int(any("false alarms" in one.counts for one in found))
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ def test_wrong_is_1(mine, capsys):
         (["mine.py:scale", "--input", "2,3"], "--input: expected name=shape, such as x=2,3, got '2,3'"),
         (["mine.py:scale", *SCALE[:4], "--input", "labels=4:3..1"], "expected a range low..high, got 3..1"),
         (["mine.py:scale", *SCALE, "--wrt", "q"], "wrt: expected names among x, w, got 'q'"),
-        (["mine.py:Needs", "--shape", "2"], "gradcheck(Needs(size), x)"),
+        (["mine.py:Needs", "--shape", "2"], "asks for size. Write a function that makes it, and its inputs: "
+         "def make(): return Needs(size), x"),
         (["mine.py:number", "--shape", "2"], "got 3"),
         (["mine.py:crashing", "--shape", "2,3"], "mine.py:32, in crashing_forward: return x @ np.ones((7, 7)), x: "),
         (["mine.py:late_forward", "--shape", "2,3"], "got a tuple of 2"),
@@ -144,7 +145,7 @@ def test_wrong_is_1(mine, capsys):
         (["mine.py:layer", "--shape", "2,3", "--dtype", "int8"], "dtype: expected float32 or float64"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
-)
+)  # fmt: skip
 def test_what_cannot_be_run_is_2_and_told_in_a_line(words, told, mine, capsys):
     assert cli.main(["gradcheck", *words]) == 2
     printed = capsys.readouterr()

@@ -29,6 +29,49 @@ def test_assert_right_fails_with_the_whole_report():
     assert str(caught.value) == str(caught.value.report)
 
 
+def test_a_table_fits_a_narrow_terminal(monkeypatch):
+    report = npattn.gradcheck(relu, np.where(X == 0, 1, X))
+    monkeypatch.setattr("npattn.checker.report.width", lambda: 44)
+    narrow = str(report).splitlines()
+    assert all(len(line) <= 44 for line in narrow[1:])
+    assert not any(line.startswith("ok") for line in narrow)
+    monkeypatch.undo()
+    assert len(str(report).splitlines()) < len(narrow)
+
+
+class Terminal:
+    """Standard error that is one."""
+
+    encoding = "utf-8"
+
+    def __init__(self):
+        self.text = ""
+
+    def isatty(self):
+        return True
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_check_that_takes_long_shows_a_bar_on_a_terminal(monkeypatch, shown):
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr("npattn.checker.shown.PATIENCE", 0.0)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    npattn.gradcheck(relu, X, progress=shown)
+    assert ("entries" in terminal.text) is shown
+
+
+def test_a_check_that_is_over_soon_shows_none(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    npattn.gradcheck(relu, X)
+    assert terminal.text == ""
+
+
 def test_gradcheck_is_still_a_function():
     import inspect
     import pickle

@@ -81,6 +81,46 @@ def test_a_rounded_gradient_must_still_be_right():
         gradcheck(wrong, X)
 
 
+class Forgetful(Held):
+    """Right but for a remark, and wrong in w."""
+
+    def backward(self, dy):
+        dx = super().backward(dy)
+        dy *= 0
+        self.grads["w"] = 1.5 * self.grads["w"]
+        return dx
+
+
+def test_the_errors_have_the_remarks_too():
+    layer = Forgetful(np.random.default_rng(0))
+    with pytest.raises(GradcheckError, match=r"w: 25 of 25 entries are wrong(.|\n)*dy: mutated by backward"):
+        gradcheck(layer, X)
+    pair = (lambda x: (x.reshape(-1) * 1.0, x), lambda dy, x: 2 * dy.reshape(x.shape))
+    shares = (lambda x: (x.reshape(-1), x.shape), lambda dy, shape: 2 * dy.reshape(shape))
+    for check in (gradcheck, gradcheck.assert_right):
+        with pytest.raises(GradcheckError, match="remark: y: shares memory with x") as caught:
+            check(shares, X)
+        assert str(caught.value).count("shares memory") == 1
+        with pytest.raises(GradcheckError) as caught:
+            check(pair, X)
+        assert "remark:" not in str(caught.value)
+
+
+def test_a_house_rule_ends_no_check_before_its_points():
+    """At the given point all is dead: it would stand there as untested, at the one point looked at."""
+
+    def backward(dy, x):
+        dx = dy * (x > 0)
+        dy[...] = 0
+        return dx
+
+    report = gradcheck((lambda x: (np.maximum(x, 0), x), backward), -np.abs(X), strict=True, raise_exception=False)
+    assert report.status == 1
+    assert report.points >= 8
+    assert "at the one point" not in str(report)
+    assert report.rows[0].verdict == "ok"
+
+
 # No verdict
 
 

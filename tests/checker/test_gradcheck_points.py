@@ -139,9 +139,24 @@ def test_a_bias_before_a_norm_has_no_influence_and_is_right():
 
     report = gradcheck((centred, backward), X, normal(5))
     assert report.status == 0
-    assert report.remarks == ("b: no influence on y: all 5 entries are 0 on both sides, which is right",)
+    told = "no influence on y was seen, by changes of up to 10,000 times its size"
+    assert report.remarks == (f"b: {told}: all 5 entries are 0 on both sides, which is right then",)
     assert str(report).splitlines()[0].endswith("centred: passed, 1 remark")
     assert "remark: b: no influence" in str(report)
+
+
+@pytest.mark.parametrize("kink", [5, 100, 1000])
+def test_a_unit_that_is_dead_until_far_away_is_untested(kink):
+    def forward(x, b):
+        return np.maximum(x - kink, 0) + np.tanh(b), (x, b)
+
+    def backward(dy, cache):
+        _, b = cache
+        return dy * 0, dy * (1 - np.tanh(b) ** 2)
+
+    for seed in range(3):
+        report = gradcheck((forward, backward), 0.1 * X, X, seed=seed, raise_exception=False)
+        assert report.status != 0
 
 
 def test_words_that_do_not_come_up_have_no_influence():
@@ -243,6 +258,40 @@ def test_points_that_a_forward_refuses_are_left_out_and_told():
     report = gradcheck((only_here, lambda dy, x: 2 * dy * x), X, raise_exception=False)
     assert not report.wrong
     assert any("points drawn anew left out: forward raised ValueError" in note for note in report.notes)
+
+
+def one_sided(x):
+    return np.where(x > 0, x, 2 * x), x
+
+
+def of_another_shape(dy, x):
+    dx = dy * np.where(x > 0, 1.0, 2.0)
+    return dx if np.allclose(x, X, atol=1e-3, rtol=0.3) else dx[0]
+
+
+def not_a_number(dy, x):
+    dx = dy * np.where(x > 0, 1.0, 2.0)
+    return dx if np.allclose(x, X, atol=1e-3, rtol=0.3) else np.where(x < 0, np.nan, dx)
+
+
+def none_at_all(dy, x):
+    return dy * np.where(x > 0, 1.0, 2.0) if np.allclose(x, X, atol=1e-3, rtol=0.3) else None
+
+
+@pytest.mark.parametrize(
+    ("backward", "told"),
+    [
+        (of_another_shape, "expected a gradient of shape (4, 5), got (5,)"),
+        (not_a_number, "entries are NaN or infinite"),
+        (none_at_all, "expected a gradient, got None"),
+    ],
+)
+def test_a_gradient_that_is_none_at_another_point_is_wrong(backward, told):
+    report = gradcheck((one_sided, backward), X, raise_exception=False)
+    assert report.status == 1
+    assert "at a point drawn anew (1), where y has a derivative: " in report.rows[0].wrong
+    assert told in report.rows[0].wrong
+    assert set(report.rows[0].at) == {"x"}
 
 
 def test_a_forward_that_refuses_to_be_moved_gets_no_verdict():

@@ -70,7 +70,7 @@ def test_a_graph_that_serves_one_backward():
     assert verdicts(report) == {"x": "ok", "w": "ok"}
     assert "backward works once after a forward, so each is given a forward of its own" in report.notes
     report = gradcheck((lambda x: (x**2, [x]), lambda dy, cache: 2 * dy * cache.pop()), X)
-    assert any(note.startswith("backward works once with a cache") for note in report.notes)
+    assert "backward works once after a forward, so each is given a forward of its own" in report.notes
     with pytest.raises(GradcheckError, match="raised IndexError"):
         gradcheck((lambda x: (x**2, []), lambda dy, cache: 2 * dy * cache.pop()), X)
 
