@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -36,6 +37,12 @@ class Found:
     no_verdict: str = ""
     rules: set[str] = field(default_factory=set)  # of the problems, those that are against these rules only
 
+    def against_the_rules(self, texts: Sequence[str], strict: bool) -> None:
+        """Of our own layers more is asked than a right gradient: there it is a problem."""
+        told = self.problems if strict else self.remarks
+        told += [text for text in texts if text not in told]
+        self.rules.update(texts)
+
 
 class Runs:
     """Runs of a target that watch what it does to what it is handed."""
@@ -48,11 +55,7 @@ class Runs:
             self.found.problems.append(text)
 
     def against_the_rules(self, text: str) -> None:
-        """Of our own layers more is asked than a right gradient."""
-        told = self.found.problems if self.how.strict else self.found.remarks
-        self.found.rules.add(text)
-        if text not in told:
-            told.append(text)
+        self.found.against_the_rules([text], self.how.strict)
 
     def forward(self, values: Arrays) -> tuple[np.ndarray, Any, Arrays]:
         """y, the cache, and what was handed in."""

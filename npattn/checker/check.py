@@ -122,6 +122,7 @@ class Check:
                 ways = self.ways(careful=len(left_out) > 1)
                 continue
             self.points += 1
+            self.found.against_the_rules(start.broken, self.how.strict)
             self.shown.now(f"point {self.points}")
             on = Comparison(start, self.rng, self.how, self.shown)
             on.complex = self.on.complex

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from npattn.checker.begin import kept
-from npattn.checker.state import Arrays, Start, as_array, copies, rms, signed, usable_gradients
+from npattn.checker.state import Arrays, Start, as_array, copies, equal, rms, signed, usable_gradients
 
 NEAR, WITHIN, FREE = "near", "within", "free"
 """Ways to draw: each entry moved by up to a fifth; from between the given numbers; normal numbers of their scale."""
@@ -106,17 +106,24 @@ def at(given: Start, values: Arrays, rng: np.random.Generator) -> Start | str:
         return f"forward raised {type(error).__name__}"
     if not np.all(np.isfinite(y)):
         return "y is not finite"
-    dy = signed(rng, y.shape)
+    dy, y = signed(rng, y.shape), y.copy()
+    broken = [f"{name}: mutated by forward" for name in values if not equal(handed[name], values[name])]
+    before = copies(handed)
     try:
         with np.errstate(all="ignore"):
             gradients = kept(form.backward(dy.copy(), cache))
+            again = kept(form.backward(dy.copy(), cache))
     except Exception as error:
         return f"backward raised {type(error).__name__}"
+    broken += [f"{name}: mutated by backward" for name in values if not equal(handed[name], before[name])]
     known = {name: values[name] for name in given.gradients}
     faults, usable, rounded = usable_gradients(known, gradients, exact=False)
     faults |= {name: "expected a gradient, got None" for name in known if name not in (*faults, *usable)}
+    for name in [name for name in usable if not equal(gradients[name], again.get(name))]:
+        faults[name] = "another gradient the second time, for the same dy"
+        del usable[name]
     measured = {name: np.asarray(g, dtype=np.float64) for name, g in usable.items()}
     return Start(
-        form, values, y, dy, given.mutates, measured, faults, given.eps,
-        {name: eps for name, eps in rounded.items() if name in given.rounded},
+        form, values, y, dy, given.mutates or any("forward" in text for text in broken), measured, faults, given.eps,
+        {name: eps for name, eps in rounded.items() if name in given.rounded}, broken=broken,
     )  # fmt: skip

@@ -33,6 +33,7 @@ class Start:
     rounded: dict[str, float] = field(default_factory=dict)  # gradients that came in a coarser one, and its eps
     earlier: Arrays = field(default_factory=dict)  # gradients at another point, to know a stale cache by
     earlier_values: Arrays = field(default_factory=dict)  # that point
+    broken: list[str] = field(default_factory=list)  # rules of the house that were, where it is a point drawn anew
     jumps: dict[str, float] = field(default_factory=dict)  # what noise.py has measured: these three
     nearby: dict[str, float] = field(default_factory=dict)
     coarse: dict[str, float] = field(default_factory=dict)

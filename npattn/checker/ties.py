@@ -32,7 +32,7 @@ def together(on: Comparison, name: str, at_kink: np.ndarray | None) -> tuple[str
         low, high = np.sum(np.where(dy > 0, least, most) * dy), np.sum(np.where(dy > 0, most, least) * dy)
         off = max(float(low) - a, a - float(high))
         size = float(np.sum(np.abs(g * v))) + float(np.sum(np.abs(dy) * np.maximum(np.abs(least), np.abs(most))))
-        if off <= GROSS * size + slack or size <= on.floor[name]:
+        if off <= GROSS * size + slack or size <= 3 * np.sqrt(v.size) * on.floor[name]:
             continue
         if slope.kink:  # a bound from points beside, as for a single entry
             low, high = on.beside(name, v, dy)

@@ -294,6 +294,37 @@ def test_a_gradient_that_is_none_at_another_point_is_wrong(backward, told):
     assert set(report.rows[0].at) == {"x"}
 
 
+def test_what_a_backward_does_where_it_is_alive_is_seen():
+    """At the given point all is dead, and a step of the optimiser moves nothing."""
+
+    def forward(x, w):
+        return np.maximum(x * w, 0), (x, w)
+
+    def stepping(dy, cache):
+        x, w = cache
+        d = dy * (x * w > 0)
+        dx, dw = d * w, (d * x).sum(axis=0)
+        w -= 0.1 * dw
+        return dx, dw
+
+    x, w = -np.abs(X), np.ones(5)
+    report = gradcheck((forward, stepping), x, w, raise_exception=False)
+    assert report.status == 1
+    assert "another gradient the second time, for the same dy" in str(report)
+    assert "w: mutated by backward" in str(report)
+
+    def clipping(dy, cache):
+        x, kept = cache
+        np.clip(x, np.min(X), np.max(X), out=x)
+        return 2 * dy * kept
+
+    pair = (lambda x: (x**2, (x, x.copy()))), clipping
+    report = gradcheck(pair, X)
+    assert report.status == 0
+    assert report.remarks == ("x: mutated by backward",)
+    assert gradcheck(pair, X, strict=True, raise_exception=False).status == 1
+
+
 def test_a_forward_that_refuses_to_be_moved_gets_no_verdict():
     p = POSITIVE / POSITIVE.sum(axis=1, keepdims=True)
     report = gradcheck((normalised_only, entropy_backward), p, raise_exception=False)
