@@ -26,13 +26,27 @@ class State:
         self.before = [library.num_threads for library in self.libraries or ()]
         for library, threads in zip(self.libraries or (), self.before, strict=True):
             if threads != 1:
-                library.set_num_threads(1)
+                set_threads(library, 1)
 
     def put_back(self) -> None:
         """Set every library to what it was."""
         for library, threads in zip(self.libraries or (), self.before, strict=True):
             if threads != 1:
-                library.set_num_threads(threads)
+                set_threads(library, threads)
+
+
+def set_threads(library: Any, threads: int) -> None:
+    """Set a library's threads, from whatever thread: it may be another one that lowers them than puts them back.
+
+    From 3.8 on threadpoolctl lets one thread alone set those of an OpenBLAS, the first that does, until it is asked to
+    let go; it does nothing in the others, and says nothing. Here one sets at a time anyway (`State.lock`).
+    """
+    let_go = getattr(library, "clear_controlling_thread", None)
+    if let_go is not None:
+        let_go(force=True)
+    library.set_num_threads(threads)
+    if let_go is not None:
+        let_go(force=True)
 
 
 state = State()

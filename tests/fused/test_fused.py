@@ -583,6 +583,37 @@ def test_blas_is_left_as_it_was_found(monkeypatch):
         assert blas_threads() == before
 
 
+def test_blas_is_held_from_any_thread():
+    """Some versions of threadpoolctl let one thread alone set it, and are silent in the others."""
+    before = blas_threads()
+    x = layout.laid_side_by_side(np.random.default_rng(13).standard_normal((32, 1, 28, 28)).astype(np.float32))
+    w = conv2d.Params(np.random.default_rng(14).standard_normal((16, 1, 3, 3)).astype(np.float32), None)
+    fused = import_module("npattn.fused.conv2d")
+    seen, found = [], []
+
+    def act() -> None:
+        with blas.blas_held:
+            seen.append(blas_threads())
+        found.append(fused.forward(x, w)[0].tobytes())
+
+    act()
+    for _ in range(2):
+        thread = threading.Thread(target=act)
+        thread.start()
+        thread.join()
+        assert blas_threads() == before
+    act()
+    assert all(set(some) == {1} for some in seen), seen
+    assert len(set(found)) == 1, "the same bits in every thread"
+
+    lowered = threading.Thread(target=blas.blas_held.__enter__)  # and put back by another
+    lowered.start()
+    lowered.join()
+    assert set(blas_threads()) == {1}
+    blas.blas_held.__exit__()
+    assert blas_threads() == before
+
+
 def test_an_exception_of_a_helper_reaches_the_caller():
     npattn.set_num_threads(3)
     caller, started = threading.get_ident(), threading.Event()
