@@ -83,8 +83,8 @@ class Place:
 
     @property
     def G(self) -> int:
-        """The usual number of groups: as many as divide the channels, 8 at most, with two channels or more in each."""
-        return next(G for G in range(min(8, max(1, self.C // 2)), 0, -1) if self.C % G == 0)
+        """The usual number of groups: as many as divide the channels, 8 at most, with three channels or more each."""
+        return next(G for G in range(min(8, max(1, self.C // 3)), 0, -1) if self.C % G == 0)
 
     def __getitem__(self, letter: str) -> int:
         value = getattr(self, letter)

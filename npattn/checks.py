@@ -285,17 +285,16 @@ def hidden_width(channels_name: str, channels: int, ratio_name: str, ratio: int)
     return channels // ratio
 
 
-def groups_of(channels_name: str, channels: int, groups_name: str, groups: int) -> int:
-    """Return how many channels a group has, after checking that all groups have as many.
+def multiple_of(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    """Check that `value` falls into so many parts that are as large as each other.
 
     Raises
     ------
     ValueError
-        If the channels are no multiple of the groups.
+        If it does not.
     """
-    if channels % groups:
-        raise ValueError(f"{channels_name}: expected a multiple of {groups_name} = {groups}, got {channels}")
-    return channels // groups
+    if value % divisor:
+        raise ValueError(f"{name}: expected a multiple of {divisor_name} = {divisor}, got {value}")
 
 
 def names_of(name: str, values: Sequence[str], accepted: tuple[str, ...]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Weight
-from npattn.checks import floating, groups_of, real_number, same_shape, shaped, whole_number
+from npattn.checks import floating, multiple_of, real_number, same_shape, shaped, whole_number
 from npattn.layer import Options
 from npattn.ops import sigmoid
 from npattn.ops.pooling import some_pixels
@@ -58,8 +58,8 @@ def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
     (G,) = shaped("gamma", gamma, "G")
     shaped("beta", beta, "G", G=G)
     N, C, H, W = some_pixels(x)
-    D = groups_of("x (its channels)", C, "gamma (its length)", G)
-    x = xp.reshape(x, (N, G, D, H, W))
+    multiple_of("x (its channels)", C, "gamma (its length)", G)
+    x = xp.reshape(x, (N, G, C // G, H, W))
     gamma, beta = gamma[:, None, None, None], beta[:, None, None, None]
     others = max(H * W - 1, 1)
 
@@ -159,8 +159,8 @@ class SpatialGroupEnhance(Block):
         source="Li et al., 2019, equations 1 to 5",
         page="blocks/sge",
         what="spatial group-wise enhance (SGE)",
-        size=(1, 4, 2, 2),
-        seed=5,
+        size=(1, 6, 1, 3),
+        seed=18,
     )
 
     def __init__(self, groups: int = 64, *, eps: float = 1e-5, **options: Unpack[Options]) -> None:

@@ -19,6 +19,7 @@ from npattn.fused import memory
 from npattn.grad_mode import no_grad
 
 SIDES = (16, 32)  # pixels a side of the small maps
+IMAGES = 2  # of them: some norms take a variance over the images
 WIDEST = 2**12  # channels that are tried; with more of them only x and its like are counted
 KEPT = 4  # arrays of x's size beside what a block holds while it runs: x, dy, and the y and dx that others are held to
 
@@ -45,13 +46,13 @@ def held(entry: Entry, shape: tuple[int, ...], dtype: str, fused: bool) -> int:
     """
     N, C, H, W = shape
     small, large = (peak(entry, C, side, dtype, fused) for side in SIDES)
-    return max(0, large - small) * N * H * W // (SIDES[1] ** 2 - SIDES[0] ** 2)
+    return max(0, large - small) * N * H * W // (IMAGES * (SIDES[1] ** 2 - SIDES[0] ** 2))
 
 
 def peak(entry: Entry, C: int, side: int, dtype: str, fused: bool) -> int:
-    """What it holds at most on one small map."""
+    """What it holds at most on a few small maps."""
     layer = entry.layer(Place(C, side, side), rng=0, dtype=dtype, fused=fused)
-    x = np.ones((1, C, side, side), dtype)
+    x = np.ones((IMAGES, C, side, side), dtype)
     with no_grad():
         dy = np.ones(layer(x).shape, dtype)
     memory.drop()  # what waits for the next output was made before

@@ -1,7 +1,9 @@
-"""changzy00/pytorch-attention, attention-mechanisms/cbam.py; attention_mechanisms/se_module.py, simam.py.
+"""changzy00/pytorch-attention, attention-mechanisms/cbam.py, gct.py and lct.py; attention_mechanisms/se_module.py,
+simam.py, srm.py and gate_channel_module.py.
 
-Its ChannelAttention and SpatialAttention multiply: they return x · gate. SimAM has no state_dict to tell it by: an
-empty one is loaded.
+Its ChannelAttention and SpatialAttention multiply: they return x · gate. SimAM and GCT have no state_dict to tell them
+by: an empty one is loaded. It has two classes that it calls GCT: that of gct.py, the Gaussian one, has the name here,
+that of gate_channel_module.py is GateChannel. Its SRM has no ε beside the variance of a channel.
 """
 
 from __future__ import annotations
@@ -11,9 +13,14 @@ from typing import Any
 from npattn.attention.cbam import CBAM as OurCBAM
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
 from npattn.attention.gate import Gated
+from npattn.attention.gated_channel import GatedChannel
+from npattn.attention.gaussian_context import GaussianContext
+from npattn.attention.linear_context import LinearContext
 from npattn.attention.se import SELayer as OurSELayer
 from npattn.attention.simam import SimAM
 from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
+from npattn.attention.srm import StyleRecalibration
+from npattn.checks import one_of, real_number
 from npattn.dialects.table import module, reduction
 from npattn.layer import Layer
 
@@ -80,3 +87,64 @@ def CBAM(channel: int, reduction: int = 16, kernel_size: int = 7, **options: Any
 )
 def simam_module(channels: int | None = None, e_lambda: float = 1e-4, **options: Any) -> Layer:
     return SimAM(e_lambda, **options)  # channels is not read there
+
+
+@module(
+    "changzy00",
+    """
+    cfc.weight                C 1 2      cfc.weight
+    bn.weight                 C          bn.weight
+    bn.bias                   C          bn.bias
+    bn.running_mean           C          bn.running_mean
+    bn.running_var            C          bn.running_var
+    bn.num_batches_tracked    -          batches
+    """,
+    lambda seen: {"channel": seen.sizes["C"]},
+    returns="x · gate, gate = sigmoid(norm(w₀ mean + w₁ std))",
+)
+def SRM(channel: int, **options: Any) -> Layer:
+    return StyleRecalibration(channel, eps=0, **options)
+
+
+@module(
+    "changzy00",
+    "",
+    lambda seen: {"channels": 1},
+    returns="x · gate, gate = exp(−c/2 · norm(mean)²), normalised over the channels",
+    unseen=("channels", "c", "eps"),
+)
+def GCT(channels: int, c: float = 2, eps: float = 1e-5, **options: Any) -> Layer:
+    # channels is not read there; c is one over the square of the paper's
+    return GaussianContext(real_number("c", c, least=1e-30) ** -0.5, eps=eps, **options)
+
+
+@module(
+    "changzy00",
+    """
+    alpha                     1 C 1 1    alpha
+    gamma                     1 C 1 1    gamma
+    beta                      1 C 1 1    beta
+    """,
+    lambda seen: {"num_channels": seen.sizes["C"]},
+    returns="x · gate, gate = 1 + tanh(gamma · norm(alpha · length) + beta)",
+    unseen=("epsilon",),
+)
+def GateChannel(
+    num_channels: int, epsilon: float = 1e-5, mode: str = "l2", after_relu: bool = False, **options: Any
+) -> Layer:
+    one_of("mode", mode, ("l2",))  # "l1" is not spoken here, and after_relu is read with it alone
+    return GatedChannel(num_channels, epsilon=epsilon, **options)
+
+
+@module(
+    "changzy00",
+    """
+    w                         C          w
+    b                         C          b
+    """,
+    lambda seen: {"channels": seen.sizes["C"], "groups": 1},
+    returns="x · gate, gate = sigmoid(w · norm(mean) + b), normalised in each group of channels",
+    unseen=("groups", "eps"),
+)
+def LCT(channels: int, groups: int, eps: float = 1e-5, **options: Any) -> Layer:
+    return LinearContext(channels, groups, eps=eps, **options)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 TAG = re.compile(r"\b[A-Z]+\d?\.\d+\b")
 CHECKS = {
     "floating", "keyword_only", "odd", "odd_kernel", "one_of", "real_number", "same_shape", "shaped", "some_pixels",
-    "true_or_false", "whole_number", "hidden_width",
+    "true_or_false", "whole_number", "hidden_width", "multiple_of",
 }  # fmt: skip
 """Functions that look at an argument and refuse it, or hand it on."""
 OF_SHAPE = {"shaped": 1, "odd_kernel": 1, "some_pixels": 0}
@@ -51,7 +51,7 @@ def drawn(module: ModuleType) -> Drawn | None:
         return None
     if start == answer:
         return None
-    page = re.search(r"Derivation: docs/([\w/]+)\.md", head)
+    page = re.search(r"Derivation: docs/([\w/-]+)\.md", head)
     return Drawn(title(head), formula(head), page[1] if page else "", start, answer, tuple(hints))
 
 

@@ -160,6 +160,15 @@ def updated(running: Running, cache: Cache, momentum: float = 0.1) -> Running:
     )
 
 
+def several_images(x: Array, running: Any) -> None:
+    """Check that there are images to take a variance over, for a block that normalises one number of each.
+
+    Raises ValueError if running is None and there is one, or none: their variance says nothing.
+    """
+    if running is None and x.shape[0] < 2:
+        raise ValueError(f"x: expected at least 2 images to normalise over in training, got {x.shape[0]}")
+
+
 def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
     """Inputs of `forward`, by the name of the case."""
     x, params = draw.x() + 1, Params(draw.w("C"), draw.w("C"))

@@ -64,8 +64,8 @@ def test_as_torch_computes_it(entry: Entry, fused: bool, shape: tuple[int, ...],
     for k in (5, 7):
         rng = np.random.default_rng(30)
         layer = layer_for(entry, shape, k, fused)
-        if layer.buffers and shape[0] * shape[2] * shape[3] < 3:
-            shape = (3, *shape[1:])  # a batch norm of one number says nothing, and of two it is always ±1
+        if layer.buffers and shape[0] < 3:
+            shape = (3, *shape[1:])  # a norm of one number says nothing, and of two, one an image, it is always ±1
         state = {key: rng.standard_normal(w.shape) for key, w in layer.params.items()}
         layer.load_state_dict(state | dict(layer.buffers))
         x = rng.standard_normal(shape)
@@ -81,8 +81,11 @@ def test_as_torch_computes_it(entry: Entry, fused: bool, shape: tuple[int, ...],
         assert ("fused" in str(layer.path)) == fused
         assert distance(layer.backward(dy), x_there.grad.numpy()) < 1e-12
         assert layer.grads.keys() == weights.keys()
+        scale = max((float(np.linalg.norm(gradient)) for gradient in layer.grads.values()), default=0.0)
         for key, gradient in layer.grads.items():
-            assert distance(gradient, weights[key].grad.numpy()) < 1e-12, key
+            wanted = weights[key].grad.numpy()
+            near_zero = 1e-15 * scale  # a norm behind a weight cancels nearly all of its gradient, and leaves rounding
+            assert np.linalg.norm(gradient - wanted) <= 1e-12 * np.linalg.norm(wanted) + near_zero, key
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -26,8 +26,8 @@ def random_point(case: Case, seed: int) -> tuple[Any, ...]:
     rng = np.random.default_rng(seed)
     N, C = rng.integers(1, 3), rng.integers(1, 7)
     H, W = rng.integers(1, 3 if case.name == "psa" else 5, 2)  # its weights grow with the map
-    if case.norm and N * H * W < 3:
-        N = 3  # two numbers are always at ±1: their x̂ has no slope to check
+    if case.norm and N < 3:
+        N = 3  # of one number an image, two are always at ±1: their x̂ has no slope to check
     draw = Random(
         rng,
         (int(N), int(C), int(H), int(W)),

@@ -6,7 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from npattn.ops import avg_pool_2x2, batch_norm, conv2d, global_avg_pool, linear, loss, lp_pool, lse_pool, relu, sigmoid
+from npattn.ops import (
+    avg_pool_2x2,
+    batch_norm,
+    conv2d,
+    global_avg_pool,
+    layer_norm,
+    linear,
+    loss,
+    lp_pool,
+    lse_pool,
+    relu,
+    sigmoid,
+)
 from tests.support.mistakes import image, mistake, only_x, tied_x
 
 
@@ -20,6 +32,10 @@ def for_linear(rng):
 
 def for_batch_norm(rng):
     return image(rng), batch_norm.Params(rng.standard_normal(4), rng.standard_normal(4))
+
+
+def for_layer_norm(rng):
+    return rng.standard_normal((2, 3, 5)), layer_norm.Params(rng.standard_normal(5), rng.standard_normal(5))
 
 
 def for_loss(rng):
@@ -224,6 +240,27 @@ def batch_norm_without_the_path_of_the_variance(dy, cache):
     _, grads = batch_norm.train_backward(dy, cache)
     dx_hat = dy * cache.gamma[:, None, None]
     return (dx_hat - dx_hat.mean(axis=(0, 2, 3), keepdims=True)) * cache.rho[:, None, None], grads
+
+
+@mistake(layer_norm.forward, for_layer_norm, "x", "the term of a variance over axes (2,)")
+def layer_norm_without_the_path_of_the_variance(dy, cache):
+    _, grads = layer_norm.backward(dy, cache)
+    dx_hat = dy * cache.gamma
+    return (dx_hat - dx_hat.mean(axis=-1, keepdims=True)) * cache.rho, grads
+
+
+@mistake(layer_norm.forward, for_layer_norm, "x")
+def layer_norm_by_the_rows_and_not_along_them(dy, cache):
+    _, grads = layer_norm.backward(dy, cache)
+    dx_hat = dy * cache.gamma
+    along = cache.x_hat * (dx_hat * cache.x_hat).mean(axis=(0, 1))  # the axes of a batch norm
+    return (dx_hat - along - dx_hat.mean(axis=(0, 1))) * cache.rho, grads
+
+
+@mistake(layer_norm.forward, for_layer_norm, "params.beta", "sum over the batch")
+def layer_norm_beta_of_one_image(dy, cache):
+    dx, grads = layer_norm.backward(dy, cache)
+    return dx, grads._replace(beta=np.sum(dy[:1], axis=(0, 1)))
 
 
 @mistake(batch_norm.train_forward, for_batch_norm, "params.gamma")

@@ -18,13 +18,14 @@ from npattn.ops import (
     conv2d,
     global_avg_pool,
     global_max_pool,
+    layer_norm,
     linear,
     loss,
     lp_pool,
     lse_pool,
 )
 from npattn.ops.sigmoid import forward as sigmoid_forward
-from tests.support.by_index import at, filled, same
+from tests.support.by_index import at, filled, normal, normal_back, same
 
 
 @pytest.fixture
@@ -70,6 +71,30 @@ def test_batch_norm_is_a_projection():
     dx, _ = batch_norm.train_backward(rng.standard_normal(x.shape), cache)
     assert np.max(np.abs(dx.sum(axis=(0, 2, 3)))) < 1e-12
     assert np.max(np.abs((dx * cache.x_hat).sum(axis=(0, 2, 3)))) < 1e-10
+
+
+def test_layer_norm_index_by_index():
+    """And its rows are those of a batch norm with rows for channels, where nothing is learnt."""
+    rng = np.random.default_rng(11)
+    x, dy, gamma, beta = (rng.standard_normal(shape) for shape in ((2, 3, 4), (2, 3, 4), (4,), (4,)))
+    rows, K, eps = 6, 4, 0.25
+    flat, dflat = x.reshape(rows, K), dy.reshape(rows, K)
+    y, cache = layer_norm.forward(x, layer_norm.Params(gamma, beta), eps)
+    dx, grads = layer_norm.backward(dy, cache)
+    x_hat, rho = normal(flat, eps)
+    same(y.reshape(rows, K), filled((rows, K), lambda n, k: gamma[k] * x_hat[n, k] + beta[k]), "LN.4")
+    dx_hat = filled((rows, K), lambda n, k: dflat[n, k] * gamma[k])
+    same(dx.reshape(rows, K), normal_back(dx_hat, x_hat, rho), "LN.1")
+    same(grads.gamma, filled((K,), lambda k: sum(dflat[n, k] * x_hat[n, k] for n in range(rows))), "LN.4, gamma")
+    same(grads.beta, filled((K,), lambda k: sum(dflat[n, k] for n in range(rows))), "LN.4, beta")
+
+    y, cache = layer_norm.forward(x, eps=eps)
+    ones = batch_norm.Params(np.ones(rows), np.zeros(rows))
+    turned, cache_of_batch = batch_norm.train_forward(flat[None, :, :, None], ones, eps)
+    same(y.reshape(rows, K), turned[0, :, :, 0], "as a batch norm")
+    dx, grads = layer_norm.backward(dy, cache)
+    same(dx.reshape(rows, K), batch_norm.train_backward(dflat[None, :, :, None], cache_of_batch)[0][0, :, :, 0], "dx")
+    assert grads is None
 
 
 def test_cross_entropy_by_sympy(sympy):

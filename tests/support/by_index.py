@@ -72,6 +72,30 @@ def value(steps: list[Step], name: str, tag: str, nth: int = 0) -> np.ndarray:
     return [step.values[name] for step in steps if step.line.tag == tag and name in step.values][nth]
 
 
+def same_at(steps: list[Step], **wanted: tuple[str, np.ndarray]) -> None:
+    """Assert what tagged lines assigned, by name: the tag, and the numbers, whose axes of length 1 do not matter."""
+    for name, (tag, numbers) in wanted.items():
+        found = value(steps, name, tag)
+        assert [n for n in found.shape if n > 1] == [n for n in numbers.shape if n > 1], f"{tag}, {name}: {found.shape}"
+        same(found.reshape(numbers.shape), numbers, f"{tag}, {name}")
+
+
+def normal(x: np.ndarray, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of x (rows, K) at mean 0 and variance 1, and one over the spread of each (rows,)."""
+    rows, K = x.shape
+    mean = filled((rows,), lambda n: sum(x[n, k] for k in range(K)) / K)
+    rho = filled((rows,), lambda n: 1 / np.sqrt(sum((x[n, k] - mean[n]) ** 2 for k in range(K)) / K + eps))
+    return filled((rows, K), lambda n, k: (x[n, k] - mean[n]) * rho[n]), rho
+
+
+def normal_back(dx_hat: np.ndarray, x_hat: np.ndarray, rho: np.ndarray) -> np.ndarray:
+    """What comes back through that: less the level, less the part along x̂."""
+    rows, K = x_hat.shape
+    level = filled((rows,), lambda n: sum(dx_hat[n, k] for k in range(K)) / K)
+    along = filled((rows,), lambda n: sum(dx_hat[n, k] * x_hat[n, k] for k in range(K)) / K)
+    return filled((rows, K), lambda n, k: rho[n] * (dx_hat[n, k] - level[n] - x_hat[n, k] * along[n]))
+
+
 def first_pixel(xp: np.ndarray) -> np.ndarray:
     """The first pixel p of the largest number of each channel of xp (N, C, P)."""
     N, C, P = xp.shape

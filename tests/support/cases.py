@@ -61,8 +61,8 @@ class Case(NamedTuple):
         self, rng: np.random.Generator, size: tuple[int, int, int, int] = (2, 3, 5, 4), ratio: int = 2, k: int = 3
     ) -> tuple[Tree, ...]:
         """Inputs for x of `size` (N, C, H, W), a hidden width of C // ratio and a k×k kernel."""
-        if self.norm and size[0] * size[2] * size[3] < 3:
-            size = (3, *size[1:])  # two numbers are always at ±1: their x̂ has no slope to check
+        if self.norm and size[0] < 3:
+            size = (3, *size[1:])  # of one number an image, two are always at ±1: their x̂ has no slope to check
         return self.inputs(Random(rng, size, min(ratio, size[1]), k))
 
     def gradients(self, dy: Any, cache: Any) -> tuple[Tree, ...]:

@@ -45,7 +45,8 @@ class Target(NamedTuple):
     @property
     def row(self) -> str:
         """The op, block or form that it is of, whichever pair, layer or mode."""
-        return self.pair.removeprefix("layer ").removesuffix(", eval").removesuffix(", train")
+        pair = self.pair.removeprefix("layer ") if self.layer else self.pair
+        return pair.removesuffix(", eval").removesuffix(", train")
 
 
 def cotangent(y: Any) -> np.ndarray:
@@ -222,7 +223,8 @@ SIZES = (
 def takes_roots(row: str) -> bool:
     """Whether it squares and takes a root, as the lp pool does. Where x is tiny, all squares are 0."""
     entry = entry_of(row)
-    return row == "lp pool" or (entry is not None and "lp" in entry.arguments.get("pools", ()))
+    pools = () if entry is None else entry.arguments.get("pools", ())
+    return row in ("lp pool", "layer norm", "LayerNorm") or "lp" in pools
 
 
 def squares(target: Target, magnitude: Magnitude) -> bool:
@@ -249,6 +251,8 @@ REFUSALS: dict[str, Callable[..., bool]] = {
     "expected C, H and W of at least 1": lambda N, C, H, W: 0 in (C, H, W),
     "expected H and W of at least 2 for a 2×2 window": lambda N, C, H, W: min(H, W) < 2,
     "expected at least 2 numbers a channel to take a variance of": lambda N, C, H, W: N * H * W < 2,
+    "expected at least 2 images to normalise over": lambda N, C, H, W: N < 2,
+    "expected a last axis of at least 1": lambda *shape: shape[-1] == 0,
     "expected at least one row and one class": lambda N, K: 0 in (N, K),
 }
 """What is said to an x that leaves nothing to compute, and of which shapes it may be said."""
