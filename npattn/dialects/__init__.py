@@ -29,6 +29,7 @@ from npattn.dialects import (
     moskomule,
     official,
     paddleclas,
+    paper,
     timm,
     torchvision,
     ultralytics,
@@ -60,6 +61,7 @@ FILES = (
     ghostnet,
     dli14,
     moskomule,
+    paper,
 )
 DIALECTS = tuple(file.__name__.rpartition(".")[2] for file in FILES)
 """The codebases, by the names that `load` and `detect` have for them."""
