@@ -1,9 +1,10 @@
-"""changzy00/pytorch-attention, attention-mechanisms/cbam.py, gct.py and lct.py; attention_mechanisms/se_module.py,
-simam.py, srm.py and gate_channel_module.py.
+"""changzy00/pytorch-attention, attention-mechanisms/cbam.py, gct.py, lct.py and triplet_attention.py;
+attention_mechanisms/se_module.py, simam.py, srm.py and gate_channel_module.py.
 
 Its ChannelAttention and SpatialAttention multiply: they return x · gate. SimAM and GCT have no state_dict to tell them
 by: an empty one is loaded. It has two classes that it calls GCT: that of gct.py, the Gaussian one, has the name here,
-that of gate_channel_module.py is GateChannel. Its SRM has no ε beside the variance of a channel.
+that of gate_channel_module.py is GateChannel. Its SRM has no ε beside the variance of a channel. Its
+TripletAttention has biases, and a ReLU before each gate, so that none is below ½.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from npattn.attention.se import SELayer as OurSELayer
 from npattn.attention.simam import SimAM
 from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
 from npattn.attention.srm import StyleRecalibration
+from npattn.attention.triplet import TripletAttention as OurTripletAttention
 from npattn.checks import one_of, real_number
 from npattn.dialects.table import module, reduction
 from npattn.layer import Layer
@@ -148,3 +150,35 @@ def GateChannel(
 )
 def LCT(channels: int, groups: int, eps: float = 1e-5, **options: Any) -> Layer:
     return LinearContext(channels, groups, eps=eps, **options)
+
+
+@module(
+    "changzy00",
+    """
+    ch.conv.conv.weight                1 2 k k    ch.conv.weight
+    ch.conv.conv.bias                  1          ch.conv.bias
+    ch.conv.bn.weight                  1          ch.bn.weight
+    ch.conv.bn.bias                    1          ch.bn.bias
+    ch.conv.bn.running_mean            1          ch.bn.running_mean
+    ch.conv.bn.running_var             1          ch.bn.running_var
+    ch.conv.bn.num_batches_tracked     -          batches
+    cw.conv.conv.weight                1 2 k k    cw.conv.weight
+    cw.conv.conv.bias                  1          cw.conv.bias
+    cw.conv.bn.weight                  1          cw.bn.weight
+    cw.conv.bn.bias                    1          cw.bn.bias
+    cw.conv.bn.running_mean            1          cw.bn.running_mean
+    cw.conv.bn.running_var             1          cw.bn.running_var
+    cw.conv.bn.num_batches_tracked     -          batches
+    hw.conv.conv.weight                1 2 k k    hw.conv.weight
+    hw.conv.conv.bias                  1          hw.conv.bias
+    hw.conv.bn.weight                  1          hw.bn.weight
+    hw.conv.bn.bias                    1          hw.bn.bias
+    hw.conv.bn.running_mean            1          hw.bn.running_mean
+    hw.conv.bn.running_var             1          hw.bn.running_var
+    hw.conv.bn.num_batches_tracked     -          batches
+    """,
+    lambda seen: {"kernel_size": seen.sizes["k"]},
+    returns="the mean of x · gate, three times: gate = sigmoid(relu(norm(conv([mean, max] over W, H or C))))",
+)
+def TripletAttention(kernel_size: int = 7, **options: Any) -> Layer:
+    return OurTripletAttention(kernel_size, bias=True, rectify=True, **options)

@@ -81,7 +81,7 @@ def test_as_torch_computes_it(entry: Entry, fused: bool, shape: tuple[int, ...],
         assert ("fused" in str(layer.path)) == fused
         assert distance(layer.backward(dy), x_there.grad.numpy()) < 1e-12
         assert layer.grads.keys() == weights.keys()
-        scale = max((float(np.linalg.norm(gradient)) for gradient in layer.grads.values()), default=0.0)
+        scale = max(float(np.linalg.norm(gradient)) for gradient in (dy, *layer.grads.values()))
         for key, gradient in layer.grads.items():
             wanted = weights[key].grad.numpy()
             near_zero = 1e-15 * scale  # a norm behind a weight cancels nearly all of its gradient, and leaves rounding

@@ -76,9 +76,11 @@ def test_agrees_with_the_codebase(file: Recorded):
 
     gradients, wanted = dialects.dump(layer, "grads"), file.kind("grad")
     assert list(gradients) == list(wanted) == list(layer.params)
+    largest = max(float(np.linalg.norm(gradient)) for gradient in (dx, *wanted.values()))
     for key, gradient in gradients.items():
         assert gradient.shape == wanted[key].shape == layer.params[key].shape
-        assert distance(gradient, wanted[key]) < WITHIN, key
+        off = np.linalg.norm(gradient - wanted[key])  # of a bias before a norm there is rounding, and nothing else
+        assert off <= WITHIN * np.linalg.norm(wanted[key]) + 1e-15 * largest, key
 
     after = dialects.dump(layer)
     for key, buffer in file.kind("after").items():
