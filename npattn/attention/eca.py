@@ -200,8 +200,8 @@ class ECA(Block):
         forms=(
             Form("eca-hard-sigmoid", "efficient channel attention, hard sigmoid", {"gate": "hard_sigmoid"}),
             Form("eca-k5", "efficient channel attention of five neighbours", {"kernel_size": 5}),
-            Form("eca-mlp", "efficient channel attention with a hidden layer", {"hidden": 4}),
-            Form("ceca", "circular efficient channel attention (CECA)", {"ends": "ring"}),
+            Form("eca-mlp", "efficient channel attention with a hidden layer", {"hidden": 4}, "blocks"),
+            Form("ceca", "circular efficient channel attention (CECA)", {"ends": "ring"}, "blocks"),
         ),
     )
 

@@ -18,6 +18,7 @@ from npattn.ops import (
     lse_pool,
     relu,
     sigmoid,
+    softmax,
 )
 from tests.support.mistakes import image, mistake, only_x, tied_x
 
@@ -36,6 +37,14 @@ def for_batch_norm(rng):
 
 def for_layer_norm(rng):
     return rng.standard_normal((2, 3, 5)), layer_norm.Params(rng.standard_normal(5), rng.standard_normal(5))
+
+
+def rows(rng):
+    return (rng.standard_normal((3, 4, 5)),)
+
+
+def over_the_first(x):
+    return softmax.forward(x, 0)
 
 
 def for_loss(rng):
@@ -240,6 +249,26 @@ def batch_norm_without_the_path_of_the_variance(dy, cache):
     _, grads = batch_norm.train_backward(dy, cache)
     dx_hat = dy * cache.gamma[:, None, None]
     return (dx_hat - dx_hat.mean(axis=(0, 2, 3), keepdims=True)) * cache.rho[:, None, None], grads
+
+
+@mistake(softmax.forward, rows, "x", "a softmax of whose Jacobian only the diagonal is there")
+def softmax_as_if_each_share_were_alone(dy, cache):
+    return dy * cache.y * (1 - cache.y)  # the diagonal of the matrix
+
+
+@mistake(softmax.forward, rows, "x", "a softmax without the outer product of its Jacobian")
+def softmax_without_what_the_others_lose(dy, cache):
+    return dy * cache.y
+
+
+@mistake(softmax.forward, rows, "x")
+def softmax_by_the_plain_mean_of_dy(dy, cache):
+    return cache.y * (dy - dy.mean(axis=-1, keepdims=True))  # the shares are the weights
+
+
+@mistake(over_the_first, rows, "x")
+def softmax_along_another_axis_than_forward(dy, cache):
+    return softmax.backward(dy, cache._replace(axis=-1))
 
 
 @mistake(layer_norm.forward, for_layer_norm, "x", "the term of a variance over axes (2,)")

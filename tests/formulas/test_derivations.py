@@ -23,6 +23,7 @@ from npattn.ops import (
     loss,
     lp_pool,
     lse_pool,
+    softmax,
 )
 from npattn.ops.sigmoid import forward as sigmoid_forward
 from tests.support.by_index import at, filled, normal, normal_back, same
@@ -107,6 +108,35 @@ def test_cross_entropy_by_sympy(sympy):
     _, cache = loss.forward(values, np.array([1]))
     exact = [float(v.subs(dict(zip(z, values[0], strict=True)))) for v in p]
     same(loss.backward(np.array(1.0), cache)[0], np.array(exact) - [0, 1, 0], "(p − onehot) / N")
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, -3])
+def test_softmax_index_by_index(axis: int):
+    rng = np.random.default_rng(12)
+    x, dy = rng.standard_normal((3, 2, 4)), rng.standard_normal((3, 2, 4))
+    y, cache = softmax.forward(x, axis)
+    dx = softmax.backward(dy, cache)
+    rows, drows = (np.moveaxis(a, axis, -1).reshape(-1, x.shape[axis]) for a in (x, dy))
+    K = rows.shape[1]
+    shares = filled(rows.shape, lambda n, k: math.exp(rows[n, k]) / sum(math.exp(rows[n, j]) for j in range(K)))
+    same(np.moveaxis(y, axis, -1).reshape(-1, K), shares, "SOFT.2")
+    jacobian = filled((len(rows), K, K), lambda n, j, k: shares[n, j] * ((j == k) - shares[n, k]))
+    wanted = filled(rows.shape, lambda n, k: sum(jacobian[n, j, k] * drows[n, j] for j in range(K)))
+    same(np.moveaxis(dx, axis, -1).reshape(-1, K), wanted, "SOFT.1")
+    same(np.sum(y, axis=axis), np.ones(np.sum(y, axis=axis).shape), "shares")
+    assert np.abs(np.sum(dx, axis=axis)).max() < 1e-15
+    same(softmax.forward(x + 800, axis)[0], y, "shifted, and beyond what an exponential can hold")
+
+
+def test_softmax_of_two_is_the_sigmoid_of_their_difference():
+    x = np.random.default_rng(13).standard_normal((5, 2))
+    same(softmax.forward(x)[0][:, 0], sigmoid_forward(x[:, 0] - x[:, 1])[0], "K = 2")
+    with pytest.raises(ValueError, match="axis: expected a whole number of at most 1, got 2"):
+        softmax.forward(x, 2)
+    with pytest.raises(ValueError, match="x: expected at least one number along axis 1"):
+        softmax.forward(x[:, :0], 1)
+    with pytest.raises(ValueError, match=r"x: expected shape \(..., K\), got \(\)"):
+        softmax.forward(np.array(1.0))
 
 
 def test_fc_index_by_index():

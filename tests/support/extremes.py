@@ -252,6 +252,7 @@ REFUSALS: dict[str, Callable[..., bool]] = {
     "expected H and W of at least 2 for a 2×2 window": lambda N, C, H, W: min(H, W) < 2,
     "expected at least 2 numbers a channel to take a variance of": lambda N, C, H, W: N * H * W < 2,
     "expected at least 2 images to normalise over": lambda N, C, H, W: N < 2,
+    "expected at least one number along axis": lambda *shape: shape[-1] == 0,
     "expected a last axis of at least 1": lambda *shape: shape[-1] == 0,
     "expected at least one row and one class": lambda N, K: 0 in (N, K),
 }

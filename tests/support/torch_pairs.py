@@ -46,6 +46,7 @@ TWINS: dict[str, Callable[..., Any]] = {
     "batch norm, train": lambda x, p: functional().batch_norm(x, None, None, p.gamma, p.beta, training=True),
     "batch norm, eval": lambda x, p, r: functional().batch_norm(x, r.mean, r.var, p.gamma, p.beta),
     "layer norm": lambda x, p: functional().layer_norm(x, x.shape[-1:], p.gamma, p.beta),
+    "softmax": lambda x: x.softmax(-1),
     "cross-entropy": lambda z, t: functional().cross_entropy(z, t),
     "gate": lambda x, g: x * g,
     **{name: of_block(entry) for name, entry in blocks().items() if entry.card.name in BLOCKS},
