@@ -36,7 +36,7 @@ def everywhere(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     if not np.any(a):
         return "it is 0 everywhere: the way from it to y was not followed back"
     if not np.any(n):
-        return "y does not depend on it: is it the array that the forward uses?"
+        return "y does not depend on it here: a mask is missing, or it is not the array that the forward uses"
     return ""
 
 

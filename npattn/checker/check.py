@@ -87,7 +87,8 @@ class Check:
         """At the given point."""
         self.on = on
         self.notes += on.choose_method()
-        for name in on.start.values:
+        values = on.start.values
+        for name in values if self.how.causes else sorted(values, key=lambda each: values[each].size):
             if self.wrong and not self.how.causes:
                 break
             self.shown.now(name)
@@ -158,10 +159,8 @@ class Check:
             along = on.compare(name, on.gaussian(g.shape, 2))
         if along.kink.any() or not np.all(np.isfinite(along.error)):
             return row  # on a kink a direction bounds little; the given point is where kinks are judged
-        seen = on.lit(name)
+        seen = on.lit(name, along)
         if not along.wrong.any():
-            if along.coarse.any():
-                return row  # nothing that is called right
             self.seen.add(name, seen)
             worst = along.worst if np.any(seen) else 0.0
             return replace(row, error=max(row.error or 0.0, worst))
@@ -224,7 +223,7 @@ def checked(on: Comparison, name: str, how: Settings) -> tuple[Row, list[str], n
     along = on.compare(name, on.gaussian(value.shape, how.directions))
     note = f"{name}: {sureness(along)}"
     if not along.wrong.any() and not along.kink.any():
-        seen = on.lit(name)
+        seen = on.lit(name, along)
         error = along.worst if np.any(seen) else 0.0
         words = f"{how.directions} directions"
         return Row(name, value.shape, on.method, words, error, untested=along.too_coarse), [note], seen
@@ -256,7 +255,7 @@ def entries_after(on: Comparison, name: str, along: Verdict, how: Settings) -> t
             "looked at"
         )
     words = f"{counted(count, 'direction')}, {len(chosen)} of {size} entries"
-    seen = on.lit(name).reshape(-1)
+    seen = on.lit(name, along).reshape(-1)
     seen[chosen] |= found.seen
     return found._replace(error=error, wrong=wrong).row(name, shape, on.method, words), notes, seen
 

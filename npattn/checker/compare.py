@@ -127,10 +127,10 @@ class Comparison:
         """What hides a gradient that is not 0: the rounding of the loss, where it is of its size; else 0."""
         return self.floor[name] if 1e-3 * self.floor[name] < largest(self.start.gradients[name]) else 0.0
 
-    def lit(self, name: str) -> np.ndarray:
-        """A mask of the entries of a gradient that are different from 0, by more than rounding."""
+    def lit(self, name: str, along: Verdict) -> np.ndarray:
+        """A mask of the entries of a gradient that are different from 0, by more than rounding, as directions tell."""
         g = self.start.gradients[name]
-        if largest(g) <= self.floor[name]:
+        if along.dark or along.coarse.any() or largest(g) <= self.floor[name]:
             return np.zeros(g.shape, dtype=bool)
         return np.asarray(np.abs(g) > self.noise[name] + self.how.atol)
 

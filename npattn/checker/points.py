@@ -18,7 +18,11 @@ from npattn.checker.begin import kept
 from npattn.checker.state import Arrays, Start, as_array, copies, equal, rms, signed, usable_gradients
 
 NEAR, WITHIN, FREE = "near", "within", "free"
-"""Ways to draw: each entry moved by up to a fifth; from between the given numbers; normal numbers of their scale."""
+"""Ways to draw: each entry moved by up to a fifth; from between the given numbers; normal numbers of their scale.
+
+The last, of what keeps its sign, is much smaller at times, and so are the two below: a bias may be positive by chance,
+and hold a ReLU open.
+"""
 
 WIDE = "first wide", "second wide"
 """Normal numbers, for every second tensor of six times their scale: beyond the bounds of a ReLU6 or a hard sigmoid."""
@@ -36,8 +40,11 @@ def drawn(
     scale = float(np.median(usual)) if usual else 1.0
     new = {name: like(value, way, rng, freed.get(name), scale) for name, value in values.items()}
     for i, (name, value) in enumerate(values.items()):
-        if way in WIDE and i % 2 == WIDE.index(way) and np.any(value > 0) and np.any(value < 0):
+        both, chosen = np.any(value > 0) and np.any(value < 0), way in WIDE and i % 2 == WIDE.index(way)
+        if chosen and both:
             new[name] = 6 * new[name]
+        elif not both and (chosen or way == FREE):
+            new[name] = shaped_like(value, rng.choice([1e-4, 1e-3, 0.01] if chosen else [1e-3, 0.1, 1.0]) * new[name])
     return new
 
 

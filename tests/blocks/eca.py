@@ -157,7 +157,7 @@ def direct(dy, cache):
     return dy * cache.g[:, :, None, None]
 
 
-@mistake(eca.forward, inputs, "x")
+@mistake(eca.forward, inputs, "x", "the same along axes (2, 3)")
 def eca_with_the_kernel_not_flipped(dy, cache):
     dx, _ = eca.backward(dy, cache._replace(params=cache.params._replace(w=cache.params.w[:, ::-1])))
     return dx, eca.backward(dy, cache)[1]
@@ -168,19 +168,19 @@ def eca_direct_path_alone(dy, cache):
     return direct(dy, cache), eca.backward(dy, cache)[1]
 
 
-@mistake(eca.forward, inputs, "x")
+@mistake(eca.forward, inputs, "x", "the same along axes (2, 3)")
 def eca_ends_joined_into_a_ring(dy, cache):
     dx, _ = eca.backward(dy, cache._replace(ends="ring"))  # beyond the ends there are zeros
     return dx, eca.backward(dy, cache)[1]
 
 
-@mistake(in_a_ring, inputs, "x")
+@mistake(in_a_ring, inputs, "x", "the same along axes (2, 3)")
 def ceca_ends_taken_for_constants(dy, cache):
     dx, _ = eca.backward(dy, cache._replace(ends="zeros"))
     return dx, eca.backward(dy, cache)[1]
 
 
-@mistake(in_a_ring, inputs, "x")
+@mistake(in_a_ring, inputs, "x", "the same along axes (2, 3)")
 def ceca_ends_given_back_to_the_wrong_side(dy, cache):
     da, (w,), C = to_a(dy, cache), cache.params.w, dy.shape[1]
     dpadded = sum(np.pad(da * w[j], ((0, 0), (j, 2 - j))) for j in range(3))
@@ -196,14 +196,14 @@ def eca_kernel_gradient_flipped(dy, cache):
     return dx, grads._replace(w=grads.w[:, ::-1].copy())
 
 
-@mistake(eca.forward, with_hidden, "params.w1")
+@mistake(eca.forward, with_hidden, "params.w1", "a mask")
 def eca_mlp_relu_forgotten(dy, cache):
     dx, grads = eca.backward(dy, cache)
     open_ = relu.Cache(np.zeros_like(cache.hidden.blocked))
     return dx, grads._replace(w1=eca.backward(dy, cache._replace(hidden=open_))[1].w1)
 
 
-@mistake(eca.forward, with_hidden, "params.b1")
+@mistake(eca.forward, with_hidden, "params.b1", "a constant factor of 0.25")
 def eca_mlp_bias_of_one_channel(dy, cache):
     dx, grads = eca.backward(dy, cache)
     return dx, grads._replace(b1=grads.b1 / dy.shape[1])  # a mean over the channels in place of the sum

@@ -62,7 +62,7 @@ def forward(x, params):
     return y, (cache, se_cache)
 
 
-@mistake(forward, of_se.inputs, "x")
+@mistake(forward, of_se.inputs, "x", "dy itself")
 def residual_skip_path_forgotten(dy, cache):
     _, db = residual.backward(dy, cache[0])
     return se.backward(db, cache[1])

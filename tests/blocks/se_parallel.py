@@ -98,7 +98,7 @@ def square(rng):
     return parallel(4, 4, 2)
 
 
-@mistake_of_layer(square, only_x, "x")
+@mistake_of_layer(square, only_x, "x", "the same along axes (2, 3)")
 def parallel_gate_path_forgotten(layer, dy, cache):
     du, dg = gate.backward(dy, cache)
     layer.layers["gate"].backward(dg)

@@ -156,7 +156,7 @@ def sge_direct_path_alone(dy, cache):
     return (by_groups(dy, cache) * cache.g).reshape(dy.shape), sge.backward(dy, cache)[1]
 
 
-@mistake(sge.forward, inputs, "x")
+@mistake(sge.forward, inputs, "x", "the same along axes (2, 3)")
 def sge_mean_of_the_group_taken_for_a_constant(dy, cache):
     return to_x(dy, to_c(dy, cache), cache, mean=0), sge.backward(dy, cache)[1]
 

@@ -135,19 +135,19 @@ def simam_direct_path_alone(dy, cache):
     return dy * cache.g
 
 
-@mistake(simam.forward, only_x, "x")
+@mistake(simam.forward, only_x, "x", "the term of a variance over axes (2, 3)")
 def simam_variance_taken_for_a_constant(dy, cache):
     direct, above, _ = parts(dy, cache)
     return direct + centred(above)
 
 
-@mistake(simam.forward, only_x, "x")
+@mistake(simam.forward, only_x, "x", "the same along axes (2, 3)")
 def simam_mean_taken_for_a_constant(dy, cache):
     direct, above, below = parts(dy, cache)
     return direct + above + below
 
 
-@mistake(simam.forward, only_x, "x")
+@mistake(simam.forward, only_x, "x", "the term of a variance over axes (2, 3)")
 def simam_variance_divided_by_all_pixels(dy, cache):
     direct, above, below = parts(dy, cache)
     P = dy.shape[2] * dy.shape[3]

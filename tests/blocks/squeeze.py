@@ -74,7 +74,7 @@ def squeeze_path_not_divided_by_the_pixels(dy, cache):
     return dy * cache.s[:, :, None, None] + np.sum(dy * cache.x, axis=(2, 3), keepdims=True)
 
 
-@mistake(squeeze_scale.forward, only_x, "x")
+@mistake(squeeze_scale.forward, only_x, "x", "the same along axes (2, 3)")
 def squeeze_taken_for_one_of_the_whole_image(dy, cache):
     ds = np.mean(dy * cache.x, axis=(1, 2, 3), keepdims=True)  # the sum runs over the pixels, not over the channels
     return dy * cache.s[:, :, None, None] + ds

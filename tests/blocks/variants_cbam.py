@@ -120,7 +120,7 @@ def parallel_undone_as_a_sequence(layer, dy, cache):
     return du * g_c + dx_gate, dict(layer.grads)
 
 
-@mistake_of_layer(made(residual=True), only_x, "x")
+@mistake_of_layer(made(residual=True), only_x, "x", "dy itself")
 def residual_without_its_dy(layer, dy, cache):
     layer.residual = False
     try:

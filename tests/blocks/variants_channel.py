@@ -142,7 +142,7 @@ def bias_counted_once_in_two_runs(dy, cache):
     return dx, grads._replace(b2=grads.b2 / 2)
 
 
-@mistake(formed(mix="before"), inputs, "x")
+@mistake(formed(mix="before"), inputs, "x", "a constant factor of 2")
 def mean_of_descriptors_that_gives_each_all(dy, cache):
     after = cache._replace(settings=cache.settings._replace(mix="after"), runs=cache.runs * 2)
     dx, _ = channel.backward(dy, after)
@@ -184,7 +184,7 @@ def only_one_fc(rng):
     return image(rng), channel.Params(rng.standard_normal((4, 4)), rng.standard_normal(4))
 
 
-@mistake(formed(pools=("avg",)), only_one_fc, "x")
+@mistake(formed(pools=("avg",)), only_one_fc, "x", "the same along axes (2, 3)")
 def one_fc_undone_with_its_matrix_turned(dy, cache):
     _, grads = channel.backward(dy, cache)
     (run,) = cache.runs

@@ -66,7 +66,7 @@ def se_gate_receives_dy_without_x(dy, cache):
     return dx, grads._replace(w2=channel.backward(np.sum(dy, axis=(2, 3), keepdims=True), cache.gate)[1].w2)
 
 
-@mistake(se.forward, inputs, "x")
+@mistake(se.forward, inputs, "x", "the same along axes (2, 3)")
 def se_gate_path_averaged_as_the_squeeze_was(dy, cache):
     _, grads = se.backward(dy, cache)
     dg = np.mean(dy * cache.x, axis=(2, 3), keepdims=True)  # the gate was broadcast: its gradient is a sum

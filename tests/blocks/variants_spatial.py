@@ -175,7 +175,7 @@ def one_kernel(rng):
     return image(rng), spatial.Params(rng.standard_normal((1, 1, 3, 3)))
 
 
-@mistake(formed(mix="mean"), one_kernel, "x")
+@mistake(formed(mix="mean"), one_kernel, "x", "a constant factor of 2")
 def mean_of_maps_that_gives_each_all(dy, cache):
     dx, grads = spatial.backward(dy, cache)
     return 2 * dx, grads

@@ -121,7 +121,9 @@ def test_an_object_without_one_of_its_gradients():
 def test_an_object_whose_params_are_not_what_it_uses():
     mine = Affine(np.float64)
     mine.params["b"] = mine.b.copy()
-    with pytest.raises(GradcheckError, match=r"\nb: .*\n  likely cause: y does not depend on it: is it the array"):
+    with pytest.raises(
+        GradcheckError, match=r"\nb: .*\n  likely cause: y does not depend on it here: .* not the array"
+    ):
         gradcheck(mine, normal(4, 5))
 
 

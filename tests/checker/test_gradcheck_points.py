@@ -81,6 +81,22 @@ def test_no_seed_hides_a_mistake_behind_dead_units(kwargs):
     assert gradcheck((gate_of_two_runs, gate_backward), *FOR_GATE(np.random.default_rng(0))).status == 0
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_biases_that_hold_a_relu_open_are_drawn_smaller(seed):
+    """They may keep their sign, for that may be asked of them; not their size."""
+
+    def forward(x, w, b):
+        return np.tanh(np.maximum(x * w + b, 0)), (x, w, b)
+
+    def without_mask(dy, cache):
+        x, w, b = cache
+        d = dy * (1 - np.tanh(np.maximum(x * w + b, 0)) ** 2)
+        return d * w, (d * x).sum(axis=0), d.sum(axis=0)
+
+    w, b = np.full(5, 0.1), np.random.default_rng(seed).uniform(1.5, 2.5, 5)
+    assert gradcheck((forward, without_mask), X, w, b, seed=seed, raise_exception=False).status == 1
+
+
 def test_untested_is_a_warning_where_nobody_looks_at_the_report():
     with pytest.warns(UntestedWarning, match="nothing wrong, but untested in w1, w2"):
         gradcheck((gated, direct), *DEAD, points=1)
