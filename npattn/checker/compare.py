@@ -124,8 +124,8 @@ class Comparison:
         return np.asarray(2 * spread(seen, axis=0))
 
     def hidden(self, name: str) -> float:
-        """What hides a gradient that is not 0: the rounding of the loss, where it is of its size; else 0."""
-        return self.floor[name] if 1e-3 * self.floor[name] < largest(self.start.gradients[name]) else 0.0
+        """What hides a gradient that is no plain 0: the rounding of the loss, where that is larger; else 0."""
+        return self.floor[name] if 0 < largest(self.start.gradients[name]) <= self.floor[name] else 0.0
 
     def lit(self, name: str, along: Verdict) -> np.ndarray:
         """A mask of the entries of a gradient that are different from 0, by more than rounding, as directions tell."""
