@@ -56,7 +56,10 @@ def normalised(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
             continue  # with x itself, not with x̂
         level = np.mean(rest, axis=over, keepdims=True)
         if np.max(np.abs(rest - level)) <= size:
-            return f"the terms of a mean and a variance over axes {over} are missing: they were taken for constants"
+            return (
+                f"the terms of a mean and a variance over axes {over} are missing, as if they were constants; or they "
+                "are there, and the two are constants"
+            )
     return ""
 
 

@@ -2,7 +2,8 @@
 
 With default settings, at inputs and weights of that seed. Each must be rejected, or told to be untested; it must print
 0 green. A check ends at the first tensor that is wrong, which is all that counts here. With `--causes` the whole report
-is asked for, and it must print no "another cause" either: one that is not the mistake's.
+is asked for, and how its cause was named: a mistake says what its cause is called, and "another cause" is to be looked
+at; where it says nothing there is only "a cause".
 
     python -m tests.checker.misses --seeds 1000 --jobs 4 --out misses.jsonl     goes on from where it was ended
 """
@@ -47,7 +48,9 @@ def outcome_and_cause(mistake: Mistake, seed: int) -> tuple[str, str]:
         if row.name == mistake.blames and row.wrong and not report.problems:
             if not row.cause:
                 return f"{answer}, no cause", ""
-            known = bool(mistake.says) and mistake.says in row.cause + row.wrong
+            if not mistake.says:
+                return f"{answer}, a cause", ""
+            known = mistake.says in row.cause + row.wrong
             return f"{answer}, {'cause named' if known else 'another cause'}", "" if known else row.cause
     return answer, ""
 
