@@ -132,6 +132,7 @@ def forward(x: Array, params: Params, running: Running | None = None, rectify: b
     before each gate. Returns: y (N, C, H, W) and the cache.
     Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
     """
+    floating(x=x)
     some_pixels(x)
     true_or_false("rectify", rectify)
     of = dict.fromkeys(TURNS) if running is None else running._asdict()

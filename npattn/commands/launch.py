@@ -85,11 +85,12 @@ def in_main_thread() -> bool:
 
 def told(status: int, said: str, interrupted: int) -> int:
     """The command's exit status for mpiexec's, after a line that says what has happened if no rank can have said it."""
-    if status in STATUSES and not (status == 1 and said.strip()):
-        return status
-    if interrupted > 1 or (interrupted and status in (signal.SIGINT, signal.SIGTERM)):
+    # after a second Ctrl-C mpiexec may say 0, whatever has become of the ranks
+    if status != 130 and (interrupted > 1 or (interrupted and status in (signal.SIGINT, signal.SIGTERM))):
         print("npattn: interrupted", file=sys.stderr)
         return 130
+    if status in STATUSES and not (status == 1 and said.strip()):
+        return status
     if 0 < status < signal.NSIG:
         why = f"a process of the training was killed by signal {status} (is there too little memory?), and so all ended"
         print(f"npattn: {why}; --resume goes on from its last checkpoint", file=sys.stderr)

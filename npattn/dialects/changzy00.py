@@ -102,7 +102,7 @@ def simam_module(channels: int | None = None, e_lambda: float = 1e-4, **options:
     bn.num_batches_tracked    -          batches
     """,
     lambda seen: {"channel": seen.sizes["C"]},
-    returns="x · gate, gate = sigmoid(norm(w₀ mean + w₁ std))",
+    returns="x · gate, gate = sigmoid(norm(w0 mean + w1 std))",
 )
 def SRM(channel: int, **options: Any) -> Layer:
     return StyleRecalibration(channel, eps=0, **options)

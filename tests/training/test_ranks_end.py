@@ -301,3 +301,17 @@ def test_ranks_that_do_not_start(tmp_path, monkeypatch, capfd):
     assert "npattn: mpiexec ended with status" in (errors := capfd.readouterr().err)
     assert "/nowhere/python" in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "interrupted", "expected"),
+    [
+        (0, "", 0, 0), (0, "", 1, 0), (0, "", 2, 130), (130, "", 1, 130), (2, "", 0, 2), (1, "", 0, 1), (9, "", 0, 1),
+        (2, "", 1, 130), (9, "", 2, 130), (1, "cannot start", 0, 1),
+    ],
+)  # fmt: skip
+def test_mpiexecs_status(status: int, said: str, interrupted: int, expected: int):
+    """0 means that it is done: after a second Ctrl-C mpiexec says so whatever has become of the ranks."""
+    from npattn.commands.launch import told
+
+    assert told(status, said, interrupted) == expected
