@@ -96,7 +96,7 @@ def branch_forward(
 def branch_backward(dt: Array, cache: BranchCache, name: str) -> tuple[Array, Branch]:
     """Return the branch's part of dx, and the gradients (dw, dnorm, db)."""
     v, g, mean, max_, conv, norm, rectified, gate = cache
-    xp = floating(dt=dt, v=v)
+    xp = floating(v=v)  # dt was checked as dy
 
     # TRI.7 was t = v · g, turned back: both factors receive dt, turned as v was, times the other
     dturned = xp.permute_dims(dt, TURNS[name])
