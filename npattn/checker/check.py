@@ -12,7 +12,7 @@ import numpy as np
 
 from npattn.checker.arguments import Settings
 from npattn.checker.begin import Found, begin
-from npattn.checker.compare import Comparison, Refused, Verdict
+from npattn.checker.compare import Comparison, Refused
 from npattn.checker.explain import explained, where_to_look
 from npattn.checker.influence import idle
 from npattn.checker.points import FREE, NEAR, WIDE, WITHIN, at, drawn
@@ -25,6 +25,7 @@ from npattn.checker.single import Single
 from npattn.checker.state import Arrays, Start
 from npattn.checker.target import Target
 from npattn.checker.ties import together
+from npattn.checker.verdict import Verdict
 from npattn.columns import counted
 
 MORE = 8  # times as many points as asked for, at most, while they show something new

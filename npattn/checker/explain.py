@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from npattn.checker.causes import likely_cause
-from npattn.checker.compare import Comparison, Verdict
+from npattn.checker.compare import Comparison
 from npattn.checker.facts import Facts
 from npattn.checker.report import Row
+from npattn.checker.verdict import Verdict
 
 COLUMNS = 60  # entries of which the share of every output is looked at
 
