@@ -126,7 +126,7 @@ def judge(exercise: Exercise, source: str, file: str = FILE, points: int = 8) ->
             if report is None:
                 return unable(exercise, failed)
             rows += (new := with_missing(rows_of(report, name), right, inputs))
-            problems += [*report.problems, *([report.hint] if report.hint else [])]
+            problems += [*report.problems, *report.remarks, *([report.hint] if report.hint else [])]
             if count > 1 and report.untested:  # at a single point, that of the ties, something may well be 0
                 problems += report.untested
                 status = UNTESTED

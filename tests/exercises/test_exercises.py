@@ -191,3 +191,13 @@ def test_a_verdict_for_a_page():
 def test_a_wrong_name_is_told_the_nearest():
     with pytest.raises(ValueError, match="did you mean cbam"):
         exercise("cbma")
+
+
+def test_what_is_right_but_overwrites_dy_is_told():
+    """It is solved, since every number is right, and who goes on using dy is warned."""
+    relu = exercise("relu")
+    head = relu.answer[: relu.answer.index(":\n", relu.answer.index("def backward")) + 2]
+    verdict = judge(relu, head + "    dy[cache.blocked] = 0\n    return dy\n")
+    assert verdict.status == 0
+    assert "dy: mutated by backward" in verdict.problems
+    assert not judge(relu, relu.answer).problems
