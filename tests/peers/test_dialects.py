@@ -456,7 +456,8 @@ def test_to_another_library_and_back(stem: str):
 
 def test_timms_rounding():
     """Of 1/16 of the channels to a multiple of 8, at least 8, halves upwards; rd_channels=0 means none is given."""
-    from npattn.dialects.timm import divisible, eca_kernel, width
+    from npattn.dialects.timm.eca import eca_kernel
+    from npattn.dialects.timm.rules import divisible, width
 
     assert [width(C, 1 / 16, None, 8) for C in (8, 32, 128, 191, 192, 256, 320)] == [8, 8, 8, 8, 16, 16, 24]
     assert [width(C, 1 / 16, None, 1) for C in (4, 8, 23, 24, 40)] == [1, 1, 1, 2, 3]

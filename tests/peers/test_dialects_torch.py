@@ -235,7 +235,8 @@ def test_timms_widths():
     """The rounding of the hidden width, for every number of channels."""
     helpers = pytest.importorskip("timm.layers.helpers", reason="timm is not installed", exc_type=ImportError)
     eca = pytest.importorskip("timm.layers.eca", reason="timm is not installed", exc_type=ImportError)
-    from npattn.dialects.timm import divisible, eca_kernel
+    from npattn.dialects.timm.eca import eca_kernel
+    from npattn.dialects.timm.rules import divisible
 
     for ratio in (1 / 16, 0.25, 0.3, 1 / 24):
         for divisor in (1, 2, 7, 8):
