@@ -4,10 +4,10 @@
     layer(x), layer.backward(dy)                                                    # what timm's module computes
     npattn.dialects.dump(layer)                                                     # a state_dict again, byte for byte
 
-A dialect is a file here (timm a folder), and a class of that codebase a function in it: `DIALECTS` has their names. table.py is the
-form that they share. candidates.py and detect.py ask which class a state_dict is of, network.py where in a network
-there is one. weights_file.py reads and writes files, containers.py finds the weights among what else a file holds. What
-differs, and why it matters: docs/dialects.md
+A dialect is a file here (timm a folder), and a class of that codebase a function in it: `DIALECTS` has their names.
+table.py is the form that they share. candidates.py and detect.py ask which class a state_dict is of, network.py where
+in a network there is one. weights_file.py reads and writes files, containers.py finds the weights among what else a
+file holds. What differs, and why it matters: docs/dialects.md
 """
 
 from __future__ import annotations
