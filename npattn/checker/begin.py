@@ -227,6 +227,7 @@ def again_and_again(runs: Runs, once: Once, dy2: np.ndarray) -> None:
         return  # it is not even the same twice
     eps = EPS32 if runs.how.single else EPS
     floor = 5e3 * eps * float(np.linalg.norm(dy * once.y))  # where a gradient is 0 but for rounding
+    least = float(np.finfo(np.float32 if runs.how.single else np.float64).tiny) / eps  # below, digits may be lost
     for name in usable:
         g, other = first[name], second[name]
         if other is None or mixed[name] is None or zero[name] is None:
@@ -234,7 +235,7 @@ def again_and_again(runs: Runs, once: Once, dy2: np.ndarray) -> None:
             continue
         size = float(np.max(np.abs(g), initial=0) + np.max(np.abs(other), initial=0))
         loose = max(1e-9, 100 * max(once.rounded.get(name, 0.0), eps if runs.how.single else 0.0))
-        if size > floor and np.max(np.abs(mixed[name] - (1.25 * g - 0.75 * other))) > loose * size + min(
+        if size > max(floor, least) and np.max(np.abs(mixed[name] - (1.25 * g - 0.75 * other))) > loose * size + min(
             floor, 0.01 * size
         ):
             runs.wrong(f"gradient of {name}: not linear in dy")

@@ -235,3 +235,31 @@ def test_a_kink_and_a_curve_together_are_no_steps():
     report = gradcheck((case.forward, case.backward), *random_point(case, 7017), strict=True, raise_exception=False)
     assert not report.no_verdict
     assert not report.wrong
+
+
+# Next to nothing
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_numbers_with_few_digits_left_are_not_called_nonlinear(dtype):
+    """Shut gates' slopes may be subnormal numbers, of a digit or two: no map of those is linear to the last."""
+    shut = {"float64": 1e-320, "float32": 1e-43}[dtype]
+
+    def forward(x):
+        return x * x.dtype.type(shut), x
+
+    def backward(dy, x):
+        return dy * x.dtype.type(shut)
+
+    report = gradcheck((forward, backward), X, dtype=dtype, raise_exception=False)
+    assert not report.wrong
+    assert "not linear" not in str(report)
+    bent = gradcheck((forward, lambda dy, x: backward(dy, x) + 1e3 * shut), X, dtype=dtype, raise_exception=False)
+    assert "not 0 for dy = 0" in str(bent)
+
+
+@pytest.mark.parametrize("name, seed", [("srm, eval", 100019), ("coordinate, train", 100035)])
+def test_a_shut_gate_raises_no_alarm(name, seed):
+    case = cases()[name]
+    report = gradcheck((case.forward, case.backward), *random_point(case, seed), strict=True, raise_exception=False)
+    assert not report.wrong
