@@ -40,6 +40,7 @@ AT_RUN_TIME = {
     ("npattn.explain.watch", "f'npattn.{path.parent.name}.{path.stem}'"): "a file of WATCHED that runs: floors below",
     ("npattn.commands.users_target", "name"): "a module of the user's, named on the command line",
     ("npattn.dialects.weights_file", "name"): "a library that reads weights: torch, safetensors",
+    ("npattn.dialects.timm", "f'{__name__}.{found.name}'"): "a file of the package itself: each is found, none listed",
     ("npattn.state", "state['xp']"): "the array library of a layer that is unpickled",
 }
 """File and argument of an import_module whose name only a run can know: why it does not break the floors."""

@@ -9,7 +9,14 @@ not spoken here and are refused.
 import importlib
 import pkgutil
 
-FIRST = ("se", "eca", "cbam")  # messages list the classes of these first, then those of the other files
+# messages list the classes of these three first, in this order, and then those of the other files
+from npattn.dialects.timm import se  # noqa: F401
 
-for name in (*FIRST, *(found.name for found in pkgutil.iter_modules(__path__))):
-    importlib.import_module(f"{__name__}.{name}")
+# isort: split
+from npattn.dialects.timm import eca  # noqa: F401
+
+# isort: split
+from npattn.dialects.timm import cbam  # noqa: F401
+
+for found in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{found.name}")
