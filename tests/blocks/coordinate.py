@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +14,8 @@ from npattn.ops import batch_norm, hard_swish, sigmoid
 from tests.support import by_index
 from tests.support.by_index import filled, gates_of, random, reached, same, value
 from tests.support.mistakes import image, mistake
-from tests.support.numerical import distance
 
 MORE = ({"hidden": 5},)
-RECORDED = Path(__file__).parent / "recorded"
 
 
 def reference(x, w, hidden=None):
@@ -124,29 +120,6 @@ def compared(running):
         same(getattr(grads, name), wanted, f"d{name}")
     same(grads.norm.gamma, dgamma, "dgamma")
     same(grads.norm.beta, dbeta, "dbeta")
-
-
-def claim_timm_computes_the_same():
-    """CoordAttn(32) of timm, in float64, in both modes: y, every gradient, and the running statistics after."""
-    modes = []
-    for path in sorted(RECORDED.glob("timm_CoordAttn_*.npz")):
-        recorded = np.load(path)
-        mode = json.loads(str(recorded["meta"]))["mode"]
-        modes.append(mode)
-        state = {key.removeprefix("state."): recorded[key] for key in recorded.files if key.startswith("state.")}
-        layer = npattn.CoordinateAttention(32, hidden=8, dtype="float64")
-        layer.num_batches_tracked = int(state.pop("bn1.num_batches_tracked"))
-        layer.load_state_dict(state).train(mode == "train")
-        numbers = {"y": layer(recorded["x"]), "dx": layer.backward(recorded["dy"])}
-        numbers |= {f"grad.{key}": gradient for key, gradient in layer.grads.items()}
-        numbers |= {f"after.{key}": statistic for key, statistic in layer.buffers.items()}
-        numbers["after.bn1.num_batches_tracked"] = np.array(layer.num_batches_tracked)
-        wanted = {key for key in recorded.files if key in ("y", "dx") or key.startswith(("grad.", "after."))}
-        assert numbers.keys() == wanted
-        for key, found in numbers.items():
-            assert found.shape == recorded[key].shape, f"{mode}, {key}"
-            assert distance(found, recorded[key]) < 1e-12, f"{mode}, {key}"
-    assert modes == ["eval", "train"]
 
 
 def claim_a_pixel_sees_its_row_and_its_column():

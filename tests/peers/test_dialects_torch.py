@@ -161,7 +161,10 @@ SE_CASES = [  # as the code of each codebase reads
 
 
 def timm(name: str, **args: Any) -> Any:
-    module = {"SEModule": "squeeze_excite", "EffectiveSEModule": "squeeze_excite", "EcaModule": "eca"}.get(name, "cbam")
+    module = {
+        "SEModule": "squeeze_excite", "EffectiveSEModule": "squeeze_excite", "EcaModule": "eca",
+        "CoordAttn": "coord_attn",
+    }.get(name, "cbam")  # fmt: skip
     layers = pytest.importorskip(f"timm.layers.{module}", reason="timm is not installed", exc_type=ImportError)
     return getattr(layers, name)(32, **args)
 
@@ -184,6 +187,8 @@ CASES = (
             ("EcaModule", {"gamma": 0.5, "gate_layer": "hard_sigmoid"}),
             ("CbamModule", {"rd_channels": 3, "spatial_kernel_size": 5, "mlp_bias": True}),
             ("CbamModule", {"gate_layer": "hard_sigmoid"}),
+            ("CoordAttn", {"rd_channels": 5}),
+            ("CoordAttn", {"rd_ratio": 0.3, "rd_divisor": 3, "se_factor": 0.7}),
             ("LightCbamModule", {"rd_ratio": 0.2, "gate_layer": "hard_sigmoid", "mlp_bias": True}),
         ]
     ]
