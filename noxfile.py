@@ -23,11 +23,12 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style and types."""
+    """Style, types and docstrings."""
     session.install(".[test,lint]")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("pytest", "-q", "tests/layers/test_docstrings.py")
 
 
 @nox.session

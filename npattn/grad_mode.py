@@ -25,6 +25,11 @@ def no_grad() -> Mode:
     """Within `with npattn.no_grad():` a forward keeps no cache, which saves memory; `backward` then says so.
 
     Also as a decorator: `@npattn.no_grad()`.
+
+    Returns
+    -------
+    Mode
+        The context manager that is a decorator too.
     """
     return Mode(False)
 

@@ -49,7 +49,13 @@ RATIO = 8  # the usual one, instead of 16: 32 channels are few
 
 
 def attentions() -> tuple[str, ...]:
-    """What can stand in the stages: nothing, any block that there is, or, to compare with, one more convolution."""
+    """What can stand in the stages: nothing, any block that there is, or, to compare with, one more convolution.
+
+    Returns
+    -------
+    tuple of str
+        Names, "none" first and "conv" last.
+    """
     return ("none", *blocks(), "conv")
 
 
@@ -110,8 +116,13 @@ def digits(attention: str = "cbam", **options: Unpack[Options]) -> Sequential:
     ----------
     attention
         "none", "se", "channel", "spatial", "cbam", or any other of `attentions()`.
-    dtype, rng, xp, fused
-        As in `npattn.Layer`.
+    **options
+        `dtype`, `rng`, `xp` and `fused`, as in `npattn.Layer`.
+
+    Returns
+    -------
+    Sequential
+        In training mode. Its stages are layers by name.
 
     Raises
     ------
@@ -155,8 +166,13 @@ def se_resnet(attention: str = "se", **options: Unpack[Options]) -> Sequential:
     attention
         What stands at the end of each branch: "se", "none" for the same network without, or any other of
         `attentions()`.
-    dtype, rng, xp, fused
-        As in `npattn.Layer`.
+    **options
+        `dtype`, `rng`, `xp` and `fused`, as in `npattn.Layer`.
+
+    Returns
+    -------
+    Sequential
+        In training mode. Its stages are layers by name.
 
     Raises
     ------

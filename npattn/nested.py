@@ -105,7 +105,7 @@ class Sequential(Nested):
     Parameters
     ----------
     *layers
-        Layers, which get the names "0", "1", …
+        Layers, which get the names "0", "1", … in their order.
     **named
         Layers with names of their own, after those.
 

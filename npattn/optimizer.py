@@ -185,6 +185,11 @@ def one_cycle(step: int, steps: int, peak: float, warmup: float = 0.2, floor: fl
     warmup, floor
         Shares, 0 to 1: of the steps that go up, and of the peak that is left in the end.
 
+    Returns
+    -------
+    float
+        Between 0 and peak.
+
     Raises
     ------
     TypeError, ValueError

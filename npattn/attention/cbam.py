@@ -40,8 +40,23 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """Scale x by its channel gate, and that by its spatial gate.
 
-    Parameters: x (N, C, H, W); params, ca and sa. Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        ca and sa.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     floating(x=x, **params.ca._asdict(), **params.sa._asdict())
 
@@ -53,7 +68,24 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradients (dca, dsa). Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return dx and the gradients (dca, dsa).
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dca and dsa.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, g_c, u, g_s, ca, sa = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
@@ -90,14 +122,21 @@ class CBAM(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `params`: "ca.fc1.weight" (C//r, C, 1, 1), "ca.fc2.weight" (C, C//r, 1, 1), "sa.conv1.weight" (1, 2, k, k).
-    `attention`: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W). In another order, with one gate alone, or with gates
-    that have options of their own: `npattn.variants.CBAM`.
+    Attributes
+    ----------
+    params
+        "ca.fc1.weight" (C//r, C, 1, 1), "ca.fc2.weight" (C, C//r, 1, 1), "sa.conv1.weight" (1, 2, k, k).
+    attention
+        "channel" (N, C, 1, 1), "spatial" (N, 1, H, W).
 
     Raises
     ------
     TypeError, ValueError
         If a number is no whole number of at least 1, ratio > in_planes, or kernel_size is even.
+
+    See Also
+    --------
+    npattn.variants.CBAM : In another order, with one gate alone, or with gates that have options of their own.
     """
 
     input_axes = "N C H W"

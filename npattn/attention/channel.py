@@ -70,8 +70,24 @@ def mlp_backward(da: Array, cache: MlpCache) -> tuple[Array, Params]:
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """The channel gate of x.
 
-    Parameters: x (N, C, H, W); params, w1 (R, C) and w2 (C, R). Returns: g (N, C, 1, 1), in [0, 1], and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w1 (R, C) and w2 (C, R).
+
+    Returns
+    -------
+    g : (N, C, 1, 1)
+        In [0, 1].
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w1, w2 = params
     floating(x=x, w1=w1, w2=w2)
@@ -91,7 +107,21 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw1, dw2).
 
-    Raises TypeError or ValueError if dg (N, C, 1, 1) does not match the gate.
+    Parameters
+    ----------
+    dg : (N, C, 1, 1)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw1 and dw2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dg does not match the gate.
     """
     floating(dg=dg)
     N, C, _, _ = cache.avg_pool.shape
@@ -130,13 +160,21 @@ class ChannelAttention(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `params`: "fc1.weight" (C//r, C, 1, 1) and "fc2.weight" (C, C//r, 1, 1). `attention`: "channel" (N, C, 1, 1).
-    With biases and other options: `npattn.variants.ChannelAttention`.
+    Attributes
+    ----------
+    params
+        "fc1.weight" (C//r, C, 1, 1) and "fc2.weight" (C, C//r, 1, 1).
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------
     TypeError, ValueError
         If a number is no whole number of at least 1, or ratio > in_planes.
+
+    See Also
+    --------
+    npattn.variants.ChannelAttention : With biases and other options.
     """
 
     input_axes = "N C H W"

@@ -40,8 +40,24 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """The channel gate of x.
 
-    Parameters: x (N, C, H, W); params, w1 (R, 2C) and w2 (C, R). Returns: g (N, C, 1, 1), in [0, 1], and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w1 (R, 2C) and w2 (C, R).
+
+    Returns
+    -------
+    g : (N, C, 1, 1)
+        In [0, 1].
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w1, w2 = params
     xp = floating(x=x, w1=w1, w2=w2)
@@ -60,7 +76,21 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw1, dw2).
 
-    Raises TypeError or ValueError if dg (N, C, 1, 1) does not match the gate.
+    Parameters
+    ----------
+    dg : (N, C, 1, 1)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw1 and dw2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dg does not match the gate.
     """
     floating(dg=dg)
     N, C, _, _ = cache.avg_pool.shape
@@ -96,7 +126,12 @@ class ConcatAttention(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `params`: "fc1.weight" (C//r, 2C, 1, 1) and "fc2.weight" (C, C//r, 1, 1). `attention`: "channel" (N, C, 1, 1).
+    Attributes
+    ----------
+    params
+        "fc1.weight" (C//r, 2C, 1, 1) and "fc2.weight" (C, C//r, 1, 1).
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------

@@ -34,8 +34,23 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """Scale every pixel of every channel by a gate that a convolution makes from its neighbourhood.
 
-    Parameters: x (N, C, H, W); params, w (C, C, k, k) with k odd. Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w (C, C, k, k) with k odd.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match or an even k.
     """
     (w,) = params
     floating(x=x, w=w)
@@ -49,7 +64,24 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradient (dw,). Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return dx and the gradient (dw,).
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, g, conv, gate = cache
     floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
@@ -79,7 +111,12 @@ class ConvGate(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `params`: "conv.weight" (C, C, k, k). `attention`: "pixel" (N, C, H, W).
+    Attributes
+    ----------
+    params
+        "conv.weight" (C, C, k, k).
+    attention
+        "pixel" (N, C, H, W).
 
     Raises
     ------

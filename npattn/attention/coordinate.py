@@ -58,10 +58,25 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params, running: Running | None = None) -> tuple[Array, Cache]:
     """Scale every row and every column of each channel of x by its gate.
 
-    Parameters: x (N, C, H, W); params, w1 (R, C), norm with gamma and beta (R), w_h and w_w (C, R); running, the
-    statistics to normalise by, mean and variance (R), or None for those of the batch.
-    Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w1 (R, C), norm with gamma and beta (R), w_h and w_w (C, R).
+    running
+        The statistics to normalise by, mean and variance (R), or None for those of the batch.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w1, of_norm, w_h, w_w = params
     xp = floating(x=x, w1=w1, w_h=w_h, w_w=w_w, **of_norm._asdict())
@@ -90,7 +105,21 @@ def forward(x: Array, params: Params, running: Running | None = None) -> tuple[A
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw1, dnorm, dw_h, dw_w).
 
-    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw1, dnorm, dw_h and dw_w.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     x, s, f_h, f_w, g_h, g_w, (w1, _, w_h, w_w), norm, hidden, rows, columns = cache
     xp = floating(dy=dy, x=x)
@@ -153,17 +182,26 @@ class CoordinateAttention(Block):
         r: the hidden width is C // r, so 1 ≤ r ≤ C.
     hidden
         The hidden width itself. The reduction has no say then.
+    momentum
+        Of the running statistics, 0 to 1.
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "conv1.weight" (R, C, 1, 1), "bn1.weight" and "bn1.bias" (R,), "conv_h.weight" and "conv_w.weight"
-    (C, R, 1, 1), R the hidden width. `buffers`: "bn1.running_mean" and "bn1.running_var" (R,); `num_batches_tracked`
-    counts their moves. `attention`: "rows" (N, C, H, 1) and "columns" (N, C, 1, W).
+    Attributes
+    ----------
+    params
+        "conv1.weight" (R, C, 1, 1), "bn1.weight" and "bn1.bias" (R,), "conv_h.weight" and "conv_w.weight" (C, R, 1, 1),
+        R the hidden width.
+    buffers
+        "bn1.running_mean" and "bn1.running_var" (R,); `num_batches_tracked` counts their moves.
+    attention
+        "rows" (N, C, H, 1) and "columns" (N, C, 1, W).
 
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, or reduction > channel with hidden=None.
+        If a number is no whole number of at least 1, or reduction > channel with hidden=None, or momentum is outside
+        its range.
     """
 
     input_axes = "N C H W"

@@ -52,10 +52,27 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params, gate: str = "sigmoid", ends: str = "zeros") -> tuple[Array, Cache]:
     """Scale every channel of x by a gate that its neighbours decide.
 
-    Parameters: x (N, C, H, W); params, w (R, k) with k odd, and with a hidden layer b (1), w1 and b1 (R); gate,
-    "sigmoid" or "hard_sigmoid"; ends, "zeros", or "ring": the last channel is a neighbour of the first.
-    Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w (R, k) with k odd, and with a hidden layer b (1), w1 and b1 (R).
+    gate
+        "sigmoid" or "hard_sigmoid".
+    ends
+        "zeros", or "ring": the last channel is a neighbour of the first.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match or an even k.
     """
     w, b, w1, b1 = params
     xp = floating(x=x, w=w, b=b, w1=w1, b1=b1)
@@ -93,7 +110,21 @@ def forward(x: Array, params: Params, gate: str = "sigmoid", ends: str = "zeros"
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw, db, dw1, db1), None where the parameter was.
 
-    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw, db, dw1 and db1, None where the parameter was.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     x, s, g, squeeze, hidden, shifts, (w, b, w1, _), gate, gated, ends = cache
     xp = floating(dy=dy, x=x)
@@ -170,8 +201,13 @@ class ECA(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "conv.weight" (1, 1, k). With a hidden layer "conv.weight" (1, R, k), "conv.bias" (1,), "fc.weight" and
-    "fc.bias" (R,). `attention`: "channel" (N, C, 1, 1).
+    Attributes
+    ----------
+    params
+        "conv.weight" (1, 1, k). With a hidden layer "conv.weight" (1, R, k), "conv.bias" (1,), "fc.weight" and
+        "fc.bias" (R,).
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------

@@ -32,8 +32,23 @@ class Cache(NamedTuple):
 def forward(x: Array, g: Array) -> tuple[Array, Cache]:
     """Multiply x by its gate.
 
-    Parameters: x (N, C, H, W); g, of four axes, each as long as that of x or 1. Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    g
+        Of four axes, each as long as that of x or 1.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     floating(x=x, g=g)
     full, size = shaped("x", x, "N C H W"), shaped("g", g, "...")
@@ -44,7 +59,24 @@ def forward(x: Array, g: Array) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
-    """Return the direct part of dx, and dg. Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return the direct part of dx, and dg.
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+        The direct part.
+    dg : the shape of g
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, g = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
@@ -62,7 +94,7 @@ def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
 
 
 class Gated(Nested):
-    """x (N, C, H, W) times the gate that `attention` makes from it, the same shape.
+    """Multiply x (N, C, H, W) by the gate that `attention` makes from it.
 
     Parameters
     ----------

@@ -48,8 +48,25 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Scale every channel of x by a gate that its length decides, beside those of the others.
 
-    Parameters: x (N, C, H, W); params, alpha, gamma and beta (C); eps, above 0. Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        alpha, gamma and beta (C).
+    eps
+        Above 0.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     alpha, gamma, beta = params
     xp = floating(x=x, alpha=alpha, gamma=gamma, beta=beta)
@@ -74,7 +91,21 @@ def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dalpha, dgamma, dbeta).
 
-    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dalpha, dgamma and dbeta.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     x, q, l, e_hat, g, (alpha, gamma, _), gate = cache  # noqa: E741
     xp = floating(dy=dy, x=x)
@@ -125,8 +156,12 @@ class GatedChannel(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "alpha", "gamma" and "beta" (1, C, 1, 1), 1, 0 and 0 at first: every gate is then 1. `attention`:
-    "channel" (N, C, 1, 1), between 0 and 2.
+    Attributes
+    ----------
+    params
+        "alpha", "gamma" and "beta" (1, C, 1, 1), 1, 0 and 0 at first: every gate is then 1.
+    attention
+        "channel" (N, C, 1, 1), between 0 and 2.
 
     Raises
     ------

@@ -36,9 +36,25 @@ class Cache(NamedTuple):
 def forward(x: Array, c: float = 2, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Scale every channel of x by a gate that falls as its mean leaves that of all channels.
 
-    Parameters: x (N, C, H, W); c, how wide the Gaussian is, above 0; eps, above 0.
-    Returns: y (N, C, H, W) and the cache.
-    Raises TypeError if x is no float array, ValueError if it has another shape, or no pixel.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    c
+        How wide the Gaussian is, above 0.
+    eps
+        Above 0.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        If x is no float array.
+    ValueError
+        If it has another shape, or no pixel.
     """
     xp = floating(x=x)
     c = real_number("c", c, least=SMALLEST)
@@ -51,7 +67,22 @@ def forward(x: Array, c: float = 2, eps: float = 1e-5) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx. Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return dx.
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, s_hat, g, squeeze, norm, c = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, tuple(x.shape), "the output y")
@@ -77,6 +108,8 @@ def backward(dy: Array, cache: Cache) -> Array:
 class GaussianContext(Block):
     """The Gaussian context transformer as a layer: x (N, C, H, W), any C, to x times its channel gate, the same shape.
 
+    It has no parameters.
+
     Parameters
     ----------
     c
@@ -86,7 +119,10 @@ class GaussianContext(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    It has no parameters. `attention`: "channel" (N, C, 1, 1).
+    Attributes
+    ----------
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------

@@ -42,9 +42,27 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params, groups: int = 1, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Scale every channel of x by a gate that its mean decides, seen against those of its group.
 
-    Parameters: x (N, C, H, W); params, w and b (C); groups, a divisor of C; eps, above 0.
-    Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w and b (C).
+    groups
+        A divisor of C.
+    eps
+        Above 0.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w, b = params
     xp = floating(x=x, w=w, b=b)
@@ -63,7 +81,24 @@ def forward(x: Array, params: Params, groups: int = 1, eps: float = 1e-5) -> tup
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradients (dw, db). Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return dx and the gradients (dw, db).
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw and db.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, s_hat, g, w, squeeze, norm, gate = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, tuple(x.shape), "the output y")
@@ -106,7 +141,12 @@ class LinearContext(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "w" and "b" (C,), 1 and 0 at first. `attention`: "channel" (N, C, 1, 1).
+    Attributes
+    ----------
+    params
+        "w" and "b" (C,), 1 and 0 at first.
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------

@@ -79,9 +79,24 @@ def unread(da: Array, H: int, W: int) -> Array:
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """Give every pixel what it collects from all pixels and what all pixels distribute to it.
 
-    Parameters: x (N, C, H, W); params, w_c and w_d (D, C), D = (2H − 1)(2W − 1), and w (C, 3C).
-    Returns: y (N, C, H, W) and the cache, which holds the weights of all pairs: 2 N (H W)² numbers.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w_c and w_d (D, C), D = (2H − 1)(2W − 1), and w (C, 3C).
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+        Holds the weights of all pairs: 2 N (H W)² numbers.
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w_c, w_d, w = params
     xp = floating(x=x, w_c=w_c, w_d=w_d, w=w)
@@ -105,7 +120,24 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradients (dw_c, dw_d, dw). Raises TypeError or ValueError if dy does not match y."""
+    """Return dx and the gradients (dw_c, dw_d, dw).
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw_c, dw_d and dw.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     t, a_c, a_d, collect, distribute, fuse, (N, C, H, W) = cache
     xp = floating(dy=dy)  # linear.backward compares it with what the cache holds
     same_shape("dy", dy, (N, C, H, W), "the output y")
@@ -153,9 +185,13 @@ class PSA(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `params`: "collect.weight" and "distribute.weight" ((2H−1)(2W−1), C, 1, 1), "fuse.weight" (C, 3C, 1, 1).
-    `attention`: "collect" and "distribute" (N, H, W, H, W): the weight that the first pixel gives the second one when
-    it collects, and the weight that the first pixel receives from the second one. No gates: any sign, any size.
+    Attributes
+    ----------
+    params
+        "collect.weight" and "distribute.weight" ((2H−1)(2W−1), C, 1, 1), "fuse.weight" (C, 3C, 1, 1).
+    attention
+        "collect" and "distribute" (N, H, W, H, W): the weight that the first pixel gives the second one when it
+        collects, and the weight that the first pixel receives from the second one. No gates: any sign, any size.
 
     Raises
     ------

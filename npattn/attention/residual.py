@@ -35,8 +35,22 @@ class Cache(NamedTuple):
 def forward(s: Array, b: Array) -> tuple[Array, Cache]:
     """Add the skip path and the branch.
 
-    Parameters: s (N, C, H, W); b, the same shape. Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    s : (N, C, H, W)
+    b : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     floating(s=s, b=b)
     same_shape("b", b, shaped("s", s, "..."), "the skip path s, to which it is added")
@@ -45,7 +59,23 @@ def forward(s: Array, b: Array) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Array]:
-    """Return ds and db. Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return ds and db.
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    ds : (N, C, H, W)
+    db : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     floating(dy=dy)
     same_shape("dy", dy, cache.shape, "the output y")
 
@@ -69,7 +99,12 @@ class Residual(Nested):
     skip
         A layer for the other way, which brings x to the shape that the branch gives it. None lets x through as it is.
 
-    `params`: "branch." and the branch's own keys, "skip." and the skip's. `attention` likewise.
+    Attributes
+    ----------
+    params
+        "branch." and the branch's own keys, "skip." and the skip's.
+    attention
+        Likewise.
 
     Raises
     ------

@@ -53,9 +53,23 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """Scale every channel of x by its gate, and every pixel by its own, and add the two.
 
-    Parameters: x (N, C, H, W); params, w1 (R, C), b1 (R), w2 (C, R), b2 and w_s (C), b_s (1).
-    Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w1 (R, C), b1 (R), w2 (C, R), b2 and w_s (C), b_s (1).
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w1, b1, w2, b2, w_s, b_s = params
     xp = floating(x=x, **params._asdict())
@@ -79,7 +93,21 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw1, db1, dw2, db2, dw_s, db_s).
 
-    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw1, db1, dw2, db2, dw_s and db_s.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     x, g_c, g_s, w_s, squeeze, fc1, hidden, fc2, channel, spatial = cache
     xp = floating(dy=dy, x=x)
@@ -130,8 +158,13 @@ class ScSE(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "fc1.weight" (R, C, 1, 1), "fc1.bias" (R,), "fc2.weight" (C, R, 1, 1), "fc2.bias" (C,), "conv.weight"
-    (1, C, 1, 1), "conv.bias" (1,), R the hidden width. `attention`: "channel" (N, C, 1, 1) and "spatial" (N, 1, H, W).
+    Attributes
+    ----------
+    params
+        "fc1.weight" (R, C, 1, 1), "fc1.bias" (R,), "fc2.weight" (C, R, 1, 1), "fc2.bias" (C,), "conv.weight" (1, C, 1,
+        1), "conv.bias" (1,), R the hidden width.
+    attention
+        "channel" (N, C, 1, 1) and "spatial" (N, 1, H, W).
 
     Raises
     ------

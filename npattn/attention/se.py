@@ -42,8 +42,23 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """Scale every channel of x by its gate.
 
-    Parameters: x (N, C, H, W); params, w1 (R, C) and w2 (C, R). Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w1 (R, C) and w2 (C, R).
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w1, w2 = params
     floating(x=x, w1=w1, w2=w2)
@@ -61,7 +76,24 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradients (dw1, dw2). Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return dx and the gradients (dw1, dw2).
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw1 and dw2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, g, squeeze, fc1, hidden, fc2, gate = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
@@ -102,13 +134,21 @@ class SELayer(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `params`: "fc.0.weight" (C//r, C) and "fc.2.weight" (C, C//r). `attention`: "channel" (N, C, 1, 1).
-    With biases and other options: `npattn.variants.SELayer`.
+    Attributes
+    ----------
+    params
+        "fc.0.weight" (C//r, C) and "fc.2.weight" (C, C//r).
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------
     TypeError, ValueError
         If a number is no whole number of at least 1, or reduction > channel.
+
+    See Also
+    --------
+    npattn.variants.SELayer : With biases and other options.
     """
 
     input_axes = "N C H W"

@@ -38,9 +38,24 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """The gate of SE alone, for as many channels as w2 has rows.
 
-    Parameters: x (N, B, H, W); params, w1 (R, B) and w2 (C, R).
-    Returns: g (N, C, 1, 1), in [0, 1], and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, B, H, W)
+    params
+        w1 (R, B) and w2 (C, R).
+
+    Returns
+    -------
+    g : (N, C, 1, 1)
+        In [0, 1].
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w1, w2 = params
     floating(x=x, w1=w1, w2=w2)
@@ -57,7 +72,21 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dw1, dw2).
 
-    Raises TypeError or ValueError if dg (N, C, 1, 1) does not match the gate.
+    Parameters
+    ----------
+    dg : (N, C, 1, 1)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, B, H, W)
+    grads : Params
+        dw1 and dw2.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dg does not match the gate.
     """
     squeeze, mlp, gated = cache
     floating(dg=dg)
@@ -88,7 +117,12 @@ class SEGate(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `params`: "fc.0.weight" (C//r, B) and "fc.2.weight" (C, C//r). `attention`: "channel" (N, C, 1, 1).
+    Attributes
+    ----------
+    params
+        "fc.0.weight" (C//r, B) and "fc.2.weight" (C, C//r).
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------
@@ -130,7 +164,12 @@ class ParallelSE(Nested):
     gate
         `SEGate(B, C)`, or any other layer from x to a gate for F(x).
 
-    `params`: "transform." and the transformation's own keys, "gate." and the gate's. `attention` likewise.
+    Attributes
+    ----------
+    params
+        "transform." and the transformation's own keys, "gate." and the gate's.
+    attention
+        Likewise.
 
     Raises
     ------

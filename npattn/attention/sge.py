@@ -48,9 +48,25 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Scale every pixel of a group of channels by a gate that says how much it is like the group's mean.
 
-    Parameters: x (N, C, H, W); params, gamma and beta (G), G a divisor of C; eps, above 0.
-    Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        gamma and beta (G), G a divisor of C.
+    eps
+        Above 0.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     gamma, beta = params
     xp = floating(x=x, gamma=gamma, beta=beta)
@@ -77,7 +93,21 @@ def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta).
 
-    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dgamma and dbeta.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     x, s, sigma, t, g, gamma, gate, eps = cache
     xp = floating(dy=dy, x=x)
@@ -135,8 +165,12 @@ class SpatialGroupEnhance(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "weight" and "bias" (1, G, 1, 1), 0 and 1 at first: every gate is then the same, sigmoid(1).
-    `attention`: "groups" (N, G, H, W).
+    Attributes
+    ----------
+    params
+        "weight" and "bias" (1, G, 1, 1), 0 and 1 at first: every gate is then the same, sigmoid(1).
+    attention
+        "groups" (N, G, H, W).
 
     Raises
     ------

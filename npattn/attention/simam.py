@@ -39,8 +39,23 @@ class Cache(NamedTuple):
 def forward(x: Array, lam: float = 1e-4) -> tuple[Array, Cache]:
     """Scale every pixel of every channel by a gate that says how far it stands out.
 
-    Parameters: x (N, C, H, W); lam, above 0. Returns: y (N, C, H, W) and the cache.
-    Raises TypeError if x is no float array, ValueError if it has another shape, or no pixel.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    lam
+        Above 0.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        If x is no float array.
+    ValueError
+        If it has another shape, or no pixel.
     """
     xp = floating(x=x)
     lam = real_number("lam", lam, least=SMALLEST)
@@ -56,7 +71,22 @@ def forward(x: Array, lam: float = 1e-4) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx. Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return dx.
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, d, v, g, gate, lam = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, tuple(x.shape), "the output y")
@@ -88,6 +118,8 @@ def backward(dy: Array, cache: Cache) -> Array:
 class SimAM(Block):
     """SimAM as a layer: x (N, C, H, W), any C, to x times a gate for each of its numbers, the same shape.
 
+    It has no parameters.
+
     Parameters
     ----------
     e_lambda
@@ -95,7 +127,10 @@ class SimAM(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    It has no parameters. `attention`: "pixel" (N, C, H, W).
+    Attributes
+    ----------
+    attention
+        "pixel" (N, C, H, W).
 
     Raises
     ------

@@ -37,8 +37,24 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """The spatial gate of x.
 
-    Parameters: x (N, C, H, W); params, w (1, 2, k, k) with k odd. Returns: g (N, 1, H, W), in [0, 1], and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w (1, 2, k, k) with k odd.
+
+    Returns
+    -------
+    g : (N, 1, H, W)
+        In [0, 1].
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match or an even k.
     """
     (w,) = params
     xp = floating(x=x, w=w)
@@ -53,7 +69,24 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 
 
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradient (dw,). Raises TypeError or ValueError if dg (N, 1, H, W) does not match the gate."""
+    """Return dx and the gradient (dw,).
+
+    Parameters
+    ----------
+    dg : (N, 1, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dg does not match the gate.
+    """
     floating(dg=dg)
     same_shape("dg", dg, cache.gate.y.shape, "the output gate")
 
@@ -85,13 +118,21 @@ class SpatialAttention(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `params`: "conv1.weight" (1, 2, k, k). `attention`: "spatial" (N, 1, H, W).
-    With a bias, a norm and other options: `npattn.variants.SpatialAttention`.
+    Attributes
+    ----------
+    params
+        "conv1.weight" (1, 2, k, k).
+    attention
+        "spatial" (N, 1, H, W).
 
     Raises
     ------
     TypeError, ValueError
         If kernel_size is no odd whole number.
+
+    See Also
+    --------
+    npattn.variants.SpatialAttention : With a bias, a norm and other options.
     """
 
     input_axes = "N C H W"

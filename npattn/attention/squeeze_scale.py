@@ -27,8 +27,19 @@ class Cache(NamedTuple):
 def forward(x: Array) -> tuple[Array, Cache]:
     """Scale every channel of x by its own mean.
 
-    Parameters: x (N, C, H, W). Returns: y (N, C, H, W) and the cache.
-    Raises TypeError or ValueError if x is no float array of 4 axes with at least one pixel.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with at least one pixel.
     """
     s, squeeze = global_avg_pool.forward(x)  # NOFC.1
     y = x * s[:, :, None, None]  # NOFC.2
@@ -36,7 +47,22 @@ def forward(x: Array) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx; there is nothing else. Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return dx; there is nothing else.
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, s, squeeze = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, x.shape, "the output y")
@@ -61,7 +87,10 @@ class SqueezeScale(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
-    `attention`: "channel" (N, C, 1, 1), the means.
+    Attributes
+    ----------
+    attention
+        "channel" (N, C, 1, 1), the means.
     """
 
     input_axes = "N C H W"

@@ -49,10 +49,27 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params, running: Running | None = None, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Scale every channel of x by a gate that its mean and its spread decide.
 
-    Parameters: x (N, C, H, W); params, w (C, 2), and norm with gamma and beta (C); running, the statistics to normalise
-    by, mean and variance (C), or None for those of the batch; eps, at least 0, beside the variance of a channel.
-    Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w (C, 2), and norm with gamma and beta (C).
+    running
+        The statistics to normalise by, mean and variance (C), or None for those of the batch.
+    eps
+        At least 0, beside the variance of a channel.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w, of_norm = params
     xp = floating(x=x, w=w, **of_norm._asdict())
@@ -77,7 +94,24 @@ def forward(x: Array, params: Params, running: Running | None = None, eps: float
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradients (dw, dnorm). Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return dx and the gradients (dw, dnorm).
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw and dnorm.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, mu, d, sigma, g, w, norm, gate = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, tuple(x.shape), "the output y")
@@ -136,8 +170,14 @@ class StyleRecalibration(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "cfc.weight" (C, 1, 2), "bn.weight" and "bn.bias" (C,). `buffers`: "bn.running_mean" and "bn.running_var"
-    (C,); `num_batches_tracked` counts their moves. `attention`: "channel" (N, C, 1, 1).
+    Attributes
+    ----------
+    params
+        "cfc.weight" (C, 1, 2), "bn.weight" and "bn.bias" (C,).
+    buffers
+        "bn.running_mean" and "bn.running_var" (C,); `num_batches_tracked` counts their moves.
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------

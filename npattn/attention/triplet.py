@@ -127,10 +127,27 @@ def branch_backward(dt: Array, cache: BranchCache, name: str) -> tuple[Array, Br
 def forward(x: Array, params: Params, running: Running | None = None, rectify: bool = False) -> tuple[Array, Cache]:
     """Scale x by a gate for each channel and row, channel and column, and row and column, and take the mean.
 
-    Parameters: x (N, C, H, W); params, in each branch w (1, 2, k, k) with k odd, b (1) or None, and norm with gamma and
-    beta (1); running, the statistics to normalise by, or None for those of the batch; rectify, whether a ReLU is
-    before each gate. Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        In each branch w (1, 2, k, k) with k odd, b (1) or None, and norm with gamma and beta (1).
+    running
+        The statistics to normalise by, or None for those of the batch.
+    rectify
+        Whether a ReLU is before each gate.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match or an even k.
     """
     floating(x=x)
     some_pixels(x)
@@ -147,7 +164,21 @@ def forward(x: Array, params: Params, running: Running | None = None, rectify: b
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients of the three branches.
 
-    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        Those of the three branches.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     floating(dy=dy, v=cache.hw.v)
     same_shape("dy", dy, tuple(cache.hw.v.shape), "the output y")
@@ -194,9 +225,15 @@ class TripletAttention(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: of the branches "ch", "cw" and "hw", "ch.conv.weight" (1, 2, k, k), "ch.conv.bias" (1,) if asked for,
-    "ch.bn.weight" and "ch.bn.bias" (1,), and so on. `buffers`: "ch.bn.running_mean", "ch.bn.running_var" (1,), and so
-    on. `attention`: "channel_rows" (N, C, H), "channel_columns" (N, C, W) and "spatial" (N, 1, H, W).
+    Attributes
+    ----------
+    params
+        of the branches "ch", "cw" and "hw", "ch.conv.weight" (1, 2, k, k), "ch.conv.bias" (1,) if asked for,
+        "ch.bn.weight" and "ch.bn.bias" (1,), and so on.
+    buffers
+        "ch.bn.running_mean", "ch.bn.running_var" (1,), and so on.
+    attention
+        "channel_rows" (N, C, H), "channel_columns" (N, C, W) and "spatial" (N, 1, H, W).
 
     Raises
     ------

@@ -17,7 +17,18 @@ HEAD = ("name", "shape", "method", "checked", "worst error", "verdict")
 
 
 class GradcheckError(AssertionError):
-    """A gradient is wrong, or nothing could be said of any. The text says which, where, by how much and why."""
+    """A gradient is wrong, or nothing could be said of any. The text says which, where, by how much and why.
+
+    Parameters
+    ----------
+    report
+        What was found.
+
+    Attributes
+    ----------
+    report
+        The same.
+    """
 
     def __init__(self, report: GradcheckReport) -> None:
         super().__init__(report.message())

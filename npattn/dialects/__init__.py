@@ -108,8 +108,9 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], *, dtype: A
 
     Returns
     -------
-    A layer of that dtype, in training mode, whose parameters, buffers and gradients have the keys and shapes there.
-    It returns what the module returns there: x times the gate, or the gate alone.
+    Spoken
+        A layer of that dtype, in training mode, whose parameters, buffers and gradients have the keys and shapes there.
+        It returns what the module returns there: x times the gate, or the gate alone.
 
     Raises
     ------
@@ -147,8 +148,26 @@ def load(dialect: str, module: str, state_dict: Mapping[str, Array], *, dtype: A
 def build(dialect: str, module: str, *, dtype: Any = "float32", rng: Any = None, **args: Any) -> Spoken:
     """Make a layer as `load` does, with initial weights instead of given ones: PyTorch's defaults, drawn by `rng`.
 
-    Raises ValueError if dialect or module is unknown or an argument has a value that is not spoken, TypeError if an
-    argument is missing or unknown.
+    Parameters
+    ----------
+    dialect, module
+        As in `load`.
+    dtype, rng
+        As in `npattn.Layer`.
+    **args
+        As in `load`.
+
+    Returns
+    -------
+    Spoken
+        As from `load`.
+
+    Raises
+    ------
+    ValueError
+        If dialect or module is unknown, or an argument has a value that is not spoken.
+    TypeError
+        If an argument is missing or unknown.
     """
     row = row_of(dialect, module)
     bound = row.bound(args)
@@ -178,15 +197,20 @@ def in_dtype(key: str, value: Array, dtype: str) -> Array:
 
 @explained
 def dump(layer: Layer, what: str = "state") -> dict[str, Array]:
-    """Copies of a loaded layer's parameters and buffers, or of its gradients, in the keys and shapes of its codebase.
+    """Copy a loaded layer's parameters and buffers, or its gradients, in the keys and shapes of its codebase.
 
     Parameters
     ----------
     layer
-        What `load` or `build` returned. (A layer of npattn's own classes has its own keys: `layer.state_dict()`.)
+        What `load` or `build` returned. A layer of npattn's own classes has its own keys: `layer.state_dict()`.
     what
         "state": everything that the state_dict has there, `num_batches_tracked` included. "grads": the gradients of the
         last backward, one for every parameter.
+
+    Returns
+    -------
+    dict of str to array
+        In the order that they have there.
 
     Raises
     ------

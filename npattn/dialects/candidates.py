@@ -47,7 +47,22 @@ def shapes_in(state: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
 def candidates(state: Mapping[str, Array], *, wrapped: bool = True) -> list[Candidate]:
     """Every class that the keys and shapes of `state` fit, those that compute the same included.
 
-    wrapped: whether a prefix such as `module.` on all keys is passed over.
+    Parameters
+    ----------
+    state
+        Key to array, of any library; only the shapes are looked at.
+    wrapped
+        Whether a prefix such as `module.` on all keys is passed over.
+
+    Returns
+    -------
+    list of Candidate
+        The class and its arguments, in the order of `npattn.dialects.DIALECTS`.
+
+    Raises
+    ------
+    TypeError
+        If wrapped is no bool, or state no dict with keys of text.
     """
     shapes = shapes_in(unwrapped(state) if true_or_false("wrapped", wrapped) else state)
     fitting = []

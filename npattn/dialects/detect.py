@@ -42,7 +42,8 @@ def detect(state_dict: Mapping[str, Array]) -> tuple[str, str]:
 
     Returns
     -------
-    (dialect, module), the first two arguments of `load`.
+    dialect, module
+        The first two arguments of `load`.
 
     Raises
     ------

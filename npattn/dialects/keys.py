@@ -70,6 +70,18 @@ def part(state: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 
     What wrappers put before every key (`module.` and the like) may be given or left out.
 
+    Parameters
+    ----------
+    state
+        Key to array.
+    prefix
+        Up to a dot, "layer1.0.cbam" say; with the dot or without.
+
+    Returns
+    -------
+    dict of str to array
+        At least one entry.
+
     Raises
     ------
     TypeError

@@ -68,6 +68,16 @@ def inside(state: Mapping[str, Array]) -> dict[str, list[Candidate]]:
 
     A prefix is a key up to a dot, "layer1.0.cbam" say; "" is the whole. Below one that fits, none is looked for. A
     class whose entries stand among those of a larger unit has the unit's prefix.
+
+    Parameters
+    ----------
+    state
+        Key to array, of any library; only the shapes are looked at.
+
+    Returns
+    -------
+    dict of str to list of Candidate
+        In the order of the keys.
     """
     return found_in(Tree(state))[0]
 

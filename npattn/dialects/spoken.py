@@ -20,6 +20,15 @@ class Spoken(Layer):
 
     `params`, `grads`, `buffers` and `state_dict()` have the keys and shapes of that codebase.
 
+    Parameters
+    ----------
+    row
+        The class there.
+    args
+        Its arguments, the defaults filled in.
+    layer
+        As below.
+
     Attributes
     ----------
     layer

@@ -85,6 +85,11 @@ def read(path: str | os.PathLike[str], *, under: str | None = None, dtype: Any =
         float32 or float64: what floats are converted to. By default they stay as they are in the file; bfloat16, which
         NumPy has not, is an error then.
 
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        In the order of the file.
+
     Raises
     ------
     FileError
@@ -98,7 +103,22 @@ def read(path: str | os.PathLike[str], *, under: str | None = None, dtype: Any =
 
 @explained
 def contents(path: str | os.PathLike[str], *, under: str | None = None, dtype: Any = None) -> Contents:
-    """Read a file of weights, and say what was taken, what was left, and what dtypes it has. Arguments as in `read`."""
+    """Read a file of weights, and say what was taken, what was left, and what dtypes it has.
+
+    Parameters
+    ----------
+    path, under, dtype
+        As in `read`.
+
+    Returns
+    -------
+    Contents
+
+    Raises
+    ------
+    FileError, TypeError
+        As in `read`.
+    """
     wanted = None if dtype is None else dtype_name(dtype)
     try:
         with opened(path, MOST) as file:
@@ -256,6 +276,13 @@ def within(content: Any, size: int, path: str, under: str | None, dtype: str | N
 @explained
 def write(path: str | os.PathLike[str], state: Mapping[str, Array]) -> None:
     """Write key to array into a file, whole or not at all; the ending decides what kind of file.
+
+    Parameters
+    ----------
+    path
+        Ends in .npz, .safetensors, .pt, .pth, .bin, .ckpt, .pkl or .pth.tar.
+    state
+        Key to array, of any library.
 
     Raises
     ------

@@ -88,6 +88,11 @@ def set_num_threads(n: int | None) -> None:
 def get_num_threads() -> int:
     """How many threads the fused pairs use.
 
+    Returns
+    -------
+    int
+        At least 1.
+
     Raises
     ------
     ValueError

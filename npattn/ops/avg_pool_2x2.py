@@ -24,7 +24,19 @@ Cache = MeanCache
 def forward(x: Array) -> tuple[Array, MeanCache]:
     """Average over 2×2 windows, stride 2: (N, C, H, W) to (N, C, H//2, W//2).
 
-    Raises TypeError or ValueError if x is no float array of 4 axes with H and W of at least 2.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, C, H//2, W//2)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with H and W of at least 2.
     """
     xp = floating(x=x)
     u = windows(x)  # WIN.1
@@ -33,7 +45,22 @@ def forward(x: Array) -> tuple[Array, MeanCache]:
 
 
 def backward(dy: Array, cache: MeanCache) -> Array:
-    """Return dx (N, C, H, W). Raises TypeError or ValueError if dy (N, C, H//2, W//2) does not match y."""
+    """Return dx (N, C, H, W).
+
+    Parameters
+    ----------
+    dy : (N, C, H//2, W//2)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     xp = floating(dy=dy)
     N, C, H, W = cache.shape
     same_shape("dy", dy, (N, C, H // 2, W // 2), "the output y")
@@ -54,6 +81,12 @@ PAGE = {"N": 1, "C": 1, "H": 2, "W": 5}  # the sizes of the docs' worked example
 
 
 class AvgPool2x2(Block):
-    """Average over 2×2 windows as a layer: (N, C, H, W) to (N, C, H//2, W//2)."""
+    """Average over 2×2 windows as a layer: (N, C, H, W) to (N, C, H//2, W//2).
+
+    Parameters
+    ----------
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+    """
 
     input_axes = "N C H W"

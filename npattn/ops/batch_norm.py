@@ -51,9 +51,25 @@ def over_pixels(c: Array) -> Array:
 def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Normalise by the statistics of this batch.
 
-    Parameters: x (N, C, H, W); params, gamma and beta (C); eps > 0. Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not, or for a
-    single number a channel, whose variance says nothing.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        gamma and beta (C).
+    eps
+        Above 0.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match, or for a single number a channel, whose variance says nothing.
     """
     gamma, beta = params
     xp = floating(x=x, gamma=gamma, beta=beta)
@@ -75,7 +91,21 @@ def train_forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, C
 def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta).
 
-    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dgamma and dbeta.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     x_hat, rho, gamma = cache.x_hat, cache.rho, cache.gamma
     xp = floating(dy=dy, x_hat=x_hat)
@@ -98,9 +128,27 @@ def train_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Normalise by the running statistics, which are constants here.
 
-    Parameters: x (N, C, H, W); params, gamma and beta (C); running, mean and variance (C); eps > 0.
-    Returns: y (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        gamma and beta (C).
+    running
+        Mean and variance (C).
+    eps
+        Above 0.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     gamma, beta = params
     xp = floating(x=x, gamma=gamma, beta=beta, mean=running.mean, var=running.var)
@@ -119,7 +167,21 @@ def eval_forward(x: Array, params: Params, running: Running, eps: float = 1e-5) 
 def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients (dgamma, dbeta).
 
-    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dgamma and dbeta.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     x_hat, rho, gamma = cache.x_hat, cache.rho, cache.gamma
     xp = floating(dy=dy, x_hat=x_hat)
@@ -136,12 +198,50 @@ def eval_backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
 
 def forward(x: Array, params: Params, running: Running | None = None, eps: float = 1e-5) -> tuple[Array, Cache]:
-    """Normalise by the running statistics where they are given, else by those of this batch."""
+    """Normalise by the running statistics where they are given, else by those of this batch.
+
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        gamma and beta (C).
+    running
+        The statistics, mean and variance (C), or None.
+    eps
+        Above 0.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `train_forward` and `eval_forward`.
+    """
     return train_forward(x, params, eps) if running is None else eval_forward(x, params, running, eps)
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradients (dgamma, dbeta), for the one of the two forwards that the cache is from."""
+    """Return dx and the gradients (dgamma, dbeta), for the one of the two forwards that the cache is from.
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dgamma and dbeta.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     return train_backward(dy, cache) if cache.of_batch else eval_backward(dy, cache)
 
 

@@ -24,7 +24,19 @@ Cache = EvenCache
 def forward(x: Array) -> tuple[Array, EvenCache]:
     """Maximum over the channels with even ties: (N, C, H, W) to (N, 1, H, W).
 
-    Raises TypeError or ValueError if x is no float array of 4 axes with at least one channel.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, 1, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with at least one channel.
     """
     xp = floating(x=x)
     some_pixels(x)
@@ -36,7 +48,19 @@ def forward(x: Array) -> tuple[Array, EvenCache]:
 def backward(dy: Array, cache: EvenCache) -> Array:
     """Return dx (N, C, H, W): dy divided by the number of maxima, at each of them.
 
-    Raises TypeError or ValueError if dy (N, 1, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, 1, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     floating(dy=dy)
     N, _, H, W = cache.b.shape

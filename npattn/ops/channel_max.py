@@ -24,8 +24,23 @@ Cache = MaxCache
 def forward(x: Array) -> tuple[Array, MaxCache]:
     """Maximum over the channels: (N, C, H, W) to (N, 1, H, W).
 
-    Raises TypeError or ValueError if x is no float array of 4 axes with at least one channel.
-    Source: Woo et al. 2018, section 3.2.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, 1, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with at least one channel.
+
+    References
+    ----------
+    Woo et al. 2018, section 3.2.
     """
     floating(x=x)
     shape = some_pixels(x)
@@ -36,7 +51,19 @@ def forward(x: Array) -> tuple[Array, MaxCache]:
 def backward(dy: Array, cache: MaxCache) -> Array:
     """Return dx (N, C, H, W), dy at the first maximum and 0 elsewhere.
 
-    Raises TypeError or ValueError if dy (N, 1, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, 1, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     floating(dy=dy)
     N, C, H, W = cache.shape

@@ -22,8 +22,23 @@ Cache = MeanCache
 def forward(x: Array) -> tuple[Array, MeanCache]:
     """Mean over the channels: (N, C, H, W) to (N, 1, H, W).
 
-    Raises TypeError or ValueError if x is no float array of 4 axes with at least one channel.
-    Source: Woo et al. 2018, section 3.2.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, 1, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with at least one channel.
+
+    References
+    ----------
+    Woo et al. 2018, section 3.2.
     """
     xp = floating(x=x)
     shape = some_pixels(x)
@@ -32,7 +47,22 @@ def forward(x: Array) -> tuple[Array, MeanCache]:
 
 
 def backward(dy: Array, cache: MeanCache) -> Array:
-    """Return dx (N, C, H, W). Raises TypeError or ValueError if dy (N, 1, H, W) does not match y."""
+    """Return dx (N, C, H, W).
+
+    Parameters
+    ----------
+    dy : (N, 1, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     xp = floating(dy=dy)
     N, C, H, W = cache.shape
     same_shape("dy", dy, (N, 1, H, W), "the output y")

@@ -37,9 +37,23 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """Slide the kernel over every image.
 
-    Parameters: x (N, C, H, W); params, w (M, C, k, k) with k odd, and b (M) or None.
-    Returns: y (N, M, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w (M, C, k, k) with k odd, and b (M) or None.
+
+    Returns
+    -------
+    y : (N, M, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match or an even k.
     """
     w, b = params
     xp = floating(x=x, w=w, b=b)
@@ -61,7 +75,21 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx (N, C, H, W) and the gradients (dw, db), db None where b was.
 
-    Raises TypeError or ValueError if dy (N, M, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, M, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw and db, None where b was.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     u, (N, C, H, W), (w, b) = cache
     xp = floating(dy=dy, u=u)

@@ -23,8 +23,23 @@ Cache = MeanCache
 def forward(x: Array) -> tuple[Array, MeanCache]:
     """Global average pooling: (N, C, H, W) to (N, C). The squeeze of SE.
 
-    Raises TypeError or ValueError if x is no float array of 4 axes with at least one pixel.
-    Source: Hu et al. 2018, eq. 2.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, C)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with at least one pixel.
+
+    References
+    ----------
+    Hu et al. 2018, eq. 2.
     """
     xp = floating(x=x)
     shape = some_pixels(x)
@@ -33,7 +48,22 @@ def forward(x: Array) -> tuple[Array, MeanCache]:
 
 
 def backward(dy: Array, cache: MeanCache) -> Array:
-    """Return dx (N, C, H, W). Raises TypeError or ValueError if dy (N, C) does not match y."""
+    """Return dx (N, C, H, W).
+
+    Parameters
+    ----------
+    dy : (N, C)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     xp = floating(dy=dy)
     N, C, H, W = cache.shape
     same_shape("dy", dy, (N, C), "the output y")
@@ -53,6 +83,12 @@ PAGE = {"N": 1, "C": 2, "H": 2, "W": 2}  # the sizes of the docs' worked example
 
 
 class GlobalAvgPool(Block):
-    """Global average pooling as a layer: (N, C, H, W) to (N, C)."""
+    """Global average pooling as a layer: (N, C, H, W) to (N, C).
+
+    Parameters
+    ----------
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+    """
 
     input_axes = "N C H W"

@@ -25,8 +25,23 @@ Cache = MaxCache
 def forward(x: Array) -> tuple[Array, MaxCache]:
     """Global max pooling: (N, C, H, W) to (N, C).
 
-    Raises TypeError or ValueError if x is no float array of 4 axes with at least one pixel.
-    Source: Woo et al. 2018, section 3.1.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, C)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with at least one pixel.
+
+    References
+    ----------
+    Woo et al. 2018, section 3.1.
     """
     xp = floating(x=x)
     N, C, H, W = some_pixels(x)
@@ -37,7 +52,19 @@ def forward(x: Array) -> tuple[Array, MaxCache]:
 def backward(dy: Array, cache: MaxCache) -> Array:
     """Return dx (N, C, H, W), dy at the first maximum and 0 elsewhere.
 
-    Raises TypeError or ValueError if dy (N, C) does not match y.
+    Parameters
+    ----------
+    dy : (N, C)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     xp = floating(dy=dy)
     N, C, H, W = cache.shape
@@ -57,6 +84,12 @@ PAGE = {"N": 1, "C": 2, "H": 2, "W": 2}  # the sizes of the docs' worked example
 
 
 class GlobalMaxPool(Block):
-    """Global max pooling as a layer: (N, C, H, W) to (N, C). The first maximum gets the gradient."""
+    """Global max pooling as a layer: (N, C, H, W) to (N, C). The first maximum gets the gradient.
+
+    Parameters
+    ----------
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+    """
 
     input_axes = "N C H W"

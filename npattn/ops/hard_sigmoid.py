@@ -28,8 +28,27 @@ class Cache(NamedTuple):
 def forward(x: Array, d: float = 6) -> tuple[Array, Cache]:
     """Squash to a gate between 0 and 1 by straight lines. NaN passes.
 
-    Parameters: x, any shape; d, above 0, 1 over the slope. Returns: y in [0, 1], the shape of x, and the cache.
-    Raises TypeError if x is no float array. Source: Howard et al., MobileNetV3, ICCV 2019, section 5.2.
+    Parameters
+    ----------
+    x
+        Any shape.
+    d
+        Above 0, 1 over the slope.
+
+    Returns
+    -------
+    y : the shape of x
+        In [0, 1].
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        If x is no float array.
+
+    References
+    ----------
+    Howard et al., MobileNetV3, ICCV 2019, section 5.2.
     """
     xp = floating(x=x)
     d = real_number("d", d, least=1e-6)
@@ -39,7 +58,22 @@ def forward(x: Array, d: float = 6) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx: dy/d between −d/2 and d/2, else 0. Raises TypeError or ValueError if dy does not match y."""
+    """Return dx: dy/d between −d/2 and d/2, else 0.
+
+    Parameters
+    ----------
+    dy : the shape of y
+    cache : Cache
+
+    Returns
+    -------
+    dx : the shape of x
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     xp = floating(dy=dy)
     same_shape("dy", dy, tuple(cache.flat.shape), "the output y")
 

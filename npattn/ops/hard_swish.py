@@ -28,8 +28,24 @@ class Cache(NamedTuple):
 def forward(x: Array) -> tuple[Array, Cache]:
     """Let through what is above 3, nothing of what is below −3, and a growing share between. NaN passes.
 
-    Parameters: x, any shape. Returns: y, the shape of x, and the cache.
-    Raises TypeError if x is no float array. Source: Howard et al., MobileNetV3, ICCV 2019, section 5.2.
+    Parameters
+    ----------
+    x
+        Any shape.
+
+    Returns
+    -------
+    y : the shape of x
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        If x is no float array.
+
+    References
+    ----------
+    Howard et al., MobileNetV3, ICCV 2019, section 5.2.
     """
     floating(x=x)
     g, gate = hard_sigmoid.forward(x)  # HSW.1
@@ -38,7 +54,22 @@ def forward(x: Array) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx. Raises TypeError or ValueError if dy does not match y."""
+    """Return dx.
+
+    Parameters
+    ----------
+    dy : the shape of y
+    cache : Cache
+
+    Returns
+    -------
+    dx : the shape of x
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, g, gate = cache
     floating(dy=dy, x=x)
     same_shape("dy", dy, tuple(x.shape), "the output y")

@@ -40,9 +40,25 @@ SMALLEST = 1e-30  # ε is a divisor where all numbers of a row are equal
 def forward(x: Array, params: Params | None = None, eps: float = 1e-5) -> tuple[Array, Cache]:
     """Normalise the last axis of x.
 
-    Parameters: x (..., K); params, gamma and beta (K), or None for x̂ itself; eps, above 0.
-    Returns: y (..., K) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (..., K)
+    params
+        gamma and beta (K), or None for x̂ itself.
+    eps
+        Above 0.
+
+    Returns
+    -------
+    y : (..., K)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     xp = floating(x=x)
     eps = real_number("eps", eps, least=SMALLEST)
@@ -66,7 +82,21 @@ def forward(x: Array, params: Params | None = None, eps: float = 1e-5) -> tuple[
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params | None]:
     """Return dx and the gradients (dgamma, dbeta), or None where there were no parameters.
 
-    Raises TypeError or ValueError if dy (..., K) does not match y.
+    Parameters
+    ----------
+    dy : (..., K)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (..., K)
+    grads : Params
+        dgamma and dbeta, or None where there were no parameters.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     x_hat, rho, gamma = cache
     xp = floating(dy=dy, x_hat=x_hat)

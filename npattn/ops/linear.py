@@ -34,8 +34,23 @@ class Cache(NamedTuple):
 def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """Map the last axis of x.
 
-    Parameters: x (..., K); params, w (M, K) and b (M) or None. Returns: y (..., M) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (..., K)
+    params
+        w (M, K) and b (M) or None.
+
+    Returns
+    -------
+    y : (..., M)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w, b = params
     floating(x=x, w=w, b=b)
@@ -52,7 +67,21 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx (..., K) and the gradients (dw, db), db None where b was.
 
-    Raises TypeError or ValueError if dy (..., M) does not match y.
+    Parameters
+    ----------
+    dy : (..., M)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (..., K)
+    grads : Params
+        dw and db, None where b was.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     x, (w, b) = cache
     xp = floating(dy=dy, x=x)

@@ -30,10 +30,25 @@ class Cache(NamedTuple):
 def forward(z: Array, t: Array) -> tuple[Array, Cache]:
     """Mean cross-entropy of the softmax of z against the classes t.
 
-    Parameters: z (N, K), N and K at least 1; t (N), integers in [0, K).
-    Returns: the loss, 0-d, at least 0, and the cache.
-    Raises TypeError if z is no float array, t no integer array, or they belong to different libraries; ValueError
-    if a shape does not match or a class is out of range.
+    Parameters
+    ----------
+    z : (N, K)
+        N and K at least 1.
+    t : (N)
+        Integers in [0, K).
+
+    Returns
+    -------
+    loss : ()
+        At least 0.
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        If z is no float array, t no integer array, or they belong to different libraries.
+    ValueError
+        If a shape does not match or a class is out of range.
     """
     xp = floating(z=z)
     N, K = shaped("z", z, "N K")
@@ -56,7 +71,22 @@ def forward(z: Array, t: Array) -> tuple[Array, Cache]:
 
 
 def backward(dloss: Array, cache: Cache) -> Array:
-    """Return dz (N, K) for the 0-d cotangent dloss. Raises TypeError or ValueError if dloss does not match the loss."""
+    """Return dz (N, K) for the 0-d cotangent dloss.
+
+    Parameters
+    ----------
+    dloss : ()
+    cache : Cache
+
+    Returns
+    -------
+    dz : (N, K)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dloss does not match the loss.
+    """
     p, right = cache
     xp = floating(dloss=dloss, p=p)
     same_shape("dloss", dloss, (), "the loss")

@@ -27,8 +27,24 @@ def forward(x: Array) -> tuple[Array, Cache]:
     """Global power-2 pooling, the length of a channel: (N, C, H, W) to (N, C).
 
     |x| must stay below the root of the largest number, 1e19 in float32 and 1e154 in float64, or q is infinite.
-    Raises TypeError or ValueError if x is no float array of 4 axes with at least one pixel.
-    Source: PyTorch's lp_pool2d with norm_type 2 over the whole map, as CBAM's authors use it.
+
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, C)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with at least one pixel.
+
+    References
+    ----------
+    PyTorch's lp_pool2d with norm_type 2 over the whole map, as CBAM's authors use it.
     """
     xp = floating(x=x)
     some_pixels(x)
@@ -38,7 +54,22 @@ def forward(x: Array) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx (N, C, H, W), 0 where a channel is all zero. Raises TypeError or ValueError if dy does not match y."""
+    """Return dx (N, C, H, W), 0 where a channel is all zero.
+
+    Parameters
+    ----------
+    dy : (N, C)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, y = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, tuple(y.shape), "the output y")

@@ -27,8 +27,23 @@ class Cache(NamedTuple):
 def forward(x: Array) -> tuple[Array, Cache]:
     """Global log-sum-exp pooling: (N, C, H, W) to (N, C). At least the maximum, at most log(H·W) above it.
 
-    Raises TypeError or ValueError if x is no float array of 4 axes with at least one pixel.
-    Source: the sum is not divided by H·W, as CBAM's authors have it.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, C)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with at least one pixel.
+
+    References
+    ----------
+    The sum is not divided by H·W, as CBAM's authors have it.
     """
     xp = floating(x=x)
     some_pixels(x)
@@ -40,7 +55,22 @@ def forward(x: Array) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx (N, C, H, W): dy shared out by a softmax. Raises TypeError or ValueError if dy does not match y."""
+    """Return dx (N, C, H, W): dy shared out by a softmax.
+
+    Parameters
+    ----------
+    dy : (N, C)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     e, total = cache
     floating(dy=dy, e=e)
     same_shape("dy", dy, tuple(total.shape), "the output y")

@@ -26,7 +26,19 @@ Cache = MaxCache
 def forward(x: Array) -> tuple[Array, MaxCache]:
     """Maximum over 2×2 windows, stride 2: (N, C, H, W) to (N, C, H//2, W//2).
 
-    Raises TypeError or ValueError if x is no float array of 4 axes with H and W of at least 2.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+
+    Returns
+    -------
+    y : (N, C, H//2, W//2)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no float array of 4 axes with H and W of at least 2.
     """
     u = windows(x)  # WIN.1
     y, i = first_max(u, axis=4)  # MAX2.1, MAX2.2
@@ -34,7 +46,22 @@ def forward(x: Array) -> tuple[Array, MaxCache]:
 
 
 def backward(dy: Array, cache: MaxCache) -> Array:
-    """Return dx (N, C, H, W). Raises TypeError or ValueError if dy (N, C, H//2, W//2) does not match y."""
+    """Return dx (N, C, H, W).
+
+    Parameters
+    ----------
+    dy : (N, C, H//2, W//2)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     floating(dy=dy)
     N, C, H, W = cache.shape
     same_shape("dy", dy, (N, C, H // 2, W // 2), "the output y")
@@ -55,6 +82,12 @@ PAGE = {"N": 1, "C": 1, "H": 2, "W": 5}  # the sizes of the docs' worked example
 
 
 class MaxPool2x2(Block):
-    """Maximum over 2×2 windows as a layer: (N, C, H, W) to (N, C, H//2, W//2). The first maximum gets the gradient."""
+    """Maximum over 2×2 windows as a layer: (N, C, H, W) to (N, C, H//2, W//2). The first maximum gets the gradient.
+
+    Parameters
+    ----------
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+    """
 
     input_axes = "N C H W"

@@ -24,8 +24,24 @@ class Cache(NamedTuple):
 def forward(x: Array) -> tuple[Array, Cache]:
     """Rectify: what is positive passes, the rest becomes 0. NaN passes, as in PyTorch.
 
-    Parameters: x, any shape. Returns: y, the shape of x, and the cache.
-    Raises TypeError if x is no float array. Source: Nair & Hinton 2010, section 2.
+    Parameters
+    ----------
+    x
+        Any shape.
+
+    Returns
+    -------
+    y : the shape of x
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        If x is no float array.
+
+    References
+    ----------
+    Nair & Hinton 2010, section 2.
     """
     xp = floating(x=x)
     blocked = x <= 0
@@ -34,7 +50,22 @@ def forward(x: Array) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx: dy where x was positive, else 0. Raises TypeError or ValueError if dy does not match y."""
+    """Return dx: dy where x was positive, else 0.
+
+    Parameters
+    ----------
+    dy : the shape of y
+    cache : Cache
+
+    Returns
+    -------
+    dx : the shape of x
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     xp = floating(dy=dy)
     same_shape("dy", dy, cache.blocked.shape, "the output y")
 
@@ -52,4 +83,10 @@ PAGE = {"...": 2, "W": 3}  # the sizes of the docs' worked example
 
 
 class ReLU(Block):
-    """`forward` and `backward` as a layer. Input and output: any shape."""
+    """`forward` and `backward` as a layer. Input and output: any shape.
+
+    Parameters
+    ----------
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+    """

@@ -25,8 +25,25 @@ class Cache(NamedTuple):
 def forward(x: Array) -> tuple[Array, Cache]:
     """Squash to a gate between 0 and 1. Never overflows, and keeps its digits far out on both sides.
 
-    Parameters: x, any shape. Returns: y in [0, 1], the shape of x, and the cache.
-    Raises TypeError if x is no float array. Source: the logistic function; Hu et al. 2018, equation 3.
+    Parameters
+    ----------
+    x
+        Any shape.
+
+    Returns
+    -------
+    y : the shape of x
+        In [0, 1].
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        If x is no float array.
+
+    References
+    ----------
+    The logistic function; Hu et al. 2018, equation 3.
     """
     xp = floating(x=x)
     negative = x < 0
@@ -36,7 +53,22 @@ def forward(x: Array) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx = dy · y (1 − y). Raises TypeError or ValueError if dy does not match y."""
+    """Return dx = dy · y (1 − y).
+
+    Parameters
+    ----------
+    dy : the shape of y
+    cache : Cache
+
+    Returns
+    -------
+    dx : the shape of x
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     y = cache.y
     floating(dy=dy, y=y)
     same_shape("dy", dy, y.shape, "the output y")
@@ -55,4 +87,10 @@ PAGE = {"...": 2, "W": 3}  # the sizes of the docs' worked example
 
 
 class Sigmoid(Block):
-    """`forward` and `backward` as a layer. Input and output: any shape."""
+    """`forward` and `backward` as a layer. Input and output: any shape.
+
+    Parameters
+    ----------
+    dtype, rng, xp, fused
+        As in `npattn.Layer`.
+    """

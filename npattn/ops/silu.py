@@ -27,9 +27,24 @@ class Cache(NamedTuple):
 def forward(x: Array) -> tuple[Array, Cache]:
     """Let through what is far above 0, nothing of what is far below, and a growing share between. NaN passes.
 
-    Parameters: x, any shape. Returns: y, the shape of x, and the cache.
-    Raises TypeError if x is no float array. Source: Elfwing et al., Neural Networks 107, 2018; as swish: Ramachandran
-    et al., 2017.
+    Parameters
+    ----------
+    x
+        Any shape.
+
+    Returns
+    -------
+    y : the shape of x
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        If x is no float array.
+
+    References
+    ----------
+    Elfwing et al., Neural Networks 107, 2018; as swish: Ramachandran et al., 2017.
     """
     floating(x=x)
     g, gate = sigmoid.forward(x)  # SILU.1
@@ -38,7 +53,22 @@ def forward(x: Array) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx. Raises TypeError or ValueError if dy does not match y."""
+    """Return dx.
+
+    Parameters
+    ----------
+    dy : the shape of y
+    cache : Cache
+
+    Returns
+    -------
+    dx : the shape of x
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, gate = cache
     floating(dy=dy, x=x)
     same_shape("dy", dy, tuple(x.shape), "the output y")

@@ -28,9 +28,25 @@ class Cache(NamedTuple):
 def forward(x: Array, axis: int = -1) -> tuple[Array, Cache]:
     """Make shares of the numbers along an axis.
 
-    Parameters: x, of one axis or more; axis, which of them, counted from the end where it is negative.
-    Returns: y in [0, 1], the shape of x, and the cache.
-    Raises TypeError if x is no float array, ValueError if there is no such axis, or nothing along it.
+    Parameters
+    ----------
+    x
+        Of one axis or more.
+    axis
+        Which of them, counted from the end where it is negative.
+
+    Returns
+    -------
+    y : the shape of x
+        In [0, 1].
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        If x is no float array.
+    ValueError
+        If there is no such axis, or nothing along it.
     """
     xp = floating(x=x)
     axes = len(shaped("x", x, "... K"))
@@ -44,7 +60,22 @@ def forward(x: Array, axis: int = -1) -> tuple[Array, Cache]:
 
 
 def backward(dy: Array, cache: Cache) -> Array:
-    """Return dx. Raises TypeError or ValueError if dy does not match y."""
+    """Return dx.
+
+    Parameters
+    ----------
+    dy : the shape of y
+    cache : Cache
+
+    Returns
+    -------
+    dx : the shape of x
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     y, axis = cache
     xp = floating(dy=dy, y=y)
     same_shape("dy", dy, tuple(y.shape), "the output y")

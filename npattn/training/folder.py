@@ -62,6 +62,11 @@ def load_model(folder: str | os.PathLike[str]) -> Sequential:
     folder
         The run's folder.
 
+    Returns
+    -------
+    Sequential
+        Images (N, 1, 28, 28) to scores (N, 10).
+
     Raises
     ------
     npattn.checkpoint.CheckpointError

@@ -44,8 +44,23 @@ class Cache(NamedTuple):
 def forward(x: Array, g_c: Array, g_s: Array) -> tuple[Array, Cache]:
     """Scale x by two gates at once.
 
-    Parameters: x (N, C, H, W); g_c (N, C, 1, 1); g_s (N, 1, H, W). Returns: u (N, C, H, W) and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    g_c : (N, C, 1, 1)
+    g_s : (N, 1, H, W)
+
+    Returns
+    -------
+    u : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     floating(x=x, g_c=g_c, g_s=g_s)
     N, C, H, W = shaped("x", x, "N C H W")
@@ -56,7 +71,25 @@ def forward(x: Array, g_c: Array, g_s: Array) -> tuple[Array, Cache]:
 
 
 def backward(du: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """Return the direct part of dx, dg_c and dg_s. Raises TypeError or ValueError if du does not match u."""
+    """Return the direct part of dx, dg_c and dg_s.
+
+    Parameters
+    ----------
+    du : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+        The direct part.
+    dg_c : (N, C, 1, 1)
+    dg_s : (N, 1, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If du does not match u.
+    """
     x, g_c, g_s = cache
     xp = floating(du=du, x=x)
     same_shape("du", du, tuple(x.shape), "the output u")
@@ -88,8 +121,14 @@ class CBAM(Nested):
     residual
         Whether x is added at the end.
 
-    `params`: "ca." and the channel attention's own keys, "sa." and the spatial attention's; `buffers` likewise.
-    `attention`: "channel" (N, C, 1, 1), "spatial" (N, 1, H, W). Derivation: docs/variants.md
+    Attributes
+    ----------
+    params
+        "ca." and the channel attention's own keys, "sa." and the spatial attention's.
+    buffers
+        Likewise.
+    attention
+        "channel" (N, C, 1, 1), "spatial" (N, 1, H, W).
 
     Raises
     ------
@@ -97,6 +136,10 @@ class CBAM(Nested):
         If one is no layer, the two differ in array module or dtype, or residual is no bool.
     ValueError
         If order is not among those named, both gates are left out, or an order is asked for with one gate left out.
+
+    Notes
+    -----
+    Derivation: docs/variants.md
     """
 
     input_axes = "N C H W"

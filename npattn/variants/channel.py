@@ -106,9 +106,26 @@ def mlp_backward(da: Array, cache: MlpCache, act: str = "relu") -> tuple[Array, 
 def forward(x: Array, params: Params, settings: Settings = Settings()) -> tuple[Array, Cache]:  # noqa: B008
     """The channel gate of x.
 
-    Parameters: x (N, C, H, W); params, w1 and, if there are, b1, w2, b2; settings, what is pooled, mixed and gated how.
-    Returns: g (N, C, 1, 1), in [0, 1], and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w1 and, if there are, b1, w2, b2.
+    settings
+        What is pooled, mixed and gated how.
+
+    Returns
+    -------
+    g : (N, C, 1, 1)
+        In [0, 1].
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
     """
     w1, b1, w2, b2 = params
     floating(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
@@ -129,7 +146,20 @@ def forward(x: Array, params: Params, settings: Settings = Settings()) -> tuple[
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients, None where there is no parameter.
 
-    Raises TypeError or ValueError if dg (N, C, 1, 1) does not match the gate.
+    Parameters
+    ----------
+    dg : (N, C, 1, 1)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dg does not match the gate.
     """
     settings, pools, runs, gate, g = cache
     floating(dg=dg, g=g)
@@ -226,14 +256,23 @@ class ChannelAttention(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "fc1.weight" (C//r, C, 1, 1) and "fc2.weight" (C, C//r, 1, 1), with biases "fc1.bias" (C//r,) and
-    "fc2.bias" (C,). `attention`: "channel" (N, C, 1, 1). Derivation: docs/variants.md
+    Attributes
+    ----------
+    params
+        "fc1.weight" (C//r, C, 1, 1) and "fc2.weight" (C, C//r, 1, 1), with biases "fc1.bias" (C//r,) and "fc2.bias"
+        (C,).
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------
     TypeError, ValueError
         If a number is no whole number of at least 1, ratio > in_planes, an option is not among those named, bias no
         bool, or `hidden` is given with layers=1.
+
+    Notes
+    -----
+    Derivation: docs/variants.md
     """
 
     input_axes = "N C H W"

@@ -30,14 +30,47 @@ class Cache(NamedTuple):
 
 
 def forward(x: Array, params: Params, settings: Settings = Settings(("avg",))) -> tuple[Array, Cache]:  # noqa: B008
-    """Scale every channel of x by its gate. Parameters and errors as in `npattn.variants.channel.forward`."""
+    """Scale every channel of x by its gate.
+
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params, settings
+        As in `npattn.variants.channel.forward`.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `npattn.variants.channel.forward`.
+    """
     g, gate = channel.forward(x, params, settings)  # VSE.1
     y = x * g  # VSE.2
     return y, Cache(x, g, gate)
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
-    """Return dx and the gradients. Raises TypeError or ValueError if dy (N, C, H, W) does not match y."""
+    """Return dx and the gradients, None where there is no parameter.
+
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     x, g, gate = cache
     xp = floating(dy=dy, x=x)
     same_shape("dy", dy, tuple(x.shape), "the output y")
@@ -66,14 +99,22 @@ class SELayer(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "fc.0.weight" (C//r, C) and "fc.2.weight" (C, C//r), with biases "fc.0.bias" and "fc.2.bias".
-    `attention`: "channel" (N, C, 1, 1). Derivation: docs/variants.md
+    Attributes
+    ----------
+    params
+        "fc.0.weight" (C//r, C) and "fc.2.weight" (C, C//r), with biases "fc.0.bias" and "fc.2.bias".
+    attention
+        "channel" (N, C, 1, 1).
 
     Raises
     ------
     TypeError, ValueError
         If a number is no whole number of at least 1, reduction > channel, an option is not among those named, bias no
         bool, or `hidden` is given with layers=1.
+
+    Notes
+    -----
+    Derivation: docs/variants.md
     """
 
     input_axes = "N C H W"

@@ -75,10 +75,28 @@ def forward(
 ) -> tuple[Array, Cache]:
     """The spatial gate of x.
 
-    Parameters: x (N, C, H, W); params, w and, if there are, b and norm; settings, which maps, mixed and gated how;
-    running, the statistics to normalise by, mean and variance (1), or None for those of the batch.
-    Returns: g (N, 1, H, W), in [0, 1], and the cache.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not or an even k.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w and, if there are, b and norm.
+    settings
+        Which maps, mixed and gated how.
+    running
+        The statistics to normalise by, mean and variance (1), or None for those of the batch.
+
+    Returns
+    -------
+    g : (N, 1, H, W)
+        In [0, 1].
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match or an even k.
     """
     w, b, of_norm = params
     floating(x=x, w=w, b=b, **({} if of_norm is None else of_norm._asdict()))
@@ -98,7 +116,20 @@ def forward(
 def backward(dg: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients, None where there is no parameter.
 
-    Raises TypeError or ValueError if dg (N, 1, H, W) does not match the gate.
+    Parameters
+    ----------
+    dg : (N, 1, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dg does not match the gate.
     """
     settings, of_maps, conv, norm, gate, g = cache
     floating(dg=dg, g=g)
@@ -165,15 +196,24 @@ class SpatialAttention(Block):
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "conv1.weight" (1, 2, k, k), with one map (1, 1, k, k); "conv1.bias" (1,); "bn.weight" and "bn.bias" (1,).
-    `buffers` with a norm: "bn.running_mean" and "bn.running_var" (1,); `num_batches_tracked` counts their moves.
-    `attention`: "spatial" (N, 1, H, W). Derivation: docs/variants.md
+    Attributes
+    ----------
+    params
+        "conv1.weight" (1, 2, k, k), with one map (1, 1, k, k); "conv1.bias" (1,); "bn.weight" and "bn.bias" (1,).
+    buffers
+        With a norm "bn.running_mean" and "bn.running_var" (1,); `num_batches_tracked` counts their moves.
+    attention
+        "spatial" (N, 1, H, W).
 
     Raises
     ------
     TypeError, ValueError
         If kernel_size is no odd whole number, an option is not among those named, bias or norm no bool, or `momentum`
         is given without a norm.
+
+    Notes
+    -----
+    Derivation: docs/variants.md
     """
 
     input_axes = "N C H W"

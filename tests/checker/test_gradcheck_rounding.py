@@ -258,7 +258,7 @@ def test_numbers_with_few_digits_left_are_not_called_nonlinear(dtype):
     assert "not 0 for dy = 0" in str(bent)
 
 
-@pytest.mark.parametrize("name, seed", [("srm, eval", 100019), ("coordinate, train", 100035)])
+@pytest.mark.parametrize(("name", "seed"), [("srm, eval", 100019), ("coordinate, train", 100035)])
 def test_a_shut_gate_raises_no_alarm(name, seed):
     case = cases()[name]
     report = gradcheck((case.forward, case.backward), *random_point(case, seed), strict=True, raise_exception=False)
