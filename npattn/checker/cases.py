@@ -39,9 +39,23 @@ def op_cases() -> list[Case]:
     found = []
     for module in pairs():
         for name, inputs in module.examples(Random(np.random.default_rng(0), (2, 3, 4, 5))).items():
+            forward = with_settings(module.forward, module, name)
             backward = for_each_input(module.backward, len(inputs))
-            found.append(Case(name, module.forward, backward, drawn(module, name), module, True, "train" in name))
+            found.append(Case(name, forward, backward, drawn(module, name), module, True, "train" in name))
     return found
+
+
+def with_settings(forward: Callable[..., Any], module: ModuleType, name: str) -> Callable[..., Any]:
+    """An op's forward with what it is given beside the inputs of that name: the op's `SETTINGS`, if it has some."""
+    settings = getattr(module, "SETTINGS", {}).get(name, {})
+    if not settings:
+        return forward
+
+    @functools.wraps(forward)
+    def chosen(*inputs: Any) -> Any:
+        return forward(*inputs, **settings)
+
+    return chosen
 
 
 def drawn(module: ModuleType, name: str) -> Callable[[Random], tuple[Any, ...]]:

@@ -14,7 +14,7 @@ import numpy as np
 from npattn.arguments import did_you_mean
 from npattn.block import Block
 from npattn.blocks import blocks, modules
-from npattn.checker.cases import cases_of, drawn, for_each_input
+from npattn.checker.cases import cases_of, drawn, for_each_input, with_settings
 from npattn.exercises.bugs import BUGS, Bug
 from npattn.exercises.drawn import Drawn
 from npattn.exercises.drawn import drawn as text_of
@@ -78,7 +78,8 @@ class Exercise:
         if not found and hasattr(self.module, "examples"):
             for name, inputs in self.module.examples(Random(np.random.default_rng(0), SIZE)).items():
                 backward = for_each_input(written.backward, len(inputs))
-                found.append(Trial(name, written.forward, backward, drawn(self.module, name)))
+                forward = with_settings(written.forward, self.module, name)
+                found.append(Trial(name, forward, backward, drawn(self.module, name)))
         return found
 
     def file(self, what: str | None = None) -> str:

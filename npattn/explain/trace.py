@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -245,8 +246,9 @@ def trace_op(name: str, seed: int | None = None) -> Trace:
     rng = np.random.default_rng(1 if seed is None else whole_number("seed", seed, least=0, most=None))
     sizes = dict(module.PAGE)
     leading = (sizes.pop("..."),) if "..." in sizes else ()
-    inputs = next(iter(module.examples(Round(rng, sizes, leading)).values()))
-    (y, cache), forward = watched(module.forward, *inputs, module=module)
+    case, inputs = next(iter(module.examples(Round(rng, sizes, leading)).items()))
+    chosen = functools.partial(module.forward, **getattr(module, "SETTINGS", {}).get(case, {}))
+    (y, cache), forward = watched(chosen, *inputs, module=module)
     y = np.asarray(y)
     dy = np.array(1.0) if y.ndim == 0 else rng.choice([-1.0, -0.5, 0.5, 1.0, 2.0], y.shape)
     gradients, backward = watched(module.backward, dy, cache, module=module)
@@ -264,7 +266,7 @@ def trace_op(name: str, seed: int | None = None) -> Trace:
             grads |= dict(fields(gradient))
     moved = {names[0]: inputs[0]} | params
     checks = [
-        Check(f"d{key}", gradient, differences(lambda: module.forward(*inputs)[0], moved[key], dy))
+        Check(f"d{key}", gradient, differences(lambda: chosen(*inputs)[0], moved[key], dy))
         for key, gradient in grads.items()
     ]
     return Trace(name, inputs[0], params, dy, forward, y, backward, checks, names)

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array, copied, device
 from npattn.block import Block, Weight
-from npattn.checks import floating, odd, odd_kernel, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import floating, multiple_of, odd_kernel, same_shape, shaped, true_or_false, whole_number
 from npattn.layer import Options
+from npattn.ops import general_conv
+from npattn.ops.sliding import Slide, half, rows_and_columns
 from npattn.samples import Draw
 
 
@@ -127,40 +129,71 @@ PAGE = {"N": 1, "C": 1, "H": 2, "W": 3, "M": 1, "k": 3}  # the sizes of the docs
 
 
 class Conv2d(Block):
-    """A convolution layer, (N, C, H, W) to (N, M, H, W), with PyTorch's keys and initial distribution.
+    """A convolution layer, (N, C, H, W) to (N, M, H', W'), with PyTorch's keys and initial distribution.
+
+    With a stride, a dilation and groups of 1, an odd k×k kernel and k//2 zeros around, the pair is this file's, which
+    has a fused form. With anything else it is that of `npattn.ops.general_conv`, which has none: `path` is "textbook".
 
     Parameters
     ----------
     in_channels, out_channels
-        C and M, at least 1.
+        C and M, at least 1; multiples of groups.
     kernel_size
-        k, odd. Stride 1, zero padding k//2.
+        k, or a pair, rows and columns.
+    stride, dilation
+        At least 1: a number, or a pair.
+    padding
+        Zeros on each side, at least 0: a number, or a pair. None is half of what an odd kernel spans, with which height
+        and width stay at stride 1. (PyTorch's default is 0.)
+    groups
+        Into how many groups the channels fall. C of them, with M = C, is a depthwise convolution.
     bias
         Whether there is a b.
     dtype, rng, xp, fused
         As in `npattn.Layer`.
 
+    `params`: "weight" (M, C // groups, k, k) and "bias" (M,).
+
     Raises
     ------
     TypeError, ValueError
-        If a number is no whole number of at least 1, k is even, or bias no bool.
+        If a number is not whole or too small, k is even and there is no padding, C or M no multiple of groups, or bias
+        no bool.
     """
 
     input_axes = "N C H W"
-    state = (Weight("weight", "w", "M C k k"), Weight("bias", "b", "M", fan_in="C k k"))
+    state = (Weight("weight", "w", "M D k_h k_v"), Weight("bias", "b", "M", fan_in="D k_h k_v"))
     arguments = {"in_channels": "C", "out_channels": "C", "kernel_size": "k"}
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
+        kernel_size: int | tuple[int, int] = 3,
         *,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | None = None,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
         bias: bool = True,
         **options: Unpack[Options],
     ) -> None:
         C = whole_number("in_channels", in_channels)
         M = whole_number("out_channels", out_channels)
-        k = odd("kernel_size", kernel_size)
+        G = whole_number("groups", groups)
+        multiple_of("in_channels", C, "groups", G)
+        multiple_of("out_channels", M, "groups", G)
+        k_h, k_v = kernel = rows_and_columns("kernel_size", kernel_size)
+        slide = Slide(
+            kernel,
+            rows_and_columns("stride", stride),
+            half(kernel, dilation) if padding is None else rows_and_columns("padding", padding, least=0),
+            rows_and_columns("dilation", dilation),
+        )
+        settings: dict[str, Any] = {}
+        if slide != Slide((k_h, k_h), (1, 1), (k_h // 2, k_h // 2)) or k_h % 2 == 0 or G > 1:
+            self.textbook = general_conv.__name__
+            settings = {"stride": slide.stride, "padding": slide.padding, "dilation": slide.dilation, "groups": G}
         without = () if true_or_false("bias", bias) else ("b",)
-        super().__init__({"C": C, "M": M, "k": k}, without=without, **options)
+        sizes = {"C": C, "M": M, "D": C // G, "k_h": k_h, "k_v": k_v}
+        super().__init__(sizes, without=without, settings=settings, **options)

@@ -10,6 +10,7 @@ from npattn.ops import (
     avg_pool_2x2,
     batch_norm,
     conv2d,
+    general_conv,
     global_avg_pool,
     layer_norm,
     linear,
@@ -25,6 +26,18 @@ from tests.support.mistakes import image, mistake, only_x, tied_x
 
 def for_conv(rng):
     return image(rng), conv2d.Params(rng.standard_normal((3, 4, 3, 3)), rng.standard_normal(3))
+
+
+def for_strided(rng):
+    return image(rng), general_conv.Params(rng.standard_normal((6, 2, 3, 3)), rng.standard_normal(6))
+
+
+def strided(x, params):
+    return general_conv.forward(x, params, stride=2, padding=1, groups=2)
+
+
+def dilated(x, params):
+    return general_conv.forward(x, params, padding=2, dilation=2, groups=2)
 
 
 def for_linear(rng):
@@ -149,6 +162,47 @@ def convolution_border_forgotten(dy, cache):
     dx, grads = conv2d.backward(dy, cache)
     dx[:, :, 0], dx[:, :, -1], dx[:, :, :, 0], dx[:, :, :, -1] = 0, 0, 0, 0
     return dx, grads
+
+
+@mistake(strided, for_strided, "x")
+def strided_convolution_scattered_side_by_side(dy, cache):
+    """The outputs' windows begin at 0, 1, 2 … as those of a stride of 1 do."""
+    _, grads = general_conv.backward(dy, cache)
+    near = cache._replace(slide=cache.slide._replace(stride=(1, 1)))
+    here = np.zeros((*dy.shape[:2], *cache.shape[2:]))
+    here[:, :, : dy.shape[2], : dy.shape[3]] = dy
+    return scattered(here, near), grads
+
+
+def scattered(dy, cache):
+    """GCONV.3 to GCONV.1 for x alone, of a cache whose steps have been changed."""
+    (N, C, H, W), (M, D, k_h, k_v), slide = cache.shape, cache.params.w.shape, cache.slide
+    G, (q_h, q_v) = C // D, slide.padding
+    w = cache.params.w.reshape(G, M // G, -1)
+    du = (w.mT @ dy.reshape(N, G, M // G, -1)).reshape(N, C, k_h * k_v, *slide.outputs(H, W))
+    dpadded = np.zeros((N, C, *slide.padded(H, W)))
+    for place, (rows, columns) in enumerate(slide.reads(H, W)):
+        dpadded[:, :, rows, columns] += du[:, :, place]
+    return dpadded[:, :, q_h : q_h + H, q_v : q_v + W].copy()
+
+
+@mistake(dilated, for_strided, "x")
+def dilation_forgotten_on_the_way_back(dy, cache):
+    _, grads = general_conv.backward(dy, cache)
+    return scattered(dy, cache._replace(slide=cache.slide._replace(dilation=(1, 1), padding=(1, 1)))), grads
+
+
+@mistake(strided, for_strided, "x")
+def groups_read_the_weights_of_the_other_one(dy, cache):
+    _, grads = general_conv.backward(dy, cache)
+    w = np.concatenate((cache.params.w[3:], cache.params.w[:3]))
+    return scattered(dy, cache._replace(params=general_conv.Params(w))), grads
+
+
+@mistake(strided, for_strided, "params.w")
+def kernel_gradient_of_the_first_group_for_all(dy, cache):
+    dx, grads = general_conv.backward(dy, cache)
+    return dx, grads._replace(w=np.concatenate((grads.w[:3], grads.w[:3])))
 
 
 # Activations: the right slope at the wrong place

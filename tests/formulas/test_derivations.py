@@ -16,6 +16,7 @@ from npattn.ops import (
     channel_max,
     channel_mean,
     conv2d,
+    general_conv,
     global_avg_pool,
     global_max_pool,
     layer_norm,
@@ -185,6 +186,52 @@ def test_convolution_in_one_line_scattered_and_flipped():
         filled((M, C, k, k), lambda m, c, i, j: np.sum(dy[:, m] * padded[:, c, i : i + H, j : j + W])),
         "the kernel's gradient",
     )
+
+
+@pytest.mark.parametrize(
+    ("C", "M", "G", "kernel", "s", "q", "d", "size"),
+    [
+        (4, 6, 2, (3, 2), (2, 1), (1, 0), (1, 3), (6, 7)),  # a row that no output reads
+        (3, 3, 3, (1, 5), (1, 1), (0, 2), (1, 1), (2, 3)),  # depthwise along the columns
+        (2, 1, 1, (2, 2), (3, 3), (2, 2), (4, 4), (1, 1)),  # one pixel
+    ],
+)
+def test_general_convolution_in_one_line_and_scattered(C, M, G, kernel, s, q, d, size):
+    rng = np.random.default_rng(29)
+    N, D, E, (k_h, k_v), (H, W) = 2, C // G, M // G, kernel, size
+    x, w, b = rng.standard_normal((N, C, H, W)), rng.standard_normal((M, D, *kernel)), rng.standard_normal(M)
+    y, cache = general_conv.forward(x, general_conv.Params(w, b), s, q, d, G)
+    H_out, W_out = (
+        sum(o * s[a] + d[a] * (kernel[a] - 1) < size[a] + 2 * q[a] for o in range(99)) for a in (0, 1)
+    )  # those that end within the padded image
+
+    def read(n, m, h, v, c, i, j):
+        """The number of x that an output reads there."""
+        return (n, m // E * D + c, s[0] * h + d[0] * i - q[0], s[1] * v + d[1] * j - q[1])
+
+    def number(n, c, row, column):
+        return at(x[n, c], row, column)
+
+    places = list(product(range(D), range(k_h), range(k_v)))
+    same(
+        y,
+        filled(
+            (N, M, H_out, W_out),
+            lambda n, m, h, v: b[m] + sum(w[m, c, i, j] * number(*read(n, m, h, v, c, i, j)) for c, i, j in places),
+        ),
+        "the whole in one line",
+    )
+    dy = rng.standard_normal(y.shape)
+    dx, grads = general_conv.backward(dy, cache)
+    scattered, dw = np.zeros_like(x), np.zeros_like(w)
+    for (n, m, h, v), (c, i, j) in product(np.ndindex(y.shape), places):
+        *image, row, column = read(n, m, h, v, c, i, j)
+        if 0 <= row < H and 0 <= column < W:
+            scattered[(*image, row, column)] += w[m, c, i, j] * dy[n, m, h, v]
+            dw[m, c, i, j] += x[(*image, row, column)] * dy[n, m, h, v]
+    same(dx, scattered, "GCONV.2, GCONV.1")
+    same(grads.w, dw, "GCONV.3")
+    same(grads.b, dy.sum(axis=(0, 2, 3)), "GCONV.4")
 
 
 def test_sums_of_pooled_gradients():

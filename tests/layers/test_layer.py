@@ -14,7 +14,7 @@ import pytest
 
 import npattn
 from npattn.checker.cases import PLACE, Maker
-from npattn.ops import conv2d, global_max_pool, linear, loss, max_pool_2x2
+from npattn.ops import conv2d, general_conv, global_max_pool, linear, loss, max_pool_2x2
 from tests.support.cases import CASES, MAKERS, Case, ident, image_for
 
 CHOSEN = {
@@ -362,6 +362,14 @@ def test_bad_cotangents_of_pairs(case: Case):
         (lambda: npattn.SpatialAttention(4), ValueError, "kernel_size: expected an odd kernel size .* got 4"),
         (lambda: npattn.CBAM(32, 16, 2), ValueError, "kernel_size: expected an odd kernel size .* got 2"),
         (lambda: npattn.Conv2d(1, 1, 6), ValueError, "kernel_size: expected an odd kernel size .* got 6"),
+        (lambda: npattn.Conv2d(4, 4, (3, 2)), ValueError, r"kernel_size\[1\]: expected an odd kernel size .* got 2"),
+        (lambda: npattn.Conv2d(4, 4, 0), ValueError, "kernel_size: expected a whole number of at least 1, got 0"),
+        (lambda: npattn.Conv2d(4, 4, stride=0), ValueError, "stride: expected a whole number of at least 1, got 0"),
+        (lambda: npattn.Conv2d(4, 4, padding=(1, -1)), ValueError, r"padding\[1\]: .* at least 0, got -1"),
+        (lambda: npattn.Conv2d(4, 4, dilation="2"), TypeError, "dilation: expected a whole number, got '2'"),
+        (lambda: npattn.Conv2d(4, 4, stride=(1, 2, 3)), ValueError, "stride: expected a whole number or two, .* got"),
+        (lambda: npattn.Conv2d(6, 4, groups=4), ValueError, "in_channels: expected a multiple of groups = 4, got 6"),
+        (lambda: npattn.Conv2d(4, 6, groups=4), ValueError, "out_channels: expected a multiple of groups = 4, got 6"),
         (lambda: npattn.SpatialAttention("7"), TypeError, "kernel_size: expected a whole number, got '7'"),
         (lambda: npattn.CBAM(32, dtype="int32"), TypeError, "dtype: expected float32 or float64, got 'int32'"),
         (lambda: npattn.CBAM(32, dtype="float16"), TypeError, "dtype: expected float32 or float64"),
@@ -396,6 +404,14 @@ def test_bad_arguments_of_pairs():
         conv2d.forward(x, conv2d.Params(np.ones((1, 3, 2, 2))))
     with pytest.raises(ValueError, match=r"b: expected shape \(M=1\), got \(2,\)"):
         conv2d.forward(x, conv2d.Params(np.ones((1, 3, 3, 3)), np.ones(2)))
+    with pytest.raises(ValueError, match=r"x: expected shape \(N, C=6, H, W\), got \(2, 3, 4, 4\)"):
+        general_conv.forward(x, general_conv.Params(np.ones((4, 3, 3, 3))), groups=2)
+    with pytest.raises(ValueError, match=r"w \(its first axis\): expected a multiple of groups = 3, got 4"):
+        general_conv.forward(x, general_conv.Params(np.ones((4, 1, 3, 3))), groups=3)
+    with pytest.raises(ValueError, match=r"rows and columns as the window spans, 5 × 3, got 4 × 4 with the padding"):
+        general_conv.forward(x, general_conv.Params(np.ones((1, 3, 3, 3))), dilation=(2, 1))
+    with pytest.raises(ValueError, match="w: expected a kernel of at least 1 × 1, got 0 × 3"):
+        general_conv.forward(x, general_conv.Params(np.ones((1, 3, 0, 3))))
     with pytest.raises(ValueError, match=r"x: expected shape \(\.\.\., K=5\), got \(2, 3, 4, 4\)"):
         linear.forward(x, linear.Params(np.ones((2, 5))))
     with pytest.raises(ValueError, match="x: expected H and W of at least 2 for a 2×2 window"):

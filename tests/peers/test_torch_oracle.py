@@ -149,13 +149,43 @@ def test_nan_goes_where_pytorch_lets_it_go():
 
 
 @pytest.mark.parametrize(
+    ("kernel", "options", "path"),
+    [
+        (3, {}, "fused"),
+        (5, {"padding": 2, "stride": (1, 1)}, "fused"),
+        (3, {"padding": 0}, "textbook"),
+        (4, {"padding": (3, 2), "stride": (2, 1)}, "textbook"),
+        ((7, 1), {"padding": (3, 0), "groups": 4}, "textbook"),
+        (3, {"padding": 4, "dilation": 4, "bias": False}, "textbook"),
+        (3, {"padding": 1, "groups": 2}, "textbook"),
+    ],
+)
+def test_the_convolution_layer_as_pytorchs(kernel, options: dict, path: str):
+    """With the same arguments: y, the gradients and the state_dict; and `path` is true."""
+    theirs = torch.nn.Conv2d(4, 8, kernel, **{"padding": 1, **options}).double()
+    ours = npattn.Conv2d(4, 8, kernel, dtype="float64", **options)
+    ours.load_state_dict({key: value.numpy() for key, value in theirs.state_dict().items()})
+    x = np.random.default_rng(17).standard_normal((2, 4, 9, 6))
+    x_there = tensor(x)
+    y_there, y = theirs(x_there), ours(x)
+    assert distance(y, y_there.detach().numpy()) < 1e-12
+    dy = np.random.default_rng(18).standard_normal(y.shape)
+    y_there.backward(torch.tensor(dy))
+    assert distance(ours.backward(dy), x_there.grad.numpy()) < 1e-12
+    for key, weight in theirs.named_parameters():
+        assert distance(ours.grads[key], weight.grad.numpy()) < 1e-12, key
+    assert ours.path == path
+
+
+@pytest.mark.parametrize(
     ("ours", "theirs"),
     [
         (npattn.Linear(50, 40, rng=0), lambda: torch.nn.Linear(50, 40)),
         (npattn.Conv2d(8, 30, 5, rng=0), lambda: torch.nn.Conv2d(8, 30, 5)),
+        (npattn.Conv2d(8, 64, (7, 1), groups=8, rng=0), lambda: torch.nn.Conv2d(8, 64, (7, 1), groups=8)),
         (npattn.SpatialAttention(7, rng=0), lambda: torch.nn.Conv2d(2, 1, 7, bias=False)),
     ],
-    ids=["Linear", "Conv2d", "SpatialAttention"],
+    ids=["Linear", "Conv2d", "Conv2d, depthwise", "SpatialAttention"],
 )
 def test_initial_weights_have_pytorchs_distribution(ours: npattn.Layer, theirs):
     """Same bounds, and the two samples could be of one distribution (Kolmogorov–Smirnov, far from rejecting)."""

@@ -137,6 +137,11 @@ COMPOSED = [
     Maker("residual-narrower", narrower_unit),
     Maker("se-parallel-narrower", narrower_parallel),
     Maker("Conv2d, narrower", lambda place, **options: Conv2d(place.C, 3, **options)),
+    Maker("Conv2d, depthwise", lambda place, **options: Conv2d(place.C, place.C, (1, 3), groups=place.C, **options)),
+    Maker(
+        "Conv2d, dilated",
+        lambda place, **options: Conv2d(place.C, 4, 2, stride=2, padding=(3, 2), dilation=(2, 1), groups=2, **options),
+    ),
     Maker("Conv2d without bias", lambda place, **options: Conv2d(place.C, 3, bias=False, **options)),
     Maker("Linear without bias", lambda place, **options: Linear(place.W, 2, bias=False, **options)),
 ]

@@ -37,6 +37,10 @@ TWINS: dict[str, Callable[..., Any]] = {
     "silu": lambda x: functional().silu(x),
     "linear": lambda x, p: functional().linear(x, p.w, p.b),
     "conv2d": lambda x, p: functional().conv2d(x, p.w, p.b, padding=p.w.shape[-1] // 2),
+    "general convolution": lambda x, p: functional().conv2d(
+        x, p.w, p.b, stride=(2, 1), padding=1, dilation=(1, 2), groups=2
+    ),
+    "convolution along the rows": lambda x, p: functional().conv2d(x, p.w, stride=3, padding=(1, 0)),
     "global average pool": lambda x: functional().adaptive_avg_pool2d(x, 1)[:, :, 0, 0],
     "global max pool": lambda x: functional().adaptive_max_pool2d(x, 1)[:, :, 0, 0],
     "channel mean": lambda x: x.mean(dim=1, keepdim=True),
