@@ -133,6 +133,7 @@ class Conv2d(Block):
 
     With a stride, a dilation and groups of 1, an odd k×k kernel and k//2 zeros around, the pair is this file's, which
     has a fused form. With anything else it is that of `npattn.ops.general_conv`, which has none: `path` is "textbook".
+    `params`: "weight" (M, C // groups, k, k) and "bias" (M,).
 
     Parameters
     ----------
@@ -151,8 +152,6 @@ class Conv2d(Block):
         Whether there is a b.
     dtype, rng, xp, fused
         As in `npattn.Layer`.
-
-    `params`: "weight" (M, C // groups, k, k) and "bias" (M,).
 
     Raises
     ------

@@ -47,11 +47,31 @@ def forward(
 ) -> tuple[Array, Cache]:
     """Slide the kernel of every group over the channels of the group.
 
-    Parameters: x (N, C, H, W); params, w (M, C // groups, k_h, k_v), and b (M) or None; stride and dilation, at least
-    1, and padding, at least 0, each a number or a pair, for rows and columns; groups, which divides C and M.
-    Returns: y (N, M, H', W') and the cache.
-    Raises TypeError for a dtype or library that does not match or a number that is none, ValueError for a shape or
-    number that does not fit, or if the kernel spans more than x and its padding.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w (M, C // groups, k_h, k_v), and b (M) or None.
+    stride
+        s, at least 1: a number, or a pair for rows and columns.
+    padding
+        q, at least 0: a number, or a pair.
+    dilation
+        d, at least 1: a number, or a pair.
+    groups
+        G, which divides C and M.
+
+    Returns
+    -------
+    y : (N, M, H', W')
+    cache : Cache
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match, or a number that is not whole.
+    ValueError
+        For a shape or a number that does not fit, or a kernel that spans more than x with its padding.
     """
     w, b = params
     xp = floating(x=x, w=w, b=b)
@@ -83,7 +103,21 @@ def forward(
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx (N, C, H, W) and the gradients (dw, db), db None where b was.
 
-    Raises TypeError or ValueError if dy (N, M, H', W') does not match y.
+    Parameters
+    ----------
+    dy : (N, M, H', W')
+    cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw and db.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     u, (N, C, H, W), slide, (w, b) = cache
     xp = floating(dy=dy, u=u)
@@ -125,4 +159,4 @@ SETTINGS = {
 }
 """What else `forward` is given there."""
 
-PAGE = {"N": 1, "C": 1, "H": 3, "W": 2, "M": 1}  # the sizes of the docs' worked example
+PAGE = {"N": 1, "C": 1, "H": 3, "W": 3, "M": 1}  # the sizes of the docs' worked example
