@@ -141,11 +141,13 @@ class Conv2d(Block):
         C and M, at least 1; multiples of groups.
     kernel_size
         k, or a pair, rows and columns.
-    stride, dilation
+    stride
         At least 1: a number, or a pair.
     padding
         Zeros on each side, at least 0: a number, or a pair. None is half of what an odd kernel spans, with which height
-        and width stay at stride 1. (PyTorch's default is 0.)
+        and width stay at stride 1; PyTorch's default is 0.
+    dilation
+        At least 1: a number, or a pair.
     groups
         Into how many groups the channels fall. C of them, with M = C, is a depthwise convolution.
     bias
