@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
 from npattn.checker.facts import Facts, same
@@ -35,12 +38,8 @@ def normalised(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     x, missing = facts.value, n - a
     if x is None or not facts.complete or x.ndim < 1:
         return ""
-    for axes in AXES:
-        places = sorted({axis % x.ndim for axis in axes}) if all(-x.ndim <= axis < x.ndim for axis in axes) else []
-        count = int(np.prod([x.shape[axis] for axis in places])) if places else 0
-        if count < 4:
-            continue
-        over = tuple(places)
+    for shape, over, where in rows_of(x.shape):
+        x, missing = x.reshape(shape), missing.reshape(shape)
         centred = x - np.mean(x, axis=over, keepdims=True)
         spread = np.sum(centred**2, axis=over, keepdims=True)
         if not np.all(spread):
@@ -51,16 +50,30 @@ def normalised(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
         if not np.any(np.abs(by * centred) > size):
             continue
         if np.max(np.abs(rest)) <= size:
-            return f"the term of a variance over axes {over} is missing or wrong: the error goes with x̂"
+            return f"the term of a variance over {where} is missing or wrong: the error goes with x̂"
         if along_x(missing, x, over):
             continue  # with x itself, not with x̂
         level = np.mean(rest, axis=over, keepdims=True)
         if np.max(np.abs(rest - level)) <= size:
             return (
-                f"the terms of a mean and a variance over axes {over} are missing, as if they were constants; or they "
-                "are there, and the two are constants"
+                f"the terms of a mean and a variance over {where} are missing, as if they were constants, or wrong; or "
+                "they are there, and the two are constants"
             )
     return ""
+
+
+def rows_of(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], str]]:
+    """Which numbers of an array may be normalised together, four or more: its shape for that, its axes, in words."""
+    for axes in AXES:
+        if axes == (2, 3) and len(shape) == 4:
+            N, C, H, W = shape
+            for G in range(2, C):
+                if C % G == 0 and C // G * H * W >= 4:
+                    yield (N, G, C // G, H, W), (2, 3, 4), f"the pixels and channels of each of {G} groups"
+        if all(-len(shape) <= axis < len(shape) for axis in axes):
+            over = tuple(sorted({axis % len(shape) for axis in axes}))
+            if math.prod(shape[axis] for axis in over) >= 4:
+                yield shape, over, f"axes {over}"
 
 
 def along_x(missing: np.ndarray, x: np.ndarray, over: tuple[int, ...]) -> bool:

@@ -12,6 +12,7 @@ from npattn.ops import (
     conv2d,
     general_conv,
     global_avg_pool,
+    group_norm,
     layer_norm,
     linear,
     loss,
@@ -50,6 +51,14 @@ def for_batch_norm(rng):
 
 def for_layer_norm(rng):
     return rng.standard_normal((2, 3, 5)), layer_norm.Params(rng.standard_normal(5), rng.standard_normal(5))
+
+
+def for_group_norm(rng):
+    return image(rng), group_norm.Params(rng.standard_normal(4), rng.standard_normal(4))
+
+
+def in_two_groups(x, params):
+    return group_norm.forward(x, params, 2)
 
 
 def rows(rng):
@@ -344,6 +353,46 @@ def layer_norm_by_the_rows_and_not_along_them(dy, cache):
 def layer_norm_beta_of_one_image(dy, cache):
     dx, grads = layer_norm.backward(dy, cache)
     return dx, grads._replace(beta=np.sum(dy[:1], axis=(0, 1)))
+
+
+@mistake(
+    in_two_groups,
+    for_group_norm,
+    "x",
+    "a mean and a variance over axes (2, 3) are missing, as if they were constants, or wrong",
+)
+def group_norm_by_channels_and_not_by_groups(dy, cache):
+    _, grads = group_norm.backward(dy, cache)
+    dx_hat, x_hat = dy * cache.gamma[:, None, None], cache.x_hat
+    along = x_hat * (dx_hat * x_hat).mean(axis=(2, 3), keepdims=True)  # the axes of an instance norm
+    rho = np.repeat(cache.norm.rho, 2, axis=1)[..., None]
+    return (dx_hat - along - dx_hat.mean(axis=(2, 3), keepdims=True)) * rho, grads
+
+
+@mistake(in_two_groups, for_group_norm, "x", "a mean and a variance over the pixels and channels of each of 2 groups")
+def group_norm_statistics_taken_for_constants(dy, cache):
+    _, grads = group_norm.backward(dy, cache)
+    return dy * cache.gamma[:, None, None] * np.repeat(cache.norm.rho, 2, axis=1)[..., None], grads
+
+
+@mistake(in_two_groups, for_group_norm, "x", "the term of a variance over the pixels and channels of each of 2 groups")
+def group_norm_without_the_path_of_the_variance(dy, cache):
+    _, grads = group_norm.backward(dy, cache)
+    drows = np.reshape(dy * cache.gamma[:, None, None], cache.norm.x_hat.shape)
+    dx = (drows - drows.mean(axis=-1, keepdims=True)) * cache.norm.rho
+    return dx.reshape(dy.shape), grads
+
+
+@mistake(in_two_groups, for_group_norm, "x")
+def group_norm_without_gamma_on_the_way_back(dy, cache):
+    _, grads = group_norm.backward(dy, cache)
+    return group_norm.backward(dy, cache._replace(gamma=np.ones_like(cache.gamma)))[0], grads
+
+
+@mistake(in_two_groups, for_group_norm, "params.gamma", "sum over the batch")
+def group_norm_gamma_of_one_image(dy, cache):
+    dx, grads = group_norm.backward(dy, cache)
+    return dx, grads._replace(gamma=np.sum((dy * cache.x_hat)[:1], axis=(0, 2, 3)))
 
 
 @mistake(batch_norm.train_forward, for_batch_norm, "params.gamma")

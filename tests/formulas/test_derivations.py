@@ -19,6 +19,7 @@ from npattn.ops import (
     general_conv,
     global_avg_pool,
     global_max_pool,
+    group_norm,
     layer_norm,
     linear,
     loss,
@@ -97,6 +98,33 @@ def test_layer_norm_index_by_index():
     dx, grads = layer_norm.backward(dy, cache)
     same(dx.reshape(rows, K), batch_norm.train_backward(dflat[None, :, :, None], cache_of_batch)[0][0, :, :, 0], "dx")
     assert grads is None
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_group_norm_index_by_index(groups: int):
+    """And with as many groups as channels it is a batch norm of each image alone."""
+    rng = np.random.default_rng(13)
+    N, C, H, W = shape = (2, 4, 2, 3)
+    x, dy, gamma, beta = (rng.standard_normal(each) for each in (shape, shape, (C,), (C,)))
+    params, eps, D = group_norm.Params(gamma, beta), 0.25, C // groups
+    y, cache = group_norm.forward(x, params, groups, eps)
+    dx, grads = group_norm.backward(dy, cache)
+    dx_hat = filled(shape, lambda n, c, h, v: gamma[c] * dy[n, c, h, v])
+    for n, g in product(range(N), range(groups)):
+        of_group = slice(g * D, (g + 1) * D)
+        x_hat, rho = normal(x[n, of_group].reshape(1, -1), eps)
+        dx_of_group = normal_back(dx_hat[n, of_group].reshape(1, -1), x_hat, rho)
+        same(cache.x_hat[n, of_group], x_hat.reshape(D, H, W), "GN.1")
+        same(dx[n, of_group], dx_of_group.reshape(D, H, W), "←GN.1")
+    x_hat, places = cache.x_hat, list(product(range(N), range(H), range(W)))
+    same(y, filled(shape, lambda n, c, h, v: gamma[c] * x_hat[n, c, h, v] + beta[c]), "GN.2")
+    same(grads.gamma, filled((C,), lambda c: sum(dy[n, c, h, v] * x_hat[n, c, h, v] for n, h, v in places)), "gamma")
+    same(grads.beta, filled((C,), lambda c: sum(dy[n, c, h, v] for n, h, v in places)), "beta")
+    if groups == C:
+        for n in range(N):
+            alone, of_one = batch_norm.train_forward(x[n : n + 1], batch_norm.Params(gamma, beta), eps)
+            same(y[n], alone[0], "as a batch norm")
+            same(dx[n], batch_norm.train_backward(dy[n : n + 1], of_one)[0][0], "as a batch norm's dx")
 
 
 def test_cross_entropy_by_sympy(sympy):

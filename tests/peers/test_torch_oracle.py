@@ -10,6 +10,7 @@ import pytest
 
 import npattn
 from npattn.ops import channel_max, conv2d, global_max_pool, loss, max_pool_2x2, relu, sigmoid
+from npattn.ops.group_norm import GroupNorm
 from tests.support.cases import CASES, Case
 from tests.support.numerical import distance
 from tests.support.trees import leaves, mapped
@@ -97,6 +98,25 @@ def test_batch_norm(training: bool):
         assert distance(ours.grads["bias"], theirs.bias.grad.numpy()) < 1e-12
     assert distance(ours.buffers["running_mean"], theirs.running_mean.numpy()) < 1e-12
     assert distance(ours.buffers["running_var"], theirs.running_var.numpy()) < 1e-12
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 6])
+@pytest.mark.parametrize("shape", [(2, 6, 5, 4), (1, 6, 1, 3)], ids=str)
+def test_group_norm(groups: int, shape: tuple[int, ...]):
+    rng = np.random.default_rng(37)
+    x, dy = 3 + 2 * rng.standard_normal((2, *shape))
+    ours, theirs = GroupNorm(groups, 6, eps=1e-3, dtype="float64"), torch.nn.GroupNorm(groups, 6, eps=1e-3).double()
+    assert {key: value.tolist() for key, value in ours.params.items()} == {"weight": [1] * 6, "bias": [0] * 6}
+    state = {"weight": rng.standard_normal(6), "bias": rng.standard_normal(6)}
+    ours.load_state_dict(state)
+    theirs.load_state_dict({key: torch.tensor(value) for key, value in state.items()})
+    x_there = tensor(x)
+    y_there = theirs(x_there)
+    y_there.backward(torch.tensor(dy))
+    assert distance(ours(x), y_there.detach().numpy()) < 1e-12
+    assert distance(ours.backward(dy), x_there.grad.numpy()) < 1e-12
+    assert distance(ours.grads["weight"], theirs.weight.grad.numpy()) < 1e-12
+    assert distance(ours.grads["bias"], theirs.bias.grad.numpy()) < 1e-12
 
 
 @pytest.mark.parametrize("k", [1, 3, 5, 7])

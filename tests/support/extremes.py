@@ -224,7 +224,7 @@ def takes_roots(row: str) -> bool:
     """Whether it squares and takes a root, as the lp pool does. Where x is tiny, all squares are 0."""
     entry = entry_of(row)
     pools = () if entry is None else entry.arguments.get("pools", ())
-    return row in ("lp pool", "layer norm", "LayerNorm") or "lp" in pools
+    return row in ("lp pool", "layer norm", "LayerNorm", "group norm", "GroupNorm") or "lp" in pools
 
 
 def squares(target: Target, magnitude: Magnitude) -> bool:

@@ -50,6 +50,7 @@ TWINS: dict[str, Callable[..., Any]] = {
     "batch norm, train": lambda x, p: functional().batch_norm(x, None, None, p.gamma, p.beta, training=True),
     "batch norm, eval": lambda x, p, r: functional().batch_norm(x, r.mean, r.var, p.gamma, p.beta),
     "layer norm": lambda x, p: functional().layer_norm(x, x.shape[-1:], p.gamma, p.beta),
+    "group norm": lambda x, p: functional().group_norm(x, 2) * p.gamma[:, None, None] + p.beta[:, None, None],
     "softmax": lambda x: x.softmax(-1),
     "cross-entropy": lambda z, t: functional().cross_entropy(z, t),
     "gate": lambda x, g: x * g,
