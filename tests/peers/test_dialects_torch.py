@@ -163,7 +163,7 @@ SE_CASES = [  # as the code of each codebase reads
 def timm(name: str, **args: Any) -> Any:
     module = {
         "SEModule": "squeeze_excite", "EffectiveSEModule": "squeeze_excite", "EcaModule": "eca",
-        "CoordAttn": "coord_attn",
+        "CoordAttn": "coord_attn", "SimpleCoordAttn": "coord_attn",
     }.get(name, "cbam")  # fmt: skip
     layers = pytest.importorskip(f"timm.layers.{module}", reason="timm is not installed", exc_type=ImportError)
     return getattr(layers, name)(32, **args)
@@ -188,6 +188,8 @@ CASES = (
             ("CbamModule", {"rd_channels": 3, "spatial_kernel_size": 5, "mlp_bias": True}),
             ("CbamModule", {"gate_layer": "hard_sigmoid"}),
             ("CoordAttn", {"rd_channels": 5}),
+            ("SimpleCoordAttn", {"rd_channels": 5, "bias": False}),
+            ("SimpleCoordAttn", {"rd_ratio": 0.3, "rd_divisor": 3, "se_factor": 0.7}),
             ("CoordAttn", {"rd_ratio": 0.3, "rd_divisor": 3, "se_factor": 0.7}),
             ("LightCbamModule", {"rd_ratio": 0.2, "gate_layer": "hard_sigmoid", "mlp_bias": True}),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from npattn.attention.coordinate import CoordinateAttention
+from npattn.attention.simple_coordinate import SimpleCoordinateAttention
 from npattn.checks import real_number, whole_number
 from npattn.dialects.table import Seen, module, no_more
 from npattn.dialects.timm.rules import divisible, only
@@ -61,3 +62,30 @@ def CoordAttn(
         only(name, given, spoken)
     R = hidden_of(channels, rd_ratio, rd_channels, rd_divisor, se_factor)
     return CoordinateAttention(channels, hidden=R, **options)
+
+
+@module(
+    "timm",
+    """
+    fc1.weight                              R C        fc1.weight
+    fc1.bias                                R          fc1.bias            bias
+    fc_h.weight                             C R        fc_h.weight
+    fc_h.bias                               C          fc_h.bias           bias
+    fc_w.weight                             C R        fc_w.weight
+    fc_w.bias                               C          fc_w.bias           bias
+    """,
+    lambda seen: coordinate_arguments(seen, 1 / 4) | ({} if "bias" in seen.present else {"bias": False}),
+    returns="x · sigmoid(w_h silu(w1 means of the rows) + w_w silu(w1 means of the columns))",
+    unseen=("act_layer", "gate_layer", "has_skip"),
+)
+def SimpleCoordAttn(
+    channels: int, rd_ratio: float = 0.25, rd_channels: int | None = None, rd_divisor: int = 8,
+    se_factor: float = SE_FACTOR, bias: bool = True, act_layer: str = "silu", gate_layer: str = "sigmoid",
+    has_skip: bool = False, **options: Any,
+) -> Layer:  # fmt: skip
+    for name, given, spoken in (
+        ("act_layer", act_layer, "silu"), ("gate_layer", gate_layer, "sigmoid"), ("has_skip", has_skip, False),
+    ):  # fmt: skip
+        only(name, given, spoken)
+    R = hidden_of(channels, rd_ratio, rd_channels, rd_divisor, se_factor)
+    return SimpleCoordinateAttention(channels, hidden=R, bias=bias, **options)
