@@ -4,7 +4,7 @@ A block's file has `Params`, `Cache`, `forward` and `backward`, and then a class
 
     state      each parameter: its key in the state_dict, the field of Params that it is, its axes in the formula's
                letters; each running statistic: the same, with a field of Running
-    gates      which fields of Cache are gates, by name
+    gates      which fields of Cache are gates, by name; one that is None in a form is none there
     arguments  which of the constructor's arguments follow from where the layer stands: "C", "r", "k", "G", …
     card       what others show of it: name, source, page, a worked example
 
@@ -244,7 +244,8 @@ class Block(Layer):
             moved = dict(fields(pair.updated(running, cache, self.momentum)))
             self.buffers.update({s.key: moved[s.field] for s in self.statistics})
             self.num_batches_tracked += 1
-        self._gates = {name: self._as_gate(cache, *where, x) for name, where in self.gates.items()}
+        gates = {name: (operator.attrgetter(path)(cache), axes) for name, (path, axes) in self.gates.items()}
+        self._gates = {name: self._as_gate(gate, axes, x) for name, (gate, axes) in gates.items() if gate is not None}
         return y, cache
 
     def undo(self, dy: Array, cache: Any) -> tuple[Array, MutableMapping[str, Array]]:
@@ -266,8 +267,7 @@ class Block(Layer):
         found = dict(fields(grads))
         return {w.key: found[w.field][w.put_on] if w.stored else found[w.field] for w in self.weights}
 
-    def _as_gate(self, cache: Any, path: str, axes: str, x: Array) -> Array:
-        gate = operator.attrgetter(path)(cache)
+    def _as_gate(self, gate: Array, axes: str, x: Array) -> Array:
         if gate.ndim == len(factors(axes)):
             return gate
         sizes = dict(zip((self.input_axes or "").split(), x.shape, strict=True)) | dict(self.sizes)
