@@ -68,7 +68,8 @@ class Random(Sized):
     ) -> None:
         N, C, H, W = size
         R = max(1, C // ratio)
-        super().__init__(rng, {"N": N, "C": C, "H": H, "W": W, "R": R, "M": R + 1, "k": k, "K": C}, (N, C, H))
+        sizes = {"N": N, "C": C, "H": H, "W": W, "P": H * W, "R": R, "M": R + 1, "k": k, "K": C}
+        super().__init__(rng, sizes, (N, C, H))
         self.size, self.ratio, self.k, self.scale = size, ratio, k, scale
 
     def x(self, axes: str = "N C H W") -> np.ndarray:

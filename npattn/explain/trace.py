@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -255,15 +256,14 @@ def trace_op(name: str, seed: int | None = None) -> Trace:
     if not isinstance(gradients, tuple):
         gradients = (gradients,)
 
-    scores = y.ndim == 0  # a loss: of scores z and the right classes t
-    names = ("z", "loss") if scores else ("x", "y")
-    params, grads = {}, {names[0]: gradients[0]}
-    for given, gradient in zip(inputs[1:], (*gradients[1:], None), strict=False):
-        if gradient is None:  # the right classes: whole numbers
-            params["t"] = given
-        else:
-            params |= dict(fields(given))
-            grads |= dict(fields(gradient))
+    called = list(inspect.signature(module.forward).parameters)
+    names = (called[0], "loss" if y.ndim == 0 else "y")
+    params: dict[str, Any] = {}
+    grads: dict[str, Any] = {names[0]: gradients[0]}
+    for argument, given, gradient in zip(called[1:], inputs[1:], (*gradients[1:], None), strict=False):
+        params |= dict(fields(given)) if hasattr(given, "_fields") else {argument: given}
+        if gradient is not None:  # as that of the right classes is, whole numbers
+            grads |= dict(fields(gradient)) if hasattr(gradient, "_fields") else {argument: gradient}
     moved = {names[0]: inputs[0]} | params
     checks = [
         Check(f"d{key}", gradient, differences(lambda: chosen(*inputs)[0], moved[key], dy))

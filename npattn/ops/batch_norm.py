@@ -279,10 +279,13 @@ def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
 PAGE = {"N": 2, "C": 1, "H": 1, "W": 3}  # the sizes of the docs' worked example
 
 
-def declared(name: str, field: str, axes: str) -> tuple[Weight | Statistic, ...]:
-    """What a block with a batch norm inside declares: it is `name` in the keys, and `field` of Params and Running."""
+def declared(name: str, field: str, axes: str, start: float = 1) -> tuple[Weight | Statistic, ...]:
+    """What a block with a batch norm inside declares: `name` in the keys, `field` of Params and Running.
+
+    start: the first value of gamma; with 0, what the norm ends is nothing at first.
+    """
     return (
-        Weight(f"{name}.weight", f"{field}.gamma", axes, start=1),
+        Weight(f"{name}.weight", f"{field}.gamma", axes, start=start),
         Weight(f"{name}.bias", f"{field}.beta", axes, start=0),
         Statistic(f"{name}.running_mean", f"{field}.mean", axes, 0),
         Statistic(f"{name}.running_var", f"{field}.var", axes, 1),

@@ -10,6 +10,7 @@ from npattn.ops import (
     avg_pool_2x2,
     batch_norm,
     conv2d,
+    dot_product_attention,
     general_conv,
     global_avg_pool,
     group_norm,
@@ -63,6 +64,10 @@ def in_two_groups(x, params):
 
 def rows(rng):
     return (rng.standard_normal((3, 4, 5)),)
+
+
+def queries_keys_values(rng):
+    return tuple(rng.standard_normal(shape) for shape in ((2, 4, 3), (2, 4, 3), (2, 4, 5)))
 
 
 def over_the_first(x):
@@ -332,6 +337,31 @@ def softmax_by_the_plain_mean_of_dy(dy, cache):
 @mistake(over_the_first, rows, "x")
 def softmax_along_another_axis_than_forward(dy, cache):
     return softmax.backward(dy, cache._replace(axis=-1))
+
+
+@mistake(dot_product_attention.forward, queries_keys_values, "q")
+def attention_by_the_diagonal_of_the_softmax(dy, cache):
+    q, k, v, (a, _), scale = cache
+    ds = a * (1 - a) * (dy @ v.mT)
+    return scale * (ds @ k), scale * (ds.mT @ q), a.mT @ dy
+
+
+@mistake(dot_product_attention.forward, queries_keys_values, "k", "it is the gradient of q: the two are exchanged")
+def attention_queries_and_keys_exchanged(dy, cache):
+    dq, dk, dv = dot_product_attention.backward(dy, cache)
+    return dk, dq, dv
+
+
+@mistake(dot_product_attention.forward, queries_keys_values, "v")
+def attention_values_collect_by_rows(dy, cache):
+    dq, dk, _ = dot_product_attention.backward(dy, cache)
+    return dq, dk, cache.shares.y @ dy  # as many queries as keys: no shape complains
+
+
+@mistake(dot_product_attention.forward, queries_keys_values, "q", "which is √(axis 2 of q)")
+def attention_without_the_scale(dy, cache):
+    dq, dk, dv = dot_product_attention.backward(dy, cache)
+    return dq / cache.scale, dk / cache.scale, dv
 
 
 @mistake(layer_norm.forward, for_layer_norm, "x", "the term of a variance over axes (2,)")

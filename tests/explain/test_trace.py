@@ -155,6 +155,7 @@ def test_the_docs_examples_show_what_the_pages_say():
 @pytest.mark.parametrize("seed", [None, 0, 3])
 def test_an_op_by_itself(op: str, seed):
     found = trace_op(op, seed)
+    assert found.block == op
     for check in found.checks:
         assert check.analytic.shape == check.numeric.shape
         assert check.difference < 1e-9, check.name
@@ -165,6 +166,14 @@ def test_an_op_by_itself(op: str, seed):
         assert {tag for step in steps for tag in step.line.tag.split(", ")} == wanted
         assert all(step.values for step in steps), "a line without numbers"
     assert [name for name in found.params if name != "t"] == [check.name[1:] for check in found.checks[1:]]
+
+
+def test_what_an_op_takes_is_called_as_it_calls_it():
+    assert list(trace_op("loss").given) == ["z", "t"]
+    assert list(trace_op("linear").given) == ["x", "w", "b"]
+    attention = trace_op("dot_product_attention")
+    assert list(attention.given) == ["q", "k", "v"]
+    assert [check.name for check in attention.checks] == ["dq", "dk", "dv"]
 
 
 def test_the_ops_that_the_pages_work_through_are_there():

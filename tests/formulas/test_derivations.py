@@ -16,6 +16,7 @@ from npattn.ops import (
     channel_max,
     channel_mean,
     conv2d,
+    dot_product_attention,
     general_conv,
     global_avg_pool,
     global_max_pool,
@@ -166,6 +167,39 @@ def test_softmax_of_two_is_the_sigmoid_of_their_difference():
         softmax.forward(x[:, :0], 1)
     with pytest.raises(ValueError, match=r"x: expected shape \(..., K\), got \(\)"):
         softmax.forward(np.array(1.0))
+
+
+@pytest.mark.parametrize("scale", [None, 1.0, -0.5])
+def test_dot_product_attention_index_by_index(scale: float | None):
+    rng = np.random.default_rng(14)
+    N, P, K, R, M = 2, 3, 5, 4, 2
+    q, k, v, dy = (rng.standard_normal((N, *shape)) for shape in ((P, R), (K, R), (K, M), (P, M)))
+    y, cache = dot_product_attention.forward(q, k, v, scale)
+    dq, dk, dv = dot_product_attention.backward(dy, cache)
+    by = 0.5 if scale is None else scale  # 1/√4
+    s = filled((N, P, K), lambda n, i, j: by * sum(q[n, i, r] * k[n, j, r] for r in range(R)))
+    a = filled((N, P, K), lambda n, i, j: math.exp(s[n, i, j]) / sum(math.exp(s[n, i, m]) for m in range(K)))
+    same(cache.shares.y, a, "ATT.2")
+    same(y, filled((N, P, M), lambda n, i, m: sum(a[n, i, j] * v[n, j, m] for j in range(K))), "ATT.3")
+    same(dv, filled((N, K, M), lambda n, j, m: sum(a[n, i, j] * dy[n, i, m] for i in range(P))), "ATT.3")
+    # the softmax's mean of the cotangent is dy · y: a score wants the value's distance from the answer, along dy
+    ds = filled((N, P, K), lambda n, i, j: a[n, i, j] * sum(dy[n, i, m] * (v[n, j, m] - y[n, i, m]) for m in range(M)))
+    same(dq, filled((N, P, R), lambda n, i, r: by * sum(ds[n, i, j] * k[n, j, r] for j in range(K))), "ATT.1")
+    same(dk, filled((N, K, R), lambda n, j, r: by * sum(ds[n, i, j] * q[n, i, r] for i in range(P))), "ATT.1")
+
+
+def test_dot_product_attention_says_what_does_not_fit():
+    q, k, v = np.zeros((2, 3, 4)), np.zeros((2, 5, 4)), np.zeros((2, 5, 6))
+    with pytest.raises(ValueError, match=r"k: expected shape \(N=2, K, R=4\), got \(2, 5, 3\)"):
+        dot_product_attention.forward(q, k[:, :, :3], v)
+    with pytest.raises(ValueError, match=r"v: expected shape \(N=2, K=5, M\), got \(2, 4, 6\)"):
+        dot_product_attention.forward(q, k, v[:, :4])
+    with pytest.raises(ValueError, match=r"k: expected at least one key, got shape \(2, 0, 4\)"):
+        dot_product_attention.forward(q, k[:, :0], v[:, :0])
+    with pytest.raises(ValueError, match=r"q: expected a last axis of at least 1 for the scale 1/√R, got shape"):
+        dot_product_attention.forward(q[:, :, :0], k[:, :, :0], v)
+    with pytest.raises(ValueError, match="scale: expected a finite number"):
+        dot_product_attention.forward(q, k, v, math.inf)
 
 
 def test_fc_index_by_index():

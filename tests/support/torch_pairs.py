@@ -52,6 +52,7 @@ TWINS: dict[str, Callable[..., Any]] = {
     "layer norm": lambda x, p: functional().layer_norm(x, x.shape[-1:], p.gamma, p.beta),
     "group norm": lambda x, p: functional().group_norm(x, 2) * p.gamma[:, None, None] + p.beta[:, None, None],
     "softmax": lambda x: x.softmax(-1),
+    "dot-product attention": lambda q, k, v: functional().scaled_dot_product_attention(q, k, v),
     "cross-entropy": lambda z, t: functional().cross_entropy(z, t),
     "gate": lambda x, g: x * g,
     **{name: of_block(entry) for name, entry in blocks().items() if entry.card.name in BLOCKS},
