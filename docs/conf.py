@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import zlib
 from pathlib import Path
 
 import jupytext
@@ -26,7 +27,9 @@ version = release = npattn.__version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinxcontrib.katex",
     "npattn_docs",
     "npattn_live",
@@ -35,13 +38,38 @@ exclude_patterns = ["_build", "_ext", "_live", "_static"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
-default_role = "code"
+default_role = "py:obj"  # a name in backquotes is a link where there is something of that name
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say it in words, with shapes
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True  # an attribute that is a property too is described once
+
+# Links to Python's and NumPy's own pages. The names stand here, and not in inventories that a build would have to
+# fetch, so that it needs no network.
+PYTHON = {"exceptions.html#$": "TypeError ValueError KeyError RuntimeError OSError AttributeError ArithmeticError"}
+NUMPY = {
+    "reference/generated/$.html#$": "numpy.ndarray numpy.load numpy.savez",
+    "reference/random/generator.html#$": "numpy.random.Generator",
+}
+
+
+def inventory(project: str, kind: str, pages: dict[str, str]) -> str:
+    """Write the names as an objects.inv, version 2, and return where it is."""
+    entries = [(name, page) for page, names in pages.items() for name in names.split()]
+    lines = [f"{name} {kind} 1 {page.replace('$', name)} -\n" for name, page in entries]
+    head = f"# Sphinx inventory version 2\n# Project: {project}\n# Version: \n# compressed by zlib\n"
+    path = DOCS / "_build" / f"{project}.inv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(head.encode() + zlib.compress("".join(lines).encode()))
+    return str(path)
+
+
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3/library", inventory("Python", "py:exception", PYTHON)),
+    "numpy": ("https://numpy.org/doc/stable", inventory("NumPy", "py:class", NUMPY)),
+}
 
 # Mathematics is rendered here, once; a page carries the result. The CSS and fonts are KaTeX 0.16.22's, the version that
 # the extension bundles: the markup of one version and the CSS of another do not fit.

@@ -376,16 +376,10 @@ def plain_bars(app: Sphinx, what: str, name: str, thing: Any, options: Any, line
         lines[i] = "`".join(part if j % 2 else part.replace("|", "\\|") for j, part in enumerate(parts))
 
 
-def keys_first(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Put a docstring's paragraph of keys, "`params`: …", before its sections: napoleon takes it for a parameter."""
-    start = next((i for i, line in enumerate(lines) if line.startswith("`params`")), None)
-    section = next((i for i, line in enumerate(lines) if line == "Parameters"), None)
-    if start is None or section is None or start < section:
-        return
-    end = next((i for i in range(start, len(lines)) if not lines[i].strip()), len(lines))
-    paragraph = lines[start:end]
-    del lines[start : end + 1]
-    lines[section:section] = [*paragraph, ""]
+def one_pair_of_brackets(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Write "x : (N, C, H, W)" of a docstring without its brackets: napoleon puts a type into some of its own."""
+    for i, line in enumerate(lines):
+        lines[i] = re.sub(r"^(\s*\w+ : )\(([^()]*)\)$", r"\1\2", line)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -398,7 +392,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("blocks", Blocks)
     app.add_directive("extremes", Extremes)
     app.add_directive("api", Api)
-    app.connect("autodoc-process-docstring", keys_first, priority=400)  # before napoleon
+    app.connect("autodoc-process-docstring", one_pair_of_brackets, priority=400)  # before napoleon
     app.connect("autodoc-process-docstring", plain_bars, priority=600)
     app.connect("env-before-read-docs", lambda app, env, names: setattr(env, "npattn_places", places(Path(env.srcdir))))
     return {"version": "1", "parallel_read_safe": True}
