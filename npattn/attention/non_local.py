@@ -23,6 +23,7 @@ from npattn.block import Block, Card, Weight
 from npattn.checks import floating, hidden_width, real_number, same_shape, shaped, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import batch_norm, dot_product_attention, linear
+from npattn.ops.pooling import some_pixels
 
 
 class Params(NamedTuple):
@@ -55,16 +56,36 @@ def forward(
 ) -> tuple[Array, Cache]:
     """Add to every pixel what it receives from all.
 
-    Parameters: x (N, C, H, W); params, w_q, w_k and w_v (R, C), w_o (C, R), their biases or None, and norm with gamma
-    and beta (C); running, the statistics to normalise by, or None for those of the batch; scale, of the scores, or None
-    for 1/√R. Returns: y (N, C, H, W) and the cache, which holds the shares of all pairs: N (H W)² numbers.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not, and MemoryError
-    if the pairs take more memory than there is.
+    Parameters
+    ----------
+    x : (N, C, H, W)
+    params
+        w_q, w_k and w_v (R, C), w_o (C, R), their biases or None, and norm with gamma and beta (C).
+    running
+        The statistics to normalise by, mean and variance (C), or None for those of the batch.
+    scale
+        What the scores are multiplied by. None is 1/√R.
+
+    Returns
+    -------
+    y : (N, C, H, W)
+    cache : Cache
+        It holds the shares of all pairs: N (H W)² numbers.
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
+    MemoryError
+        If the pairs take more memory than there is.
     """
     w_q, w_k, w_v, w_o, of_norm, b_q, b_k, b_v, b_o = params
     xp = floating(x=x, w_q=w_q, w_k=w_k, w_v=w_v, w_o=w_o, b_q=b_q, b_k=b_k, b_v=b_v, b_o=b_o, **of_norm._asdict())
     C, R = shaped("w_o", w_o, "C R")
-    N, C, H, W = shaped("x", x, "N C H W", C=C)
+    shaped("x", x, "N C H W", C=C)
+    N, C, H, W = some_pixels(x)
     for name, w, b in (("q", w_q, b_q), ("k", w_k, b_k), ("v", w_v, b_v)):
         shaped(f"w_{name}", w, "R C", R=R, C=C)
         if b is not None:
@@ -87,7 +108,21 @@ def forward(
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     """Return dx and the gradients of the weights, of the norm and of the biases.
 
-    Raises TypeError or ValueError if dy (N, C, H, W) does not match y.
+    Parameters
+    ----------
+    dy : (N, C, H, W)
+    cache : Cache
+
+    Returns
+    -------
+    dx : (N, C, H, W)
+    grads : Params
+        dw_q, dw_k, dw_v, dw_o, dnorm, and those of the biases, None where these were.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
     """
     queries, keys, values, attended, outward, norm = cache
     N, C, H, W = norm.x_hat.shape
@@ -138,22 +173,29 @@ class NonLocal(Block):
     scale
         What the scores are multiplied by. None is 1/√R, as in the authors' code; 1 is the paper's formula.
     bias
-        Whether the four maps have one. (That of the keys has no effect, and that before the norm none in training.)
+        Whether the four maps have one. That of the keys has no effect; in training only that of the queries has.
     momentum
         The share of a batch in the running statistics, in [0, 1].
     dtype, rng, xp, fused
         As in `npattn.Layer`. There is no fused form.
 
-    `params`: "theta.weight", "phi.weight" and "g.weight" (R, C, 1, 1), "out.weight" (C, R, 1, 1), "bn.weight", 0 at
-    first, and "bn.bias" (C,); with biases "theta.bias", "phi.bias", "g.bias" (R,) and "out.bias" (C,). `buffers`:
-    "bn.running_mean" and "bn.running_var" (C,). `attention`: "pairs" (N, H, W, H, W): the share that the first pixel
-    gives to the second one; of each first pixel they add up to 1.
+    Attributes
+    ----------
+    params
+        "theta.weight", "phi.weight" and "g.weight" (R, C, 1, 1), "out.weight" (C, R, 1, 1), "bn.weight", 0 at first,
+        and "bn.bias" (C,); with biases "theta.bias", "phi.bias", "g.bias" (R,) and "out.bias" (C,).
+    buffers
+        "bn.running_mean" and "bn.running_var" (C,); `num_batches_tracked` counts their moves.
+    attention
+        "pairs" (N, H, W, H, W): the share that the first pixel gives to the second one; of each first pixel they add up
+        to 1.
 
     Raises
     ------
     TypeError, ValueError
-        If a number is outside its range, or ratio > in_channels with hidden=None; in forward, MemoryError if the pairs
-        take more memory than there is.
+        If a number is outside its range, or ratio > in_channels with hidden=None.
+    MemoryError
+        In forward, if the pairs take more memory than there is.
     """
 
     input_axes = "N C H W"

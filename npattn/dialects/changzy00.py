@@ -1,10 +1,11 @@
 """changzy00/pytorch-attention, attention-mechanisms/cbam.py, gct.py, lct.py and triplet_attention.py;
-attention_mechanisms/se_module.py, simam.py, srm.py and gate_channel_module.py.
+attention_mechanisms/se_module.py, simam.py, srm.py, gate_channel_module.py and dual_attention.py.
 
 Its ChannelAttention and SpatialAttention multiply: they return x · gate. SimAM and GCT have no state_dict to tell them
 by: an empty one is loaded. It has two classes that it calls GCT: that of gct.py, the Gaussian one, has the name here,
 that of gate_channel_module.py is GateChannel. Its SRM has no ε beside the variance of a channel. Its
-TripletAttention has biases, and a ReLU before each gate, so that none is below ½.
+TripletAttention has biases, and a ReLU before each gate, so that none is below ½. Its CAM is as DANet's paper has it,
+not as DANet's authors' code: channels that look alike count.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 
 from npattn.attention.cbam import CBAM as OurCBAM
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
+from npattn.attention.danet_channel import DANetChannel
+from npattn.attention.danet_position import DANetPosition
 from npattn.attention.gate import Gated
 from npattn.attention.gated_channel import GatedChannel
 from npattn.attention.gaussian_context import GaussianContext
@@ -182,3 +185,33 @@ def LCT(channels: int, groups: int, eps: float = 1e-5, **options: Any) -> Layer:
 )
 def TripletAttention(kernel_size: int = 7, **options: Any) -> Layer:
     return OurTripletAttention(kernel_size, bias=True, rectify=True, **options)
+
+
+@module(
+    "changzy00",
+    """
+    alpha           1            gamma
+    b.weight        C C 1 1      query_conv.weight
+    b.bias          C            query_conv.bias
+    c.weight        C C 1 1      key_conv.weight
+    c.bias          C            key_conv.bias
+    d.weight        C C 1 1      value_conv.weight
+    d.bias          C            value_conv.bias
+    """,
+    lambda seen: {"dim": seen.sizes["C"]},
+    returns="x + alpha · softmax(b(x)ᵀ c(x)) d(x), over the pixels",
+)
+def PAM(dim: int, **options: Any) -> Layer:
+    return DANetPosition(dim, ratio=1, bias=True, **options)
+
+
+@module(
+    "changzy00",
+    """
+    beta            1            gamma
+    """,
+    lambda seen: {},
+    returns="x + beta · softmax(x xᵀ) x, over the channels",
+)
+def CAM(**options: Any) -> Layer:
+    return DANetChannel(**options)

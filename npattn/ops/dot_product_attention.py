@@ -35,10 +35,28 @@ class Cache(NamedTuple):
 def forward(q: Array, k: Array, v: Array, scale: float | None = None) -> tuple[Array, Cache]:
     """Answer each query by a mean of the values.
 
-    Parameters: q (N, P, R), k (N, K, R), v (N, K, M); scale, a number that the scores are multiplied by, of any sign.
-    Returns: y (N, P, M) and the cache, which holds the shares of all pairs: N P K numbers.
-    Raises TypeError for a dtype or library that does not match, ValueError for a shape that does not, and MemoryError
-    if the pairs take more memory than there is.
+    Parameters
+    ----------
+    q : (N, P, R)
+    k : (N, K, R)
+    v : (N, K, M)
+    scale
+        What the scores are multiplied by, of any sign. None is 1/√R.
+
+    Returns
+    -------
+    y : (N, P, M)
+    cache : Cache
+        It holds the shares of all pairs: N P K numbers.
+
+    Raises
+    ------
+    TypeError
+        For a dtype or library that does not match.
+    ValueError
+        For a shape that does not match.
+    MemoryError
+        If the pairs take more memory than there is.
     """
     floating(q=q, k=k, v=v)
     N, P, R = shaped("q", q, "N P R")
@@ -61,7 +79,24 @@ def forward(q: Array, k: Array, v: Array, scale: float | None = None) -> tuple[A
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """Return dq, dk and dv. Raises TypeError or ValueError if dy (N, P, M) does not match y."""
+    """Return dq, dk and dv.
+
+    Parameters
+    ----------
+    dy : (N, P, M)
+    cache : Cache
+
+    Returns
+    -------
+    dq : (N, P, R)
+    dk : (N, K, R)
+    dv : (N, K, M)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy does not match y.
+    """
     q, k, v, shares, scale = cache
     floating(dy=dy, q=q)
     same_shape("dy", dy, (*q.shape[:2], v.shape[2]), "the output y")
