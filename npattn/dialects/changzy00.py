@@ -1,11 +1,12 @@
 """changzy00/pytorch-attention, attention-mechanisms/cbam.py, gct.py, lct.py and triplet_attention.py;
-attention_mechanisms/se_module.py, simam.py, srm.py, gate_channel_module.py and dual_attention.py.
+attention_mechanisms/se_module.py, simam.py, srm.py, gate_channel_module.py, dual_attention.py
+and double_attention.py.
 
 Its ChannelAttention and SpatialAttention multiply: they return x · gate. SimAM and GCT have no state_dict to tell them
 by: an empty one is loaded. It has two classes that it calls GCT: that of gct.py, the Gaussian one, has the name here,
 that of gate_channel_module.py is GateChannel. Its SRM has no ε beside the variance of a channel. Its
 TripletAttention has biases, and a ReLU before each gate, so that none is below ½. Its CAM is as DANet's paper has it,
-not as DANet's authors' code: channels that look alike count.
+not as DANet's authors' code: channels that look alike count. Its DoubleAttention does not add x.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from npattn.attention.cbam import CBAM as OurCBAM
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
 from npattn.attention.danet_channel import DANetChannel
 from npattn.attention.danet_position import DANetPosition
+from npattn.attention.double_attention import DoubleAttention as OurDoubleAttention
 from npattn.attention.gate import Gated
 from npattn.attention.gated_channel import GatedChannel
 from npattn.attention.gaussian_context import GaussianContext
@@ -25,7 +27,7 @@ from npattn.attention.simam import SimAM
 from npattn.attention.spatial import SpatialAttention as OurSpatialAttention
 from npattn.attention.srm import StyleRecalibration
 from npattn.attention.triplet import TripletAttention as OurTripletAttention
-from npattn.checks import one_of, real_number
+from npattn.checks import one_of, real_number, whole_number
 from npattn.dialects.table import module, reduction
 from npattn.layer import Layer
 
@@ -215,3 +217,23 @@ def PAM(dim: int, **options: Any) -> Layer:
 )
 def CAM(**options: Any) -> Layer:
     return DANetChannel(**options)
+
+
+@module(
+    "changzy00",
+    """
+    convA.weight          M C 1 1    features.weight
+    convA.bias            M          features.bias
+    convB.weight          K C 1 1    gather.weight
+    convB.bias            K          gather.bias
+    convV.weight          K C 1 1    distribute.weight
+    convV.bias            K          distribute.bias
+    proj.weight           C M 1 1    out.weight
+    proj.bias             C          out.bias
+    """,
+    lambda seen: {"in_channels": seen.sizes["C"], "c_m": seen.sizes["M"], "c_n": seen.sizes["K"]},
+    returns="conv of the sum over descriptors of softmax(conv(x)) · (sum over pixels of softmax(conv(x)) · conv(x))",
+)
+def DoubleAttention(in_channels: int, c_m: int, c_n: int, **options: Any) -> Layer:
+    c_m, c_n = whole_number("c_m", c_m), whole_number("c_n", c_n)
+    return OurDoubleAttention(in_channels, features=c_m, descriptors=c_n, residual=False, bias=True, **options)

@@ -1,8 +1,9 @@
-"""xmu-xiaoma666/External-Attention-pytorch, model/attention/CBAM.py, SEAttention.py and SGE.py.
+"""xmu-xiaoma666/External-Attention-pytorch, model/attention/CBAM.py, SEAttention.py, SGE.py and A2Atttention.py.
 
 The maximum is the first map, the mean the second; the convolution has a bias; the block adds x; a kernel of 49 unless
 told otherwise. ChannelAttention and SpatialAttention return their gate. SGE's gates start at ½, those of its authors at
-sigmoid(1): its bias is 0 at first, theirs 1.
+sigmoid(1): its bias is 0 at first, theirs 1. Both softmaxes of DoubleAttention run over the descriptors, and it
+does not add x.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any
 
 from npattn import variants
 from npattn.attention.channel import ChannelAttention as OurChannelAttention
+from npattn.attention.double_attention import DoubleAttention as OurDoubleAttention
 from npattn.attention.se import SELayer as OurSELayer
 from npattn.attention.sge import SpatialGroupEnhance as OurSpatialGroupEnhance
+from npattn.checks import true_or_false, whole_number
 from npattn.dialects.table import module, one_stream, reduction
 from npattn.layer import Layer
 
@@ -90,3 +93,26 @@ def SpatialGroupEnhance(groups: int = 8, **options: Any) -> Layer:
     layer = OurSpatialGroupEnhance(groups, **options)
     layer.params["bias"] = 0 * layer.params["bias"]
     return layer
+
+
+@module(
+    "xmu",
+    """
+    convA.weight               M C 1 1    features.weight
+    convA.bias                 M          features.bias
+    convB.weight               K C 1 1    gather.weight
+    convB.bias                 K          gather.bias
+    convV.weight               K C 1 1    distribute.weight
+    convV.bias                 K          distribute.bias
+    conv_reconstruct.weight    C M 1 1    out.weight
+    conv_reconstruct.bias      C          out.bias
+    """,
+    lambda seen: {"in_channels": seen.sizes["C"], "c_m": seen.sizes["M"], "c_n": seen.sizes["K"]},
+    returns="conv of the sum over descriptors of softmax(conv(x)) · (sum over pixels of softmax(conv(x)) · conv(x)), "
+    "both softmaxes over the descriptors",
+)
+def DoubleAttention(in_channels: int, c_m: int, c_n: int, reconstruct: bool = True, **options: Any) -> Layer:
+    if not true_or_false("reconstruct", reconstruct):
+        raise ValueError("reconstruct: expected True, since without it y has c_m channels, got False")
+    sizes = {"features": whole_number("c_m", c_m), "descriptors": whole_number("c_n", c_n)}
+    return OurDoubleAttention(in_channels, **sizes, over="descriptors", residual=False, bias=True, **options)
