@@ -114,5 +114,7 @@ def SpatialGroupEnhance(groups: int = 8, **options: Any) -> Layer:
 def DoubleAttention(in_channels: int, c_m: int, c_n: int, reconstruct: bool = True, **options: Any) -> Layer:
     if not true_or_false("reconstruct", reconstruct):
         raise ValueError("reconstruct: expected True, since without it y has c_m channels, got False")
-    sizes = {"features": whole_number("c_m", c_m), "descriptors": whole_number("c_n", c_n)}
-    return OurDoubleAttention(in_channels, **sizes, over="descriptors", residual=False, bias=True, **options)
+    c_m, c_n = whole_number("c_m", c_m), whole_number("c_n", c_n)
+    return OurDoubleAttention(
+        in_channels, features=c_m, descriptors=c_n, over="descriptors", residual=False, bias=True, **options
+    )
