@@ -5,7 +5,7 @@ A block's file has `Params`, `Cache`, `forward` and `backward`, and then a class
     state      each parameter: its key in the state_dict, the field of Params that it is, its axes in the formula's
                letters; each running statistic: the same, with a field of Running
     gates      which fields of Cache are gates, by name; one that is None in a form is none there
-    arguments  which of the constructor's arguments follow from where the layer stands: "C", "r", "k", "G", …
+    arguments  which of the constructor's arguments follow from where the layer stands: "C", "r", "k", "G", "J", …
     card       what others show of it: name, source, page, a worked example
 
 and a constructor, which checks its arguments and says how long the axes are. `Block` makes the layer of these: first
@@ -85,6 +85,11 @@ class Place:
     def G(self) -> int:
         """The usual number of groups: as many as divide the channels, 8 at most, with three channels or more each."""
         return next(G for G in range(min(8, max(1, self.C // 3)), 0, -1) if self.C % G == 0)
+
+    @property
+    def J(self) -> int:
+        """The usual number of branches, each of which sees its own part of the channels: 2, or 1 of an odd number."""
+        return 1 if self.C % 2 else 2
 
     def __getitem__(self, letter: str) -> int:
         value = getattr(self, letter)

@@ -84,7 +84,8 @@ def test_as_torch_computes_it(entry: Entry, fused: bool, shape: tuple[int, ...],
         scale = max(float(np.linalg.norm(gradient)) for gradient in (dy, *layer.grads.values()))
         for key, gradient in layer.grads.items():
             wanted = weights[key].grad.numpy()
-            near_zero = 1e-15 * scale  # a norm behind a weight cancels nearly all of its gradient, and leaves rounding
+            # a norm behind a weight, or a softmax that has all but decided, cancels nearly all and leaves rounding
+            near_zero = 4e-15 * scale
             assert np.linalg.norm(gradient - wanted) <= 1e-12 * np.linalg.norm(wanted) + near_zero, key
 
 

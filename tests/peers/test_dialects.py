@@ -80,13 +80,29 @@ def test_agrees_with_the_codebase(file: Recorded):
     for key, gradient in gradients.items():
         assert gradient.shape == wanted[key].shape == layer.params[key].shape
         off = np.linalg.norm(gradient - wanted[key])  # of a bias before a norm there is rounding, and nothing else
-        assert off <= WITHIN * np.linalg.norm(wanted[key]) + 1e-15 * largest, key
+        near = WITHIN * np.linalg.norm(wanted[key]) + 1e-15 * largest
+        assert off <= near or off <= 2 * moved_by_rounding(file, key), key
 
     after = dialects.dump(layer)
     for key, buffer in file.kind("after").items():
         assert after[key].dtype == buffer.dtype
         assert after[key].shape == buffer.shape
         assert distance(after[key], buffer) < WITHIN, key
+
+
+def moved_by_rounding(file: Recorded, key: str) -> float:
+    """How far a gradient goes when x changes in its last place: nobody knows it better than to that.
+
+    A norm of one number each of two images gives ±1 whatever they are, and takes all but rounding from a gradient.
+    """
+    rng = np.random.default_rng(5)
+    x, found = file.arrays["x"], []
+    for step in (0, *rng.choice([-1, 1], (4, *x.shape))):
+        layer = file.load()
+        layer(x * (1 + step * np.finfo(x.dtype).eps))
+        layer.backward(file.arrays["dy"])
+        found.append(dialects.dump(layer, "grads")[key])
+    return max(float(np.linalg.norm(gradient - found[0])) for gradient in found)
 
 
 def test_dump_gives_the_same_bytes(file: Recorded):

@@ -31,7 +31,7 @@ def complex_step(forward: Callable[..., Any], inputs: tuple[Tree, ...], dy: np.n
 
 
 def central_difference(
-    forward: Callable[..., Any], inputs: tuple[Tree, ...], dy: np.ndarray, h: float = 1e-3
+    forward: Callable[..., Any], inputs: tuple[Tree, ...], dy: np.ndarray, h: float = 1e-4
 ) -> dict[str, np.ndarray]:
     """The same by differences of fourth order: (8 (f(x+h) − f(x−h)) − (f(x+2h) − f(x−2h))) / 12h."""
     moved = mapped(np.array, inputs)
