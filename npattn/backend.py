@@ -104,6 +104,8 @@ def computes_otherwise(array: Array) -> bool:
     One that only brings its own storage (numpy.memmap) computes as the formulas say.
     """
     kind = type(array)
+    if getattr(kind, "only_watches", False):  # ours: npattn.explain.recorded
+        return False
     return isinstance(array, np.ndarray) and any(
         getattr(kind, name) is not getattr(np.ndarray, name) for name in ARITHMETIC
     )
