@@ -16,6 +16,8 @@ is its best.
     size        what will be held, before it is
     measure     comparing the results, then times and memory
     runs        a block, a training step: compared and timed
+    beside      a block and SE, in turns
+    atlas       that for every block, into a file
     growth      the time against N, H·W and C, drawn
     allocators  which there are, and how a process gets one
     children    a task under several allocators, in processes of their own

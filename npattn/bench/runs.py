@@ -11,6 +11,7 @@ import numpy as np
 
 from npattn.arguments import explained
 from npattn.bench import device, jax, pytorch, ranks
+from npattn.bench.beside import bench_beside
 from npattn.bench.measure import Tell, compare, copy_side, measure, quietly
 from npattn.bench.pytorch import torch_sides, ways
 from npattn.bench.report import summary
@@ -188,7 +189,11 @@ class Task(TypedDict):
     settings: dict[str, Any]
 
 
-MEASURED: dict[str, Callable[..., dict[str, Any]]] = {"block": bench_block, "train step": bench_train_step}
+MEASURED: dict[str, Callable[..., dict[str, Any]]] = {
+    "block": bench_block,
+    "train step": bench_train_step,
+    "beside SE": bench_beside,
+}
 
 
 def measured(task: Task, tell: Tell = quietly) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from npattn.backend import as_module, placed
 from npattn.bench import device
 from npattn.bench.allocators import ALLOCATORS, BEST, INHERITED, Allocator, chosen, usual
+from npattn.bench.atlas import ROUNDS, SHAPE, atlas
 from npattn.bench.children import ChildEnded, in_children
 from npattn.bench.growth import growth
 from npattn.bench.measure import threads_set
@@ -35,6 +36,7 @@ NO_EFFECT = {
     "table": ("shape",),
     "train_step": ("shape", "dtype", "data"),
     "growth": ("shape", "dtype", "data", "no_textbook", "beside", "json"),
+    "atlas": ("block", "list", "table", "train_step", "growth", "data", "device", "no_textbook", "beside", "json"),
 }
 """What is measured, and the options that would change nothing there."""
 
@@ -54,6 +56,7 @@ def add_parser(commands: Any) -> None:
     what.add_argument("--table", action="store_true", help="the documentation's table, and who wins where")
     what.add_argument("--train-step", action="store_true", help="one training step of the demo's network, batch 128")
     what.add_argument("--growth", metavar="F", help="draw into that file the fused CBAM's time against N, H·W and C")
+    sub.add_argument("--atlas", metavar="F", help="time every block beside SE, into that file; what it has stays")
     sub.add_argument("--shape", type=lengths(4), metavar="N,C,H,W", help="of x (8,32,300,300)")
     sub.add_argument("--dtype", choices=["float32", "float64"], help="of x (float32)")
     sub.add_argument("--data", choices=DATA, help="normal numbers, half of them 0, or all 0 (dense)")
@@ -84,7 +87,7 @@ def add_parser(commands: Any) -> None:
 
 def leaves_files(arguments: argparse.Namespace) -> bool:
     """Whether more than the text is left of it."""
-    return not arguments.list and (arguments.json is not None or arguments.growth is not None)
+    return not arguments.list and any((arguments.json, arguments.growth, arguments.atlas))
 
 
 def check_file(option: str, path: Path, endings: tuple[str, ...]) -> None:
@@ -145,6 +148,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print(listing(what_blocks_are()), end="")
         return 0
+    if arguments.atlas is not None:
+        return run_atlas(arguments)
     for option, value in USUAL.items():
         if getattr(arguments, option) is None:
             setattr(arguments, option, value)
@@ -189,6 +194,29 @@ def run(arguments: argparse.Namespace) -> int:
             Path(arguments.json).write_text(written, encoding="utf-8")
     if arguments.table:
         print(winners(results), flush=True)
+    return 0
+
+
+def run_atlas(arguments: argparse.Namespace) -> int:
+    """Time every block beside SE that the file does not have. Returns 0."""
+    file, number = Path(arguments.atlas), arguments.threads or get_num_threads()
+    check_file("--atlas", file, (".json",))
+    wanted = arguments.allocator or ("kept" if usual("cpu") == BEST else INHERITED)
+    if wanted == BEST:
+        raise UsageError("--allocator best: expected one of them with --atlas")
+    allocator = next(iter(chosen(wanted)), None)
+    shape, dtype = arguments.shape or SHAPE, arguments.dtype or "float32"
+    head = {"shape": list(shape), "dtype": dtype, "allocator": wanted, **machine(number)}
+    with (
+        contextlib.nullcontext() if allocator else threads_set(number),
+        Bar(len(blocks()), "block") as bar,
+    ):
+
+        def done(line: str) -> None:
+            bar.say(line)
+            bar.done()
+
+        atlas(file, head, runs=arguments.runs or ROUNDS, allocator=allocator, tell=bar.now, done=done)
     return 0
 
 

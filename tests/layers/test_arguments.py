@@ -169,7 +169,7 @@ DOORS = [
     *functions(training, ["TrainConfig", "evaluate", "jittered", "load_model", "prepared", "train"]),
     *functions(dialects, ["build", "detect", "dump", "load", "read", "write", "contents", "part", "inside"]),
     *functions(models, ["digits", "se_resnet"]),
-    *functions(runs, ["bench_block", "bench_train_step"]),
+    *functions(runs, ["bench_block", "bench_train_step", "bench_beside"]),
     *functions(trace, ["trace", "trace_op"]),
     *functions(gate_maps, ["gate_maps", "channel_bars"]),
     *functions(counts, ["added"]),
