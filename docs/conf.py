@@ -33,6 +33,7 @@ extensions = [
     "sphinxcontrib.katex",
     "npattn_docs",
     "npattn_live",
+    "npattn_atlas",
 ]
 exclude_patterns = ["_build", "_ext", "_live", "_static"]
 
@@ -114,6 +115,7 @@ nb_execution_excludepatterns = ["conf.py"]
 nb_merge_streams = True
 nb_output_stderr = "remove"  # the bar of a training, which is drawn again at every step
 exclude_patterns += ["conf.py", "_figures.py", "_dataflow.py", "_demo_figures.py", "_parallel.py"]
+exclude_patterns += ["_atlas.py", "_atlas_graph.py", "_atlas_picture.py"]
 exclude_patterns += ["_measured.md"]  # it is included by fused.md
 exclude_patterns += ["examples/*.ipynb"]  # to download; the page is made of the Python file
 
