@@ -7,6 +7,7 @@ the forms they have; npattn.blocks finds them.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -46,14 +47,22 @@ def op_cases() -> list[Case]:
 
 
 def with_settings(forward: Callable[..., Any], module: ModuleType, name: str) -> Callable[..., Any]:
-    """An op's forward with what it is given beside the inputs of that name: the op's `SETTINGS`, if it has some."""
-    settings = getattr(module, "SETTINGS", {}).get(name, {})
+    """An op's forward with what it is given beside the inputs of that name: the op's `SETTINGS`, if it has some.
+
+    Where the op says `TOGETHER`, it takes all inputs as one tuple.
+    """
+    settings, together = getattr(module, "SETTINGS", {}).get(name, {}), hasattr(module, "TOGETHER")
     if not settings:
         return forward
 
     @functools.wraps(forward)
     def chosen(*inputs: Any) -> Any:
-        return forward(*inputs, **settings)
+        return forward(inputs, **settings) if together else forward(*inputs, **settings)
+
+    asked = [p for p in inspect.signature(forward).parameters.values() if p.name not in settings]
+    if together:
+        asked = [asked[0].replace(kind=inspect.Parameter.VAR_POSITIONAL)]
+    chosen.__signature__ = inspect.Signature(asked)  # type: ignore[attr-defined]
 
     return chosen
 

@@ -248,8 +248,9 @@ def trace_op(name: str, seed: int | None = None) -> Trace:
     sizes = dict(module.PAGE)
     leading = (sizes.pop("..."),) if "..." in sizes else ()
     case, inputs = next(iter(module.examples(Round(rng, sizes, leading)).items()))
-    chosen = functools.partial(module.forward, **getattr(module, "SETTINGS", {}).get(case, {}))
-    (y, cache), forward = watched(chosen, *inputs, module=module)
+    run = functools.partial(module.forward, **getattr(module, "SETTINGS", {}).get(case, {}))
+    arguments = (inputs,) if hasattr(module, "TOGETHER") else inputs
+    (y, cache), forward = watched(run, *arguments, module=module)
     y = np.asarray(y)
     dy = np.array(1.0) if y.ndim == 0 else rng.choice([-1.0, -0.5, 0.5, 1.0, 2.0], y.shape)
     gradients, backward = watched(module.backward, dy, cache, module=module)
@@ -257,6 +258,8 @@ def trace_op(name: str, seed: int | None = None) -> Trace:
         gradients = (gradients,)
 
     called = list(inspect.signature(module.forward).parameters)
+    if hasattr(module, "TOGETHER"):
+        called = [f"{called[0]}[{number}]" for number in range(len(inputs))]
     names = (called[0], "loss" if y.ndim == 0 else "y")
     params: dict[str, Any] = {}
     grads: dict[str, Any] = {names[0]: gradients[0]}
@@ -266,7 +269,7 @@ def trace_op(name: str, seed: int | None = None) -> Trace:
             grads |= dict(fields(gradient)) if hasattr(gradient, "_fields") else {argument: gradient}
     moved = {names[0]: inputs[0]} | params
     checks = [
-        Check(f"d{key}", gradient, differences(lambda: chosen(*inputs)[0], moved[key], dy))
+        Check(f"d{key}", gradient, differences(lambda: run(*arguments)[0], moved[key], dy))
         for key, gradient in grads.items()
     ]
     return Trace(name, inputs[0], params, dy, forward, y, backward, checks, names)

@@ -21,12 +21,12 @@ from npattn import gradcheck
 from npattn.checker.arguments import Settings
 from npattn.checker.check import report_on
 from npattn.checker.recognise import as_target
-from tests.checker import zoo_found, zoo_ops, zoo_states
+from tests.checker import zoo_found, zoo_ops, zoo_states, zoo_windows
 from tests.checker.sweep import Found, Piece, arguments, pieces, summed, sweep
 from tests.support import proofs
 from tests.support.mistakes import MISTAKES, Mistake
 
-ZOOS = (zoo_ops.__name__, zoo_found.__name__, zoo_states.__name__)
+ZOOS = (zoo_ops.__name__, zoo_windows.__name__, zoo_found.__name__, zoo_states.__name__)
 
 
 def outcome(mistake: Mistake, seed: int) -> str:

@@ -87,7 +87,7 @@ def test_wrong_axes(target: Target):
             found = target.run(bad, params)
             assert found["y"].shape[:-1] == bad.shape[:-1]
             continue
-        with pytest.raises(ValueError, match=r"^[xzbq]: expected shape \("):
+        with pytest.raises(ValueError, match=r"^([xzbq]|parts\[\d\]): expected shape \("):
             target.run(bad, params)
 
 

@@ -23,6 +23,8 @@ DEVIATIONS = {
     ("global max pool", "d0"): LAST,
     ("2×2 max pool", "d0"): LAST,
     ("2×2 max pool, fused", "d0"): LAST,
+    ("maximum over windows", "d0"): LAST,
+    ("maximum over oblong windows", "d0"): LAST,
     ("silu", "d0"): TWO_WAYS,
 }
 """Pair and result that may differ from PyTorch's, and why. docs/extremes.md has them."""

@@ -254,7 +254,7 @@ REFUSALS: dict[str, Callable[..., bool]] = {
     "expected at least 2 images to normalise over": lambda N, C, H, W: N < 2,
     "expected at least one number along axis": lambda *shape: shape[-1] == 0,
     "expected a last axis of at least 1": lambda *shape: shape[-1] == 0,
-    "expected at least as many rows and columns as the window spans": lambda N, C, H, W: 0 in (H, W),
+    "expected at least as many rows and columns as the window spans": lambda N, C, H, W: min(H, W) < 3,
     "expected at least one row and one class": lambda N, K: 0 in (N, K),
 }
 """What is said to an x that leaves nothing to compute, and of which shapes it may be said."""

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TAG = re.compile(r"\b[A-Z]+\d?\.\d+\b")
 EQUATION = re.compile(r"^:::\{(forward|backward)\} (.+)$", re.MULTILINE)
-NO_FORMULAS = ("__init__.py", "pooling.py", "sliding.py", "gate_functions.py")  # shared by several files
+NO_FORMULAS = ("__init__.py", "pooling.py", "sliding.py", "window.py", "gate_functions.py")  # shared by several files
 FILES = [
     path
     for package in ("ops", "attention", "variants")
