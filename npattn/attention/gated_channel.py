@@ -11,7 +11,7 @@
     GCT.7   y = x · g                                (N, C, H, W)
 
 Three numbers a channel. x is used twice, in GCT.1 and in GCT.7, and e twice, in GCT.3 and in GCT.4.
-Yang et al., Gated Channel Transformation for Visual Recognition, CVPR 2020, equations 1 to 5.
+Yang et al., Gated Channel Transformation for Visual Recognition, CVPR 2020: embedding, normalisation, gating.
 Derivation: docs/blocks/gated-channel.md
 """
 
@@ -182,7 +182,7 @@ class GatedChannel(Block):
         "gated channel transformation (GCT)",
         asks="which channels win?",
         gives="x · g",
-        source="Yang et al., CVPR 2020, equations 1 to 5",
+        source="Yang et al., CVPR 2020, embedding, normalisation and gating",
         page="blocks/gated-channel",
         what="gated channel transformation (GCT)",
         size=(1, 3, 1, 2),

@@ -8,7 +8,7 @@
     GAUSS.4   y = x · g                                  (N, C, H, W)
 
 Nothing is learnt. x is used twice, in GAUSS.1 and in GAUSS.4.
-Ruan et al., Gaussian Context Transformer, CVPR 2021, equations 3 to 6. Derivation: docs/blocks/gaussian-context.md
+Ruan et al., Gaussian Context Transformer, CVPR 2021, the form GCT-B0. Derivation: docs/blocks/gaussian-context.md
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class GaussianContext(Block):
     Parameters
     ----------
     c
-        How wide the Gaussian is, in standard deviations, above 0: 2 in the paper.
+        How wide the Gaussian is, in standard deviations, above 0.
     eps
         ε of the norm, above 0.
     dtype, rng, xp, fused
@@ -137,7 +137,7 @@ class GaussianContext(Block):
         "Gaussian context transformer (GCT)",
         asks="which channels are as usual?",
         gives="x · g",
-        source="Ruan et al., CVPR 2021, equations 3 to 6",
+        source="Ruan et al., CVPR 2021, the form GCT-B0",
         page="blocks/gaussian-context",
         what="Gaussian context transformer (GCT)",
         size=(1, 3, 1, 2),

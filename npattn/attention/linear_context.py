@@ -10,7 +10,7 @@
 
 SE's two matrices are gone: channels meet in the mean and the variance of their group only. LCT.2 and LCT.3 together
 are a group norm. x is used twice, in LCT.1 and in LCT.5.
-Ruan et al., Linear Context Transform Block, AAAI 2020, equations 4 to 7. Derivation: docs/blocks/lct.md
+Ruan et al., Linear Context Transform Block, AAAI 2020, the section on the block. Derivation: docs/blocks/lct.md
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class LinearContext(Block):
         "linear context transform (LCT)",
         asks="what matters, against its group?",
         gives="x · g",
-        source="Ruan et al., AAAI 2020, equations 4 to 7",
+        source="Ruan et al., AAAI 2020, the section on the block",
         page="blocks/lct",
         what="linear context transform (LCT)",
         size=(1, 6, 1, 2),

@@ -66,6 +66,24 @@ def test_derivative_of_the_layer(make, fused):
     assert gradcheck(make(fused), np.random.default_rng(3).standard_normal((2, 8, 4, 3)), strict=True)
 
 
+def absent(tree, name: str = "params"):
+    """The fields of Params, or of gradients, that are None."""
+    if tree is None:
+        yield name
+    for field in getattr(tree, "_fields", ()):
+        yield from absent(getattr(tree, field), f"{name}.{field}")
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=ident)
+def test_no_parameter_no_gradient(case: Case):
+    x, *rest = drawn(case)
+    y, cache = case.forward(x, *rest)
+    found = case.gradients(np.ones_like(y), cache)[1:]
+    for params, grads in zip(rest, found, strict=False):
+        if grads is not None:  # as it is of running statistics
+            assert list(absent(grads)) == list(absent(params))
+
+
 def test_no_bias_no_gradient():
     rng = np.random.default_rng(4)
     for module, w in ((linear, rng.standard_normal((3, 4))), (conv2d, rng.standard_normal((3, 2, 3, 3)))):

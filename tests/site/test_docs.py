@@ -38,7 +38,10 @@ PAGES_OF_CARDS = sorted(
 @pytest.mark.parametrize("page", PAGES_OF_CARDS)
 def test_the_page_of_a_card_has_what_a_reader_looks_for(page: str):
     text = SOURCES[page]
-    for part in (":::{drawing}", ":::{forward}", ":::{backward}", "{literalinclude}", ":::{worked}", "## Exercises"):
+    for part in (
+        ":::{drawing}", ":::{forward}", ":::{backward}", "{literalinclude}", "(#reading-code)", ":::{worked}",
+        "## Exercises",
+    ):  # fmt: skip
         assert part in text, part
     exercises = text.split("## Exercises")[1]
     assert len(re.findall(r"^\*\*\d+\.\*\*", exercises, re.MULTILINE)) == exercises.count(":::{answer}") > 0
