@@ -28,13 +28,17 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple, Unpack
 
+import numpy as np
+
 from npattn.arguments import explained
 from npattn.attention.gate import Gated
 from npattn.attention.residual import Residual
 from npattn.backend import Array
 from npattn.block import Place
-from npattn.blocks import blocks, canonical, folded
+from npattn.blocks import Entry, blocks, canonical, folded
+from npattn.capacity import shapes_only
 from npattn.checks import one_of
+from npattn.grad_mode import no_grad
 from npattn.layer import Layer, Options
 from npattn.nested import Sequential
 from npattn.ops.batch_norm import BatchNorm2d
@@ -78,8 +82,26 @@ def with_attention(layers: dict[str, Layer], attention: str, place: Place, optio
         return layers
     if entry.card.beside:
         return {"beside": entry.layer(place, transform=Sequential(**layers), **options)}
-    layer = entry.layer(dataclasses.replace(place, B=None), **options)  # it sees what the layers make
+    place = dataclasses.replace(place, B=None)  # it sees what the layers make
+    if not entry.card.gate:
+        check_keeps_shape(entry, place)
+    layer = entry.layer(place, **options)
     return {**layers, "attention": Gated(layer) if entry.card.gate else layer}
+
+
+def check_keeps_shape(entry: Entry, place: Place) -> None:
+    """Raise ValueError if what the block gives has another shape than what it takes: the layers behind count on it.
+
+    It is asked by a forward of zeros, with weights that take no memory.
+    """
+    given = (1, place.C, place.H, place.W)
+    with shapes_only(), no_grad():
+        found = entry.layer(place, fused=False).eval().forward(np.zeros(given, np.float32)).shape
+    if found != given:
+        raise ValueError(
+            f"attention: expected a block that gives the shape that it takes, as these networks need it, got "
+            f"{entry.name}, which makes {found} of {given}"
+        )
 
 
 CLASSES = 10

@@ -170,6 +170,16 @@ def test_every_attention_takes_a_step(tiny, network: str, attention: str):
     assert all(np.any(model.grads[key] != 0) for key in model.params), "a parameter without a gradient"
 
 
+@pytest.mark.parametrize("network", models.NETWORKS)
+def test_what_changes_the_shape_is_refused_by_name(monkeypatch, network: str):
+    """Of no block by its name, but an entry of one's own may: the layer behind it would complain of its x."""
+    strided = models.blocks()["selective-kernel"]._replace(name="strided", arguments={"stride": 2})
+    monkeypatch.setattr(models, "blocks", lambda: {"strided": strided})
+    monkeypatch.setattr(models, "canonical", lambda name: name)
+    with pytest.raises(ValueError, match=r"^attention: expected a block that gives the shape.*got strided, which makes"):
+        models.NETWORKS[network].build("strided", rng=0)
+
+
 @pytest.mark.parametrize("attention", models.attentions())
 @pytest.mark.parametrize("network", models.NETWORKS)
 def test_the_command_trains_with_every_attention(few, no_figures, tmp_path, monkeypatch, capsys, network, attention):
