@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from npattn import gradcheck, variants
-from npattn.attention import cbam, channel, spatial
+from npattn.attention import cbam, channel, simple_coordinate, spatial
 from npattn.backend import from_numpy, to_numpy
 from npattn.fused import batch_norm as fused_batch_norm
 from npattn.fused import cbam as fused_cbam
@@ -91,6 +91,14 @@ def test_no_bias_no_gradient():
         y, cache = module.forward(x, module.Params(w))
         assert module.backward(y, cache)[1].b is None
         assert gradcheck(module, x, module.Params(w, None), strict=True)
+
+
+def test_no_biases_no_gradients_of_a_block():
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((2, 3, 2, 4))
+    params = simple_coordinate.Params(*(rng.standard_normal(shape) for shape in ((2, 3), (3, 2), (3, 2))))
+    grads = simple_coordinate.backward(*simple_coordinate.forward(x, params))[1]
+    assert grads[3:] == (None, None, None)
 
 
 OUTPUTS = {"dy": "the output y", "dg": "the output gate", "du": "the output u", "dloss": "the loss"}
