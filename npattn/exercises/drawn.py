@@ -210,23 +210,32 @@ def all_checks(node: ast.stmt) -> bool:
 
 
 def without_check(node: ast.stmt, used: list[str]) -> list[str] | None:
-    """What stands in the place of a check: nothing, or the shape that it returned. None for any other statement."""
+    """What stands in the place of a check: nothing, or what it returned. None for any other statement."""
     if all_checks(node):
         return []
     if not isinstance(node, ast.Assign) or not called(node.value):
         return None
     name = called(node.value)
-    if name not in OF_SHAPE:
-        return []
     bound = names_of(node) - {"_"}
     if not bound & set(used):
         return []
     value = node.value
+    if name not in OF_SHAPE:
+        return renamed(node)
     index = f"[{ast.unparse(value.slice)}]" if isinstance(value, ast.Subscript) else ""
     call = value.value if isinstance(value, ast.Subscript) else value
     assert isinstance(call, ast.Call)
     targets = ast.unparse(node.targets[0]).removeprefix("(").removesuffix(")")
     return [f"{targets} = {ast.unparse(call.args[OF_SHAPE[name]])}.shape{index}"]
+
+
+def renamed(node: ast.Assign) -> list[str]:
+    """What stays of a check that hands its argument on: nothing, or another name for it, as in G = groups."""
+    if not isinstance(node.value, ast.Call) or len(node.value.args) < 2:
+        return []
+    (target,), given = node.targets, node.value.args[1]
+    same = ast.unparse(target) == ast.unparse(given)
+    return [] if same or not isinstance(target, ast.Name) else [f"{target.id} = {ast.unparse(given)}"]
 
 
 # The start: without the lines that are to be written

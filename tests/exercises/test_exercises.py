@@ -77,6 +77,8 @@ def test_checks_are_taken_out_wherever_they_stand():
     N, C, _, _ = shaped("x", x, "N C H W")
     (k,) = shaped("w", w, "k")
     H = shaped("x", x, "N C H W", C=C)[2]
+    G = whole_number("groups", groups)
+    eps = real_number("eps", eps)
     if w is None:
         real_number("eps", 1)
     else:
@@ -85,7 +87,7 @@ def test_checks_are_taken_out_wherever_they_stand():
         raise ValueError("k")
     for name in "ab":
         shaped(name, x, "C")
-    return x * N
+    return x * N * G * eps
 '''
     assert (
         function(text)
@@ -94,11 +96,12 @@ def test_checks_are_taken_out_wherever_they_stand():
     N, C, _, _ = x.shape
     k, = w.shape
     H = x.shape[2]
+    G = groups
     if w is None:
         pass
     else:
         w = w + k + H
-    return x * N
+    return x * N * G * eps
 '''
     )
 
