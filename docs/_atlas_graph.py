@@ -73,7 +73,7 @@ class Letters:
     def __init__(self, sizes: dict[str, int]) -> None:
         C, H, W = PLACE.C, PLACE.H, PLACE.W
         self.of = {C: "C", H: "H", W: "W", H * W: "HW", H + W: "H+W"}
-        own = {size: letter for letter, size in sizes.items() if size > 1}
+        own = {size: letter for letter, size in sizes.items() if size > 1 and size % C}
         self.of = own | {C // PLACE["r"]: "R", PLACE.G: "G", C // PLACE.G: "C/G"} | self.of
 
     def axes(self, shape: tuple[int, ...]) -> list[str]:
@@ -203,7 +203,7 @@ class Reader:
         label = {"join": "side by side", "act": words.replace("relu", "ReLU").replace("silu", "SiLU")}.get(kind, words)
         axis = ""
         if kind == "softmax":
-            length = step.shape[-1 if step.axis is None else step.axis]
+            length = step.shape[step.told.get("axis", -1)]
             axis = over([a for a in self.letters.axes(step.shape) if a in self.letters.axes((length,))][-1:])
         return Box(kind, label, sources, shape, axis)
 
@@ -218,12 +218,11 @@ class Reader:
         w = next((shape for shape in step.shapes[1:] if len(shape) == 4), None)
         if w is None or "conv" not in step.name:
             return ("FC", "")
-        grouped = step.shapes[0][1] // w[1]
-        label = f"conv {w[2]}×{w[3]}" if (w[2], w[3]) != (1, 1) else "conv 1×1"
-        return (
-            label,
-            "each channel" if grouped == w[0] > 1 and w[1] == 1 else f"{grouped} groups" if grouped > 1 else "",
-        )
+        groups, dilation = step.shapes[0][1] // w[1], step.told.get("dilation", 1)
+        label = f"conv {w[2]}×{w[3]}"
+        if groups > 1:
+            return label, "each channel" if w[1] == 1 else f"{groups} groups"
+        return label, f"dilation {dilation}" if dilation > 1 else ""
 
     def arithmetic(self, step: Step, data: list[tuple[int, ...]], sources: tuple[int, ...], shape: str) -> Box | None:
         """Of one thing and numbers, of one thing and weights, of two things."""
@@ -265,7 +264,9 @@ class Reader:
         root = any(box.label in ("√", "length") for box in map(self.found.__getitem__, seen))
         return Box("norm", "÷ length" if root else "÷ mean", (top,), shape, pools[0].over)
 
-    def reduction(self, step: Step, sources: tuple[int, ...], shape: str) -> Box:
+    def reduction(self, step: Step, sources: tuple[int, ...], shape: str) -> Box | None:
+        if math.prod(step.shapes[0]) == math.prod(step.shape):  # over one number
+            return None
         gone = self.gone(step)
         before = self.found[sources[0]]
         if step.name == "sum" and before.kind == "linear" and before.label == "w · a":

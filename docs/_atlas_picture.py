@@ -90,8 +90,8 @@ def half(box: Box) -> tuple[float, float]:
     return (WIDE / 2, TALL / 2)
 
 
-def draw(boxes: list[Box], title: str) -> str:
-    """The picture as SVG, at its natural size."""
+def draw(boxes: list[Box], title: str, output: str = "y") -> str:
+    """The picture as SVG, at its natural size; `output` is what the block returns."""
     layout = Layout(boxes)
     lanes, last = max(layout.lanes), len(boxes) - 1
     bottom = layout.centre(max(range(len(boxes)), key=lambda i: layout.rows[i]))[1]
@@ -104,7 +104,7 @@ def draw(boxes: list[Box], title: str) -> str:
         glyph(d, *layout.centre(i), box, changed)
     cx, cy = layout.centre(last)
     d.wire((cx, cy + half(boxes[last])[1]), (cx, bottom + 34))
-    d.text(cx, bottom + 49, "y" if last in layout.trunk else "gate", "small")
+    d.text(cx, bottom + 49, output, "small")
     return d.svg().replace(f'style="max-width:{d.width * 1.15:g}px"', f'width="{d.width}" height="{d.height}"')
 
 

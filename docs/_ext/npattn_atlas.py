@@ -105,7 +105,9 @@ class Pictures(Atlas):
         for found, first, *others in drawn.values():
             axes = {box.shape for box in found if box.gate}
             group = next(name for name, fits in GROUPS.items() if fits(axes))
-            groups[group].append(self.figure(draw(found, first.what), first, others))
+            groups[group].append(
+                self.figure(draw(found, first.what, "gate" if first.card.gate else "y"), first, others)
+            )
         made = []
         for group, figures in groups.items():
             if figures:
@@ -176,9 +178,10 @@ class Table(Atlas):
     def parameters(self, row: Any) -> str:
         import _atlas
 
-        counts = "".join(
-            f"<span><i>{C:,}</i> {count:,}</span>" for (C, _), count in zip(_atlas.STAGES, row.counts, strict=True)
-        )
+        counted = [(f"{C:,}", count) for (C, _), count in zip(_atlas.STAGES, row.counts, strict=True)]
+        if len(set(row.counts)) == 1:
+            counted = [("at every width", row.counts[0])]
+        counts = "".join(f"<span><i>{C}</i> {count:,}</span>" for C, count in counted)
         return f'<b class="formula">{formula_markup(str(row.formula))}</b><small class="stages">{counts}</small>'
 
     def codebases(self, row: Any) -> str:
@@ -233,10 +236,15 @@ def time_of(row: Any) -> tuple[float | None, str]:
         return None, "<small>not measured</small>"
     if "why" in found:
         return None, f"<small>not measured: {escape(found['why'])}</small>"
-    ratios = {path: statistics.median(of["seconds"]) / statistics.median(of["beside"]) for path, of in found.items()}
+    ratios = {
+        path: statistics.median(of["seconds"]) / statistics.median(of["beside"])
+        for path, of in found.items()
+        if path != "shape"
+    }
     seconds = statistics.median(found["textbook"]["seconds"])
     fused = f"; fused {ratios['fused']:.2f} of fused SE" if "fused" in ratios else ""
-    return ratios["textbook"], f"{ratios['textbook']:.2f} <small>{seconds * 1e3:.0f} ms{fused}</small>"
+    other = f" for {'×'.join(map(str, found['shape']))}" if "shape" in found else ""
+    return ratios["textbook"], f"{ratios['textbook']:.2f} <small>{seconds * 1e3:.0f} ms{other}{fused}</small>"
 
 
 def accuracy(row: Any) -> tuple[float | None, str]:

@@ -32,10 +32,11 @@ SAME = ("shape", "dtype", "processor", "threads", "numpy")
 """What of the file's head has to be as it is now: times of several machines make no table."""
 
 
-def too_large(entry: Entry, shape: tuple[int, ...]) -> str | None:
-    """Why a block is not put on maps of that size, or None."""
+def fitting(entry: Entry, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape, or where a block is for smaller maps only, the largest square maps that it takes."""
+    N, C, H, W = shape
     most = entry.card.most_pixels
-    return f"for at most {most} pixels" if most is not None and math.prod(shape[2:]) > most else None
+    return (N, C, math.isqrt(most), math.isqrt(most)) if most is not None and most < H * W else shape
 
 
 def kept(file: Path, head: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +74,8 @@ def atlas(
     Parameters
     ----------
     file
-        JSON: "head", what measured; "blocks", by name what `bench_beside` returns, or {"why": …} where it could not.
+        JSON: "head", what measured; "blocks", by name what `bench_beside` returns, with "shape" where that is another
+        one than the head's, or "why" where it could not.
     head
         Of a new file: shape, dtype, threads, and the machine.
     runs
@@ -89,23 +91,22 @@ def atlas(
         if "textbook" in found["blocks"].get(name, {}):
             done(line(name, found["blocks"][name]))
             continue
-        result: dict[str, Any] = {}
-        if why := too_large(entry, shape):
-            result = {"why": why}
-        else:
-            settings = {"name": name, "shape": list(shape), "dtype": dtype, "runs": runs}
-            task: Task = {"what": "beside SE", "threads": head["threads"], "settings": settings}
+        where = fitting(entry, shape)
+        settings = {"name": name, "shape": list(where), "dtype": dtype, "runs": runs}
+        task: Task = {"what": "beside SE", "threads": head["threads"], "settings": settings}
 
-            def doing(what: str, name: str = name) -> None:
-                tell(f"{name}: {what}")
+        def doing(what: str, name: str = name) -> None:
+            tell(f"{name}: {what}")
 
-            try:
-                check_size(entry, shape, dtype, {"textbook"})
-                result = in_child(task, allocator, doing) if allocator else measured(task, doing)
-            except (ChildEnded, MemoryError) as error:
-                if isinstance(error, ChildEnded) and error.status != KILLED:
-                    raise
-                result = {"why": str(error)}
+        try:
+            check_size(entry, where, dtype, {"textbook"})
+            result = in_child(task, allocator, doing) if allocator else measured(task, doing)
+        except (ChildEnded, MemoryError) as error:
+            if isinstance(error, ChildEnded) and error.status != KILLED:
+                raise
+            result = {"why": str(error)}
+        if where != shape:
+            result = {"shape": list(where), **result}
         found["blocks"][name] = result
         with atomic(file) as out:
             out.write(text_of(found).encode())
@@ -125,9 +126,9 @@ def median(times: list[float]) -> float:
 def line(name: str, result: dict[str, Any]) -> str:
     """A block in a line of at most 80 columns: milliseconds, and how often SE's time that is."""
     if "why" in result:
-        return f"{name:<21}not measured: {result['why']}"[:80]
+        return f"{name:<28} not measured: {result['why']}"[:80]
     said = []
-    for path, of in result.items():
+    for path, of in [(path, of) for path, of in result.items() if path in ("textbook", "fused")]:
         ours = median(of["seconds"])
-        said.append(f"{path} {ours * 1e3:7.1f} ms {ours / median(of['beside']):6.2f}×")
-    return f"{name:<21}{'   '.join(said)}"
+        said.append(f"{path} {ours * 1e3:6.1f} ms {ours / median(of['beside']):5.2f}×")
+    return f"{name:<28} {', '.join(said)}"

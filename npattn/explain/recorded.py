@@ -11,7 +11,7 @@ import contextlib
 import functools
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FrameType
@@ -42,7 +42,7 @@ class Step(NamedTuple):
     weights: tuple[str, ...]  # the parameters that it takes, by key
     shapes: tuple[tuple[int, ...], ...]  # of the arrays that it takes
     shape: tuple[int, ...]  # of what it makes
-    axis: Any = None  # that it runs along, where it is told one
+    told: Mapping[str, Any] = {}  # whole numbers that it is given by name: an axis, a dilation
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Recorder:
         self.work = Work()
         self.inside = 0  # of how many ops
 
-    def step(self, name: str, inputs: list[Any], made: Any, op: bool = False, axis: Any = None) -> Origin:
+    def step(self, name: str, inputs: list[Any], made: Any, told: Mapping[str, Any], op: bool = False) -> Origin:
         """Note a step; where its numbers are from afterwards. Within an op, and of constants alone, it is none."""
         origins: list[Origin] = [getattr(one, "origin", frozenset()) for one in inputs]
         both: Origin = frozenset().union(*origins)
@@ -83,7 +83,8 @@ class Recorder:
         weights = tuple(dict.fromkeys(one for each in origins for one in each if isinstance(one, str)))
         shapes = tuple(tuple(np.shape(one)) for one in inputs)
         shape = () if type(made) in (list, tuple) else tuple(np.shape(made))
-        self.steps.append(Step(name, op, sources, weights, shapes, shape, axis))
+        numbers = {key: value for key, value in told.items() if isinstance(value, int) and not isinstance(value, bool)}
+        self.steps.append(Step(name, op, sources, weights, shapes, shape, numbers))
         return frozenset({len(self.steps) - 1})
 
     def count(self, name: str, inputs: list[Any], made: Any) -> None:
@@ -113,7 +114,7 @@ class Recorded(np.ndarray[Any, Any]):
         name = ufunc.__name__ if method == "__call__" else {"add": "sum", "maximum": "max"}.get(ufunc.__name__, method)
         taken = [one for one in inputs if isinstance(one, np.ndarray)]
         NOW.get().count(name, taken, made)
-        origin = NOW.get().step(name, taken, made, axis=kwargs.get("axis"))
+        origin = NOW.get().step(name, taken, made, kwargs)
         if out is None:
             return kept(made, origin)
         for one in out:
@@ -132,7 +133,7 @@ class Recorded(np.ndarray[Any, Any]):
                 recorder.count(name, taken, made)
             return kept(made, joined(taken))
         recorder.count(name, taken, made)
-        return kept(made, recorder.step(name, taken, made, axis=kwargs.get("axis")))
+        return kept(made, recorder.step(name, taken, made, kwargs))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         super().__setitem__(index, bare(value))
@@ -201,18 +202,18 @@ def ops_noticed(recorder: Recorder) -> Iterator[None]:
 
     By Python's profiling hook: a block may hold the function itself, in a table of its options.
     """
-    waiting: list[tuple[FrameType, list[Any], str, Any]] = []
+    waiting: list[tuple[FrameType, list[Any], str, Mapping[str, Any]]] = []
 
     def notice(frame: FrameType, event: str, result: Any) -> None:
         if event == "call" and (op := op_of(frame)) and recorder.whole(op):
             taken = list(arrays([value for name, value in frame.f_locals.items() if name != "self"]))
-            waiting.append((frame, taken, op, frame.f_locals.get("axis")))
+            waiting.append((frame, taken, op, dict(frame.f_locals)))
             recorder.inside += 1
         elif event == "return" and waiting and waiting[-1][0] is frame:
-            _, taken, op, axis = waiting.pop()
+            _, taken, op, told = waiting.pop()
             recorder.inside -= 1
             if result is not None:  # else it raised
-                origin = recorder.step(op, taken, result[0], op=True, axis=axis)
+                origin = recorder.step(op, taken, result[0], told, op=True)
                 for part in arrays(result):  # a gate may be read from the cache
                     if isinstance(part, Recorded) and not any(part is one for one in taken):
                         part.origin = origin
