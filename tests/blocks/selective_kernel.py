@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import npattn
+from npattn import dialects
 from npattn.attention import selective_kernel
 from npattn.explain.watch import walked, watched
 from npattn.ops import batch_norm, linear, relu, softmax
@@ -240,6 +241,39 @@ def claim_the_pair_says_what_does_not_fit():
     for split, C in ((False, 4), (True, 8)):
         with pytest.raises(ValueError, match=rf"x: expected shape \(N, C={C}, H, W\), got \(3, 3, 4, 5\)"):
             selective_kernel.forward(x[:, :3], good, split=split)
+
+
+def claim_what_timms_arguments_mean():
+    """A kernel size is how far it reaches, as long as 3×3 are kept; a width that is none is a sixteenth, rounded."""
+    for args, kernels, dilations, groups, hidden in (
+        ({}, (3, 3), (1, 2), 1, 8),
+        ({"kernel_size": [5, 7], "groups": 2}, (3, 3), (2, 3), 2, 8),
+        ({"kernel_size": 7, "keep_3x3": False, "dilation": 2}, (7, 7), (2, 2), 1, 8),
+        ({"dilation": 3, "rd_channels": 5}, (3, 3), (3, 6), 1, 5),
+        ({"out_channels": 2, "groups": 8, "rd_divisor": 1, "rd_ratio": 0.75}, (3, 3), (1, 2), 2, 2),
+        ({"out_channels": 200}, (3, 3), (1, 2), 1, 16),
+    ):
+        layer = dialects.build("timm", "SelectiveKernel", in_channels=16, **args).layer
+        assert (layer.sizes["k"], layer.sizes["l"]) == kernels
+        assert layer.settings == {"dilations": dilations, "stride": 1, "groups": groups, "split": True}
+        assert layer.sizes["R"] == hidden
+    for args, says in (
+        ({"kernel_size": [3, 5, 7]}, "kernel_size: expected two of them, as there are two paths here"),
+        ({"kernel_size": 4}, "kernel_size: expected odd ones of at least 3, which is asserted there, got 4"),
+        ({"kernel_size": 1}, "kernel_size: expected odd ones of at least 3, which is asserted there, got 1"),
+        ({"stride": 3}, "stride: expected 1 or 2, got 3"),
+        ({"act_layer": "silu"}, "act_layer: expected 'relu'"),
+        ({"norm_layer": None}, "norm_layer: expected 'batchnorm2d'"),
+        ({"aa_layer": "blur"}, "aa_layer: expected None"),
+        ({"drop_layer": "block"}, "drop_layer: expected None"),
+        ({"rd_ratio": -1}, "rd_ratio: expected a finite number from 0"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            dialects.build("timm", "SelectiveKernel", in_channels=16, **args)
+    state = dialects.dump(dialects.build("timm", "SelectiveKernel", in_channels=16))
+    state["attn.fc_select.weight"] = np.zeros((48, 8, 1, 1), np.float32)
+    with pytest.raises(dialects.UnknownError, match=r"expected 2 · 16 numbers from fc_select"):
+        dialects.detect(state)
 
 
 # Wrong backwards

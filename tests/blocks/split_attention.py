@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import npattn
-from npattn import variants
+from npattn import dialects, variants
 from npattn.attention import split_attention
 from npattn.explain.watch import walked, watched
 from npattn.ops import general_conv, relu, sigmoid, softmax
@@ -197,6 +197,40 @@ def claim_the_pair_says_what_does_not_fit():
             split_attention.forward(x, good._replace(**wrong), groups=2)
     with pytest.raises(ValueError, match=r"x: expected shape \(N, C=8, H, W\), got \(2, 6, 4, 4\)"):
         split_attention.forward(x[:, :6], good, groups=2)
+
+
+def claim_what_timms_arguments_mean():
+    for args, padding, hidden in (
+        ({}, 1, 32),
+        ({"dilation": 2, "kernel_size": 5}, 2, 32),
+        ({"padding": 0, "rd_channels": 10}, 0, 20),
+        ({"rd_ratio": 3, "rd_divisor": 12}, 1, 96),
+        ({"rd_ratio": 2.96875, "rd_divisor": 64}, 1, 128),  # 64 is less than nine tenths of 95
+        ({"radix": 1, "rd_ratio": 2.125}, 1, 40),
+    ):
+        layer = dialects.build("timm", "SplitAttn", in_channels=16, **args).layer
+        assert layer.settings["padding"] == padding
+        assert layer.sizes["R"] == hidden
+        found = dialects.candidates(dialects.dump(dialects.build("timm", "SplitAttn", in_channels=16, **args)))
+        assert [candidate.row.title for candidate in found] == ["timm.SplitAttn"]
+    for args in ({"norm_layer": "batchnorm2d"}, {"act_layer": "silu"}, {"drop_layer": "block"}):
+        with pytest.raises(ValueError, match=f"{next(iter(args))}: expected"):
+            dialects.build("timm", "SplitAttn", in_channels=16, **args)
+    state = dialects.dump(dialects.build("timm", "SplitAttn", in_channels=16, groups=2, radix=4))
+    layer = dialects.load("timm", "SplitAttn", state, in_channels=16, groups=2, radix=4)
+    assert dialects.candidates(state)[0].args == {"in_channels": 16, "groups": 2, "radix": 4}
+    assert layer(random(2, 16, 3, 3).astype(np.float32)).shape == (2, 16, 3, 3)
+    for key, shape, says in (
+        ("fc2.weight", (128, 5, 1, 1), "no groups and no radix make 128 channels of fc1's 8 and fc2's 5"),
+        ("fc1.weight", (32, 7, 1, 1), "no groups and no radix make 128 channels of fc1's 7 and fc2's 16"),
+    ):
+        with pytest.raises(dialects.UnknownError, match=says):
+            dialects.detect(wrong_state(state, key, shape))
+
+
+def wrong_state(state, key, shape):
+    """The state with one entry of another shape."""
+    return state | {key: np.zeros(shape, np.float32)}
 
 
 # Wrong backwards
