@@ -206,7 +206,7 @@ def claim_what_timms_arguments_mean():
         ({"padding": 0, "rd_channels": 10}, 0, 20),
         ({"rd_ratio": 3, "rd_divisor": 12}, 1, 96),
         ({"rd_ratio": 2.96875, "rd_divisor": 64}, 1, 128),  # 64 is less than nine tenths of 95
-        ({"radix": 1, "rd_ratio": 2.125}, 1, 40),
+        ({"radix": 1, "rd_ratio": 2.25}, 1, 40),
     ):
         layer = dialects.build("timm", "SplitAttn", in_channels=16, **args).layer
         assert layer.settings["padding"] == padding
@@ -221,8 +221,8 @@ def claim_what_timms_arguments_mean():
     assert dialects.candidates(state)[0].args == {"in_channels": 16, "groups": 2, "radix": 4}
     assert layer(random(2, 16, 3, 3).astype(np.float32)).shape == (2, 16, 3, 3)
     for key, shape, says in (
-        ("fc2.weight", (128, 5, 1, 1), "no groups and no radix make 128 channels of fc1's 8 and fc2's 5"),
-        ("fc1.weight", (32, 7, 1, 1), "no groups and no radix make 128 channels of fc1's 7 and fc2's 16"),
+        ("fc2.weight", (64, 5, 1, 1), "no groups and no radix make 64 channels of fc1's 8 and fc2's 5"),
+        ("fc1.weight", (32, 7, 1, 1), "no groups and no radix make 64 channels of fc1's 7 and fc2's 16"),
     ):
         with pytest.raises(dialects.UnknownError, match=says):
             dialects.detect(wrong_state(state, key, shape))
