@@ -86,6 +86,7 @@ def test_as_torch_computes_it(entry: Entry, fused: bool, shape: tuple[int, ...],
             wanted = weights[key].grad.numpy()
             # a norm behind a weight, or a softmax that has all but decided, cancels nearly all and leaves rounding
             near_zero = 4e-15 * scale
+            near_zero *= 100 if layer.buffers else 1  # 1/√ε ≈ 300: a norm's slope where all that it sees is the same
             assert np.linalg.norm(gradient - wanted) <= 1e-12 * np.linalg.norm(wanted) + near_zero, key
 
 
