@@ -176,7 +176,7 @@ def timm(name: str, **args: Any) -> Any:
     module = {
         "SEModule": "squeeze_excite", "EffectiveSEModule": "squeeze_excite", "EcaModule": "eca",
         "CoordAttn": "coord_attn", "SimpleCoordAttn": "coord_attn", "GlobalContext": "global_context",
-        "EfficientLocalAttn": "coord_attn",
+        "EfficientLocalAttn": "coord_attn", "StripAttn": "coord_attn",
     }.get(name, "cbam")  # fmt: skip
     layers = pytest.importorskip(f"timm.layers.{module}", reason="timm is not installed", exc_type=ImportError)
     return getattr(layers, name)(32, **args)
@@ -206,6 +206,7 @@ CASES = (
             ("EfficientLocalAttn", {}),
             ("EfficientLocalAttn", {"kernel_size": 3}),
             ("SimpleCoordAttn", {"rd_ratio": 0.3, "rd_divisor": 3, "se_factor": 0.7}),
+            ("StripAttn", {"kernel_size": 5, "bias": True}),
             ("CoordAttn", {"rd_ratio": 0.3, "rd_divisor": 3, "se_factor": 0.7}),
             ("GlobalContext", {"fuse_add": True, "rd_channels": 5}),
             ("GlobalContext", {"fuse_add": True, "use_attn": False, "rd_ratio": 0.3, "rd_divisor": 3}),
