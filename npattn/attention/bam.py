@@ -1,9 +1,9 @@
 """Bottleneck attention (BAM): a number for each channel and one for each pixel, joined before the sigmoid.
 
     x (N, C, H, W)   R = C // reduction   d the dilation of the 3×3 kernels
-    a stage   v (N, A, H, W)   w (R, A, k, k), k 1 or 3   norm: gamma, beta (R)   b (R) or none
+    a stage   m (N, A, H, W)   w (R, A, k, k), k 1 or 3   norm: gamma, beta (R)   b (R) or none
 
-    BAM.1    p = w ∗ v + b                                          (N, R, H, W)   height and width stay
+    BAM.1    p = w ∗ m + b                                          (N, R, H, W)   height and width stay
     BAM.2    u = batch norm of p                                    (N, R, H, W)
     BAM.3    f = relu(u)                                            (N, R, H, W)
 
@@ -85,28 +85,28 @@ class Cache(NamedTuple):
     gate: sigmoid.Cache
 
 
-def stage_forward(v: Array, params: Stage, running: StageRunning | None, dilation: int = 1) -> tuple[Array, StageCache]:
-    """A convolution, a norm and a ReLU: v (N, A, H, W) to f (N, R, H, W)."""
+def stage_forward(m: Array, params: Stage, running: StageRunning | None, dilation: int = 1) -> tuple[Array, StageCache]:
+    """A convolution, a norm and a ReLU: m (N, A, H, W) to f (N, R, H, W)."""
     w, of_norm, b = params
     q = dilation * (w.shape[-1] // 2)
 
-    p, conv = general_conv.forward(v, general_conv.Params(w, b), padding=q, dilation=dilation)  # BAM.1
+    p, conv = general_conv.forward(m, general_conv.Params(w, b), padding=q, dilation=dilation)  # BAM.1
     u, norm = batch_norm.forward(p, of_norm, None if running is None else running.norm)  # BAM.2
     f, rectified = relu.forward(u)  # BAM.3
     return f, StageCache(conv, norm, rectified)
 
 
 def stage_backward(df: Array, cache: StageCache) -> tuple[Array, Stage]:
-    """Return dv and the gradients (dw, dnorm, db) of one stage."""
+    """Return dm and the gradients (dw, dnorm, db) of one stage."""
     # BAM.3 let through what was positive
     du = relu.backward(df, cache.rectified)  # BAM.3
 
     # BAM.2 was a normalisation, by statistics that the whole batch had a hand in, or by constants
     dp, dnorm = batch_norm.backward(du, cache.norm)  # BAM.2
 
-    # BAM.1 was p = w ∗ v + b
-    dv, (dw, db) = general_conv.backward(dp, cache.conv)  # BAM.1
-    return dv, Stage(dw, dnorm, db)
+    # BAM.1 was p = w ∗ m + b
+    dm, (dw, db) = general_conv.backward(dp, cache.conv)  # BAM.1
+    return dm, Stage(dw, dnorm, db)
 
 
 def forward(
