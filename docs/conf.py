@@ -34,8 +34,14 @@ extensions = [
     "npattn_docs",
     "npattn_live",
     "npattn_atlas",
+    "npattn_editions",
 ]
-exclude_patterns = ["_build", "_ext", "_live", "_static"]
+exclude_patterns = ["_build", "_ext", "_live", "_static", "locale"]
+
+# The Chinese edition, docs/locale: see _ext/npattn_editions.py
+locale_dirs = ["locale"]
+gettext_compact = False  # a catalogue for each page
+gettext_location = False  # or every line that moves would change them
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3

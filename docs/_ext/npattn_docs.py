@@ -23,6 +23,8 @@ import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
+from npattn_editions import address, said
+from npattn_editions import pages as pages_in_chinese
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -84,7 +86,7 @@ class TagRole(SphinxRole):
         if page is None:
             logger.warning("no equation is numbered %s", self.text, location=self.get_location())
             return [nodes.literal(self.text, self.text)], []
-        uri = self.env.app.builder.get_relative_uri(self.env.docname, page) + f"#{target}"
+        uri = f"{address(self.env, page)}#{target}"
         return [nodes.reference(self.text, self.text, refuri=uri, internal=True, classes=["tag"])], []
 
 
@@ -155,15 +157,15 @@ class Worked(SphinxDirective):
             return [] if part else [raw(f'<p class="part">{title}</p>')]
 
         if part in (None, "given"):
-            made += titled("What is given")
+            made += titled(said("What is given"))
             made += [assigned(name, value) for name, value in found.given.items()]
             made.append(assigned(f"d{found.names[1]}", found.dy))
         if part in (None, "forward"):
-            made += titled("Forward") + self.steps(found.forward)
+            made += titled(said("Forward")) + self.steps(found.forward)
         if part in (None, "backward"):
-            made += titled("Backward") + self.steps(found.backward)
+            made += titled(said("Backward")) + self.steps(found.backward)
         if part in (None, "check"):
-            made += titled("The check") + self.checks(found.checks)
+            made += titled(said("The check")) + self.checks(found.checks)
         return [nodes.container("", *made, classes=["worked"])]
 
     def steps(self, steps: list[Any], depth: int = 0) -> list[nodes.Node]:
@@ -191,10 +193,11 @@ class Worked(SphinxDirective):
                     f"<td>{abs(analytic - numeric):.0e}</td></tr>"
                 )
             rows.append(
-                f'<tr class="largest"><td colspan="3">largest difference in <code>{check.name}</code></td>'
+                f'<tr class="largest"><td colspan="3">{said("largest difference in")} <code>{check.name}</code></td>'
                 f"<td>{check.difference:.0e}</td></tr>"
             )
-        head = "<tr><th>entry</th><th>by hand</th><th>by differences</th><th>apart</th></tr>"
+        heads = (said("entry"), said("by hand"), said("by differences"), said("apart"))
+        head = f"<tr>{''.join(f'<th>{one}</th>' for one in heads)}</tr>"
         return [raw(f'<div class="check"><table><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table></div>')]
 
 
@@ -231,7 +234,7 @@ class Answer(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         inner = nodes.container(classes=["answer"])
         self.state.nested_parse(self.content, self.content_offset, inner)
-        return [raw('<details class="fold"><summary>Answer</summary>'), inner, raw("</details>")]
+        return [raw(f'<details class="fold"><summary>{said("Answer")}</summary>'), inner, raw("</details>")]
 
 
 class Blocks(SphinxDirective):
@@ -262,6 +265,10 @@ class Blocks(SphinxDirective):
             lines += [f"{'* -' if i == 0 else '  -'} {cell}" for i, cell in enumerate(row)]
         box = nodes.container()
         self.state.nested_parse(StringList([*lines, ":::"], "blocks"), 0, box)
+        there = pages_in_chinese()
+        for entry, row in zip(sorted(cards.values(), key=place), list(box.findall(nodes.row))[1:], strict=True):
+            for text in row.findall(nodes.paragraph):
+                text["translatable"] = entry.card.page in there  # a new block asks nobody for its Chinese
         return [box]
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from npattn_editions import address, chinese, said
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -32,6 +33,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "_live"
 ROOT = SOURCE.parents[1]
 PYODIDE = ("pyodide.mjs", "pyodide.asm.js", "pyodide.asm.wasm", "python_stdlib.zip", "pyodide-lock.json")
 HEADING = "Write it yourself"
+ENGLISH = "../../../_static/live/"  # what the English edition serves, seen from where the Chinese one has the same
 
 
 def of_page(page: str) -> list[Exercise]:
@@ -59,19 +61,20 @@ class Exercises(SphinxDirective):
 
 def shown(one: Exercise) -> str:
     """An exercise as a page has it before anything is loaded: what is asked, and a button."""
-    data = {"title": one.title, "start": one.file(), "answer": one.file(one.answer), "hints": one.hints}
-    name, title = html.escape(one.name), html.escape(one.title[0].upper() + one.title[1:])
+    hints = [said(hint) for hint in one.hints]
+    data = {"title": said(one.title), "start": one.file(), "answer": one.file(one.answer), "hints": hints}
+    name, title = html.escape(one.name), html.escape(said(one.title[0].upper() + one.title[1:]))
     asked = (
-        "This backward has one mistake."
+        said("This backward has one mistake.")
         if one.kind == "bug"
-        else "The forward is given. Its backward is yours to write, and the gradient check judges it."
+        else said("The forward is given. Its backward is yours to write, and the gradient check judges it.")
     )
     encoded = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
     return f"""<section class="exercise" id="exercise-{name}" data-exercise="{name}">
-<h3>{title} <span class="exercise-mark" hidden>solved</span></h3>
+<h3>{title} <span class="exercise-mark" hidden>{said("solved")}</span></h3>
 <p>{asked}</p>
-<div class="exercise-begin"><button type="button" class="live-button" data-begin>Work on it here</button>
-<span class="exercise-else">or in a terminal: <code>npattn exercise {name}</code></span></div>
+<div class="exercise-begin"><button type="button" class="live-button" data-begin>{said("Work on it here")}</button>
+<span class="exercise-else">{said("or in a terminal:")} <code>npattn exercise {name}</code></span></div>
 <script type="application/json">{encoded}</script>
 </section>"""
 
@@ -80,16 +83,16 @@ class Progress(SphinxDirective):
     """A table of all exercises; live.js marks those that are solved."""
 
     def run(self) -> list[nodes.Node]:
-        builder = self.env.app.builder
         rows = []
         for one in exercises().values():
-            address = builder.get_relative_uri(self.env.docname, one.page) + f"#exercise-{one.name}"
+            place = f"{address(self.env, one.page)}#exercise-{one.name}"
             rows.append(
-                f'<tr data-progress="{html.escape(one.name)}"><td><a href="{html.escape(address)}">'
-                f"{html.escape(one.name)}</a></td><td>{html.escape(one.title)}</td>"
+                f'<tr data-progress="{html.escape(one.name)}"><td><a href="{html.escape(place)}">'
+                f"{html.escape(one.name)}</a></td><td>{html.escape(said(one.title))}</td>"
                 f'<td class="progress-mark"></td></tr>'
             )
-        head = "<tr><th>exercise</th><th>what it is</th><th>solved</th></tr>"
+        heads = (said("exercise"), said("what it is"), said("solved"))
+        head = f"<tr>{''.join(f'<th>{one}</th>' for one in heads)}</tr>"
         told = '<p class="progress-told" role="status"></p>'
         table = f'<table class="progress"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
         return [nodes.raw("", told + table, format="html")]
@@ -98,7 +101,8 @@ class Progress(SphinxDirective):
 def add_files(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Load the small script and its colours where there is something to work on."""
     if of_page(page) or page in ("index", "exercises", "look", "draw"):
-        app.add_js_file("live/live.js", loading_method="defer")
+        base = {"data-base": ENGLISH} if chinese(app.config) else {}
+        app.add_js_file("live/live.js", loading_method="defer", **base)
         app.add_css_file("live/live.css")
     if page in ("look", "draw"):
         app.add_js_file(f"live/{page}.js", loading_method="defer")
@@ -111,7 +115,7 @@ class Look(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         name = html.escape(self.arguments[0])
-        button = '<button type="button" class="live-button" data-begin>Start it here</button>'
+        button = f'<button type="button" class="live-button" data-begin>{said("Start it here")}</button>'
         return [nodes.raw("", f'<section class="look" data-look="{name}"><p>{button}</p></section>', format="html")]
 
 
@@ -120,7 +124,7 @@ class Look(SphinxDirective):
 
 def assemble(app: Sphinx, error: Exception | None) -> None:
     """Put together what the browser is given, in _static/live."""
-    if error is not None or app.builder.format != "html":
+    if error is not None or app.builder.format != "html" or chinese(app.config):
         return
     target = Path(app.outdir) / "_static" / "live"
     (target / "pyodide").mkdir(parents=True, exist_ok=True)

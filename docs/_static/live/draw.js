@@ -1,6 +1,6 @@
 // Draw a digit: the demo's network answers while one draws.
 (() => {
-  const { made, button } = window.npattn;
+  const { made, button, said } = window.npattn;
   const SIDE = 280;
   const BOX = 20; // a digit's longer side in MNIST
   const section = document.querySelector("section.look[data-look=digit]");
@@ -55,17 +55,17 @@
   }
 
   async function start() {
-    const loading = made("p", { class: "loading", role: "status" }, "loading Python");
+    const loading = made("p", { class: "loading", role: "status" }, said("loading Python"));
     const canvas = made("canvas", { width: SIDE, height: SIDE, class: "paper", tabindex: "0", role: "application",
-      "aria-label": "Paper: draw a digit with the mouse or a finger; with the arrow keys the pen moves, with shift it draws" });
-    const answer = made("p", { class: "summary", role: "status", "aria-live": "polite" }, "Draw a digit from 0 to 9.");
+      "aria-label": said("Paper: draw a digit with the mouse or a finger; with the arrow keys the pen moves, with shift it draws") });
+    const answer = made("p", { class: "summary", role: "status", "aria-live": "polite" }, said("Draw a digit from 0 to 9."));
     const bars = Array.from({ length: 10 }, (_, n) => {
-      const meter = made("meter", { min: 0, max: 1, value: 0, "aria-label": `probability of ${n}` });
+      const meter = made("meter", { min: 0, max: 1, value: 0, "aria-label": said("probability of {0}", n) });
       return { meter, row: made("div", { class: "chance" }, made("span", {}, String(n)), meter) };
     });
     const maps = made("div", { class: "looked" });
     section.replaceChildren(
-      made("div", { class: "looked" }, made("div", {}, canvas, made("div", { class: "tools" }, button("Clear", () => clear()))), made("div", { class: "chances" }, ...bars.map((bar) => bar.row))),
+      made("div", { class: "looked" }, made("div", {}, canvas, made("div", { class: "tools" }, button(said("Clear"), () => clear()))), made("div", { class: "chances" }, ...bars.map((bar) => bar.row))),
       answer, loading, maps,
     );
 
@@ -102,12 +102,12 @@
       section.dataset.answer = result.best[0];
       const percent = (m) => `${(100 * result.p[m]).toFixed(1)} %`;
       const [first, second] = result.best;
-      answer.textContent = `It is a ${first}, says the network: ${percent(first)}; next comes ${second}, ${percent(second)}.`;
+      answer.textContent = said("It is a {0}, says the network: {1}; next comes {2}, {3}.", first, percent(first), second, percent(second));
       bars.forEach(({ meter }, n) => (meter.value = result.p[n]));
-      put("first", `what speaks for ${first}`, result.cam[0], result.image);
-      put("second", `what speaks for ${second}`, result.cam[1], result.image);
-      for (const [name, gate] of Object.entries(result.spatial)) put(name, `spatial gate, ${name.split(".")[0]}`, gate);
-      for (const [name, gate] of Object.entries(result.channel)) put(name, `channel gate, ${name.split(".")[0]}`, gate.length > 32 ? [gate.slice(0, 32), gate.slice(32)] : [gate]);
+      put("first", said("what speaks for {0}", first), result.cam[0], result.image);
+      put("second", said("what speaks for {0}", second), result.cam[1], result.image);
+      for (const [name, gate] of Object.entries(result.spatial)) put(name, said("spatial gate, {0}", name.split(".")[0]), gate);
+      for (const [name, gate] of Object.entries(result.channel)) put(name, said("channel gate, {0}", name.split(".")[0]), gate.length > 32 ? [gate.slice(0, 32), gate.slice(32)] : [gate]);
       if (again) {
         again = false;
         update();
@@ -131,7 +131,7 @@
     };
     function clear() {
       pen.clearRect(0, 0, SIDE, SIDE);
-      answer.textContent = "Draw a digit from 0 to 9.";
+      answer.textContent = said("Draw a digit from 0 to 9.");
       delete section.dataset.answer;
     }
     canvas.addEventListener("pointerdown", (event) => {
@@ -159,7 +159,7 @@
     });
 
     window.npattn.watchers.add((state) => {
-      if (state.total) loading.textContent = `loading Python: ${(state.loaded / 1e6).toFixed(1)} of ${(state.total / 1e6).toFixed(1)} MB; you may draw already`;
+      if (state.total) loading.textContent = said("loading Python: {0} of {1} MB; you may draw already", (state.loaded / 1e6).toFixed(1), (state.total / 1e6).toFixed(1));
     });
     await window.npattn.file("digits.npz");
     await window.npattn.call("draw", JSON.stringify([[255]])); // the first one takes longer: not while somebody draws
@@ -170,14 +170,14 @@
 
   section.querySelector("[data-begin]").addEventListener("click", async (event) => {
     if (location.protocol === "file:") {
-      section.append(made("p", { class: "as-file", role: "status" }, "A page that is opened as a file may run nothing. In a terminal, in the project's folder, type ", made("code", {}, "npattn docs")));
+      section.append(made("p", { class: "as-file", role: "status" }, said("A page that is opened as a file may run nothing. In a terminal, in the project's folder, type "), made("code", {}, "npattn docs")));
       return;
     }
     event.target.disabled = true;
     try {
       await start();
     } catch (error) {
-      section.append(made("p", { role: "status" }, `It could not be loaded: ${error.message}`));
+      section.append(made("p", { role: "status" }, said("It could not be loaded: {0}", error.message)));
     }
   });
 })();

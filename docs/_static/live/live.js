@@ -1,6 +1,11 @@
 // The exercises of a page. Until a button is pressed nothing is asked for; then the editor, and Python in a worker.
 (() => {
-  const base = new URL("./", document.currentScript.src);
+  const script = document.currentScript;
+  const base = new URL(script.dataset.base ?? "./", script.src);
+
+  // Its words in the language of the page, with the values put in for {0}, {1}, …
+  const words = JSON.parse(document.getElementById("words")?.textContent ?? "{}");
+  const said = (text, ...values) => (words[text] ?? text).replace(/\{(\d)\}/g, (_, n) => values[n]);
 
   // What the reader has done stays in this browser, where that may be.
   const keep = (key, value) => {
@@ -101,7 +106,7 @@
       body.append(line);
       if (row.wrong) {
         const told = made("td", { colspan: verdict.head.length }, made("div", { class: "worst" }, row.wrong));
-        if (row.cause) told.append(made("div", { class: "cause" }, made("strong", {}, "Likely cause: "), row.cause));
+        if (row.cause) told.append(made("div", { class: "cause" }, made("strong", {}, said("Likely cause: ")), row.cause));
         body.append(made("tr", { class: "is-wrong why" }, told));
       }
     }
@@ -113,7 +118,7 @@
     place.replaceChildren(made("p", { class: verdict.solved ? "summary solved" : "summary" }, verdict.summary));
     for (const trial of new Set(verdict.rows.map((row) => row.trial))) place.append(table(verdict, trial));
     for (const problem of verdict.problems) place.append(made("p", { class: "problem" }, problem.trim()));
-    if (printed) place.append(made("p", { class: "printed" }, "What your code printed:"), made("pre", {}, printed));
+    if (printed) place.append(made("p", { class: "printed" }, said("What your code printed:")), made("pre", {}, printed));
   };
 
   // For look.js, for the console, and for tests
@@ -123,6 +128,7 @@
     watchers: python.watchers,
     made,
     button,
+    said,
     show,
   };
 
@@ -136,8 +142,8 @@
     const place = section.querySelector(".exercise-begin");
     const { makeEditor } = await import(new URL("editor.js", base));
 
-    const bar = made("progress", { max: 1, value: 0, "aria-label": "loading Python" });
-    const stage = made("span", {}, "loading Python");
+    const bar = made("progress", { max: 1, value: 0, "aria-label": said("loading Python") });
+    const stage = made("span", {}, said("loading Python"));
     const loading = made("div", { class: "loading" }, bar, stage);
     const verdict = made("div", { class: "verdict", role: "status", "aria-live": "polite" });
     const hints = made("ol", { class: "hints" });
@@ -147,7 +153,7 @@
     const editor = makeEditor(
       field, kept(`text.${name}`) ?? given.start, `Python: ${given.title}`,
       (text) => {
-        if (!keep(`text.${name}`, text)) stage.textContent = "this browser does not keep what you write";
+        if (!keep(`text.${name}`, text)) stage.textContent = said("this browser does not keep what you write");
       },
       () => check(),
     );
@@ -157,7 +163,7 @@
       running = true;
       checking.disabled = true;
       stopping.disabled = false;
-      verdict.replaceChildren(made("p", { class: "summary" }, python.ready ? "checking …" : "starting Python …"));
+      verdict.replaceChildren(made("p", { class: "summary" }, python.ready ? said("checking …") : said("starting Python …")));
       try {
         const answer = await python.call("check", name, editor.text());
         if (answer.error) throw new Error(answer.error);
@@ -177,21 +183,21 @@
       stopping.disabled = true;
     }
 
-    const checking = button("Check", check, { title: "Ctrl-Enter" });
-    const stopping = button("Stop", () => python.stop("stopped: Check starts Python again"), { disabled: "" });
+    const checking = button(said("Check"), check, { title: "Ctrl-Enter" });
+    const stopping = button(said("Stop"), () => python.stop(said("stopped: Check starts Python again")), { disabled: "" });
     let told = 0;
-    const hinting = button(`Hint 1 of ${given.hints.length}`, () => {
+    const hinting = button(said("Hint {0} of {1}", 1, given.hints.length), () => {
       hints.append(made("li", {}, given.hints[told++]));
       const left = told < given.hints.length;
-      hinting.textContent = left ? `Hint ${told + 1} of ${given.hints.length}` : "No more hints";
+      hinting.textContent = left ? said("Hint {0} of {1}", told + 1, given.hints.length) : said("No more hints");
       hinting.disabled = !left;
       answering.disabled = left;
     });
-    const answering = button("Answer", () => {
-      hints.after(made("details", { open: "", class: "fold" }, made("summary", {}, "An answer"), made("pre", {}, given.answer)));
+    const answering = button(said("Answer"), () => {
+      hints.after(made("details", { open: "", class: "fold" }, made("summary", {}, said("An answer")), made("pre", {}, given.answer)));
       answering.disabled = true;
-    }, given.hints.length ? { disabled: "", title: "after the last hint" } : {});
-    const reset = button("Reset", () => {
+    }, given.hints.length ? { disabled: "", title: said("after the last hint") } : {});
+    const reset = button(said("Reset"), () => {
       editor.set(given.start);
       keep(`text.${name}`, null);
       verdict.replaceChildren();
@@ -203,20 +209,20 @@
         const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
         bar.max = state.total;
         bar.value = Math.min(state.loaded, state.total);
-        stage.textContent = `loading Python: ${megabytes(bar.value)} of ${megabytes(state.total)} MB`;
+        stage.textContent = said("loading Python: {0} of {1} MB", megabytes(bar.value), megabytes(state.total));
       }
-      if (state.stage) stage.textContent = state.stage;
+      if (state.stage) stage.textContent = said(state.stage);
       if (state.ready || state.stopped) loading.hidden = true;
       else loading.hidden = false;
     });
 
-    const keys = made("p", { class: "keys" }, "Ctrl-Enter checks, Tab leaves the editor. What you type stays in this browser.");
+    const keys = made("p", { class: "keys" }, said("Ctrl-Enter checks, Tab leaves the editor. What you type stays in this browser."));
     const tools = made("div", { class: "tools" }, checking, stopping, hinting, answering, reset);
     place.replaceWith(field, keys, tools, loading, verdict, hints);
     if (python.worker && (await Promise.race([python.ready.then(() => true), Promise.resolve(false)]))) loading.hidden = true;
     editor.focus();
     python.start().catch((error) => {
-      verdict.replaceChildren(made("p", { class: "summary" }, `Python could not be loaded: ${error.message}`));
+      verdict.replaceChildren(made("p", { class: "summary" }, said("Python could not be loaded: {0}", error.message)));
     });
   }
 
@@ -226,20 +232,20 @@
     const pressed = section.querySelector("[data-begin]");
     pressed.addEventListener("click", async () => {
       if (asFile) {
-        const told = "A page that is opened as a file may run nothing. In a terminal, in the project's folder, type ";
+        const told = said("A page that is opened as a file may run nothing. In a terminal, in the project's folder, type ");
         const why = made("p", { class: "as-file", role: "status" }, told, made("code", {}, "npattn docs"));
-        why.append(": it opens this site from your own machine, and there it runs.");
+        why.append(said(": it opens this site from your own machine, and there it runs."));
         section.querySelector(".as-file")?.remove();
         section.querySelector(".exercise-begin").after(why);
         return;
       }
       pressed.disabled = true;
-      pressed.textContent = "loading …";
+      pressed.textContent = said("loading …");
       try {
         await begin(section);
       } catch (error) {
         pressed.disabled = false;
-        pressed.textContent = `could not be loaded (${error.message}); try again`;
+        pressed.textContent = said("could not be loaded ({0}); try again", error.message);
       }
     });
   }
@@ -248,8 +254,8 @@
   let solved = 0;
   for (const row of rows) {
     const done = kept(`solved.${row.dataset.progress}`) !== null;
-    row.querySelector(".progress-mark").textContent = done ? "✓ solved" : kept(`text.${row.dataset.progress}`) ? "begun" : "";
+    row.querySelector(".progress-mark").textContent = done ? said("✓ solved") : kept(`text.${row.dataset.progress}`) ? said("begun") : "";
     solved += done;
   }
-  for (const told of document.querySelectorAll(".progress-told")) told.textContent = `Solved in this browser: ${solved} of ${rows.length}.`;
+  for (const told of document.querySelectorAll(".progress-told")) told.textContent = said("Solved in this browser: {0} of {1}.", solved, rows.length);
 })();

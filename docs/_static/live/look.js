@@ -1,6 +1,6 @@
 // Look inside: a block of 2×5×5 numbers that one changes; its gates, y and dx follow. And who reads which pixel.
 (() => {
-  const { made, button, show } = window.npattn;
+  const { made, button, said, show } = window.npattn;
   const SIDE = 5;
   const COUNT = 2 * SIDE * SIDE;
 
@@ -67,15 +67,15 @@
     const dy = numbers(11);
     const off = new Set();
     let seed = 9; // with these numbers no unit is shut
-    const loading = made("p", { class: "loading" }, "loading Python");
+    const loading = made("p", { class: "loading" }, said("loading Python"));
     section.replaceChildren(loading);
     window.npattn.watchers.add((state) => {
-      if (state.total) loading.textContent = `loading Python: ${(state.loaded / 1e6).toFixed(1)} of ${(state.total / 1e6).toFixed(1)} MB`;
+      if (state.total) loading.textContent = said("loading Python: {0} of {1} MB", (state.loaded / 1e6).toFixed(1), (state.total / 1e6).toFixed(1));
     });
 
     const gates = { "channel gate": plain(2), ...(name === "cbam" ? { "spatial gate": plain(25) } : {}) };
     const maps = { y: plain(COUNT), dx: plain(COUNT) };
-    const ways = made("fieldset", { class: "ways" }, made("legend", {}, "ways on which dx comes back"));
+    const ways = made("fieldset", { class: "ways" }, made("legend", {}, said("ways on which dx comes back")));
     const units = made("p", { class: "units", role: "status" });
     const verdict = made("div", { class: "verdict", role: "status", "aria-live": "polite" });
 
@@ -93,8 +93,8 @@
       for (const [map, cells] of Object.entries(maps)) fill(cells, result.maps[map], 1);
       units.replaceChildren(
         ...Object.entries(result.hidden).flatMap(([of, z]) => [
-          made("span", {}, `hidden units ${of}: `),
-          ...z.map((value) => made("span", { class: value > 0 ? "unit" : "unit shut" }, `${value.toFixed(2)}${value > 0 ? " open" : " shut"}`)),
+          made("span", {}, said("hidden units {0}: ", of)),
+          ...z.map((value) => made("span", { class: value > 0 ? "unit" : "unit shut" }, `${value.toFixed(2)} ${value > 0 ? said("open") : said("shut")}`)),
         ]),
       );
       if (!ways.querySelector("input")) {
@@ -105,7 +105,7 @@
             else off.add(way);
             update();
           });
-          ways.append(made("label", {}, box, ` ${way}`));
+          ways.append(made("label", {}, box, ` ${said(way)}`));
         }
       }
       section.dataset.drawn = Number(section.dataset.drawn || 0) + 1;
@@ -121,16 +121,16 @@
       if (result) show(verdict, result, "");
     }
 
-    const others = button("Other weights", () => {
+    const others = button(said("Other weights"), () => {
       seed += 1;
       update();
     });
     const body = [
-      figure("x, drag a number up or down", ...halves(editable("x", x, update), "x")),
-      figure("channel gate", grid(gates["channel gate"], "channel gate")),
-      ...(name === "cbam" ? [figure("spatial gate", grid(gates["spatial gate"], "spatial gate"))] : []),
+      figure(said("x, drag a number up or down"), ...halves(editable("x", x, update), "x")),
+      figure(said("channel gate"), grid(gates["channel gate"], said("channel gate"))),
+      ...(name === "cbam" ? [figure(said("spatial gate"), grid(gates["spatial gate"], said("spatial gate")))] : []),
       figure("y", ...halves(maps.y, "y")),
-      figure("dy, drag it too", ...halves(editable("dy", dy, update), "dy")),
+      figure(said("dy, drag it too"), ...halves(editable("dy", dy, update), "dy")),
       figure("dx", ...halves(maps.dx, "dx")),
     ];
     await update();
@@ -170,13 +170,14 @@
         cell.classList.toggle("window", Math.abs(r - h) <= q && Math.abs(c - v) <= q);
         cell.classList.toggle("chosen", inside && r === a && c === b);
       });
-      told.textContent = inside
-        ? `Forward, y(${h}, ${v}) gathers w(${i}, ${j}) · x(${a}, ${b}). Backward, dy(${h}, ${v}) · w(${i}, ${j}) is added to dx(${a}, ${b}), ` +
-          `which is the entry (${size - 1 - i}, ${size - 1 - j}) of the kernel turned round, seen from x. And dw(${i}, ${j}) gains dy(${h}, ${v}) · x(${a}, ${b}).`
-        : `Forward, w(${i}, ${j}) meets the padding outside of x: a zero. Backward, nothing comes from y(${h}, ${v}) through it.`;
+      const forward = said("Forward, y({0}, {1}) gathers w({2}, {3}) · x({4}, {5}).", h, v, i, j, a, b);
+      const backward = said("Backward, dy({0}, {1}) · w({2}, {3}) is added to dx({4}, {5}), which is the entry ({6}, {7}) of the kernel turned round, seen from x.", h, v, i, j, a, b, size - 1 - i, size - 1 - j);
+      const gains = said("And dw({0}, {1}) gains dy({2}, {3}) · x({4}, {5}).", i, j, h, v, a, b);
+      const outside = said("Forward, w({0}, {1}) meets the padding outside of x: a zero. Backward, nothing comes from y({2}, {3}) through it.", i, j, h, v);
+      told.textContent = inside ? `${forward} ${backward} ${gains}` : outside;
     };
     section.replaceChildren(
-      made("div", { class: "looked" }, figure("w: choose (i, j)", mapOf(w, size, "w")), figure("y: choose a pixel", mapOf(y, side, "y")), figure("x: who is read", mapOf(x, side, "x"))),
+      made("div", { class: "looked" }, figure(said("w: choose (i, j)"), mapOf(w, size, "w")), figure(said("y: choose a pixel"), mapOf(y, side, "y")), figure(said("x: who is read"), mapOf(x, side, "x"))),
       told,
     );
     draw();
@@ -187,14 +188,14 @@
     begin.addEventListener("click", async () => {
       if (section.dataset.look === "kernel") return kernel(section);
       if (location.protocol === "file:") {
-        section.append(made("p", { class: "as-file", role: "status" }, "A page that is opened as a file may run nothing. In a terminal, in the project's folder, type ", made("code", {}, "npattn docs")));
+        section.append(made("p", { class: "as-file", role: "status" }, said("A page that is opened as a file may run nothing. In a terminal, in the project's folder, type "), made("code", {}, "npattn docs")));
         return;
       }
       begin.disabled = true;
       try {
         await block(section);
       } catch (error) {
-        section.replaceChildren(made("p", { role: "status" }, `It could not be loaded: ${error.message}`));
+        section.replaceChildren(made("p", { role: "status" }, said("It could not be loaded: {0}", error.message)));
       }
     });
   }
