@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -175,6 +176,14 @@ def claim_all_pairs_are_kept_once_and_asked_for_first():
     x, params = random(2, 3, 4, 5), params_of(3, 2)
     _, cache = non_local.forward(x, params)
     assert [part.shape for part in arrays(cache) if part.size >= 2 * 20 * 20] == [(2, 20, 20)]
+    q, dy = random(1, 400, 1), random(1, 400, 1, seed=1)
+    tracemalloc.start()
+    try:
+        _, cache = dot_product_attention.forward(q, q, q)
+        dot_product_attention.backward(dy, cache)
+        assert 3.9 < tracemalloc.get_traced_memory()[1] / (400 * 400 * 8) < 4.2
+    finally:
+        tracemalloc.stop()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(capacity, "capacity", lambda: 2**30)
         with pytest.raises(MemoryError, match=r"q, k: 4 arrays of all pairs, 1 of 16,384 × 16,384: 8 GiB of memory"):

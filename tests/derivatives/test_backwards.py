@@ -15,6 +15,8 @@ import pytest
 
 from npattn import gradcheck, variants
 from npattn.attention import cbam, channel, simple_coordinate, spatial
+from npattn.attention.danet_position import DANetPosition
+from npattn.attention.non_local import NonLocal
 from npattn.backend import from_numpy, to_numpy
 from npattn.fused import batch_norm as fused_batch_norm
 from npattn.fused import cbam as fused_cbam
@@ -99,6 +101,15 @@ def test_no_biases_no_gradients_of_a_block():
     params = simple_coordinate.Params(*(rng.standard_normal(shape) for shape in ((2, 3), (3, 2), (3, 2))))
     grads = simple_coordinate.backward(*simple_coordinate.forward(x, params))[1]
     assert grads[3:] == (None, None, None)
+
+
+def test_biases_of_an_attention():
+    """Those that a layer leaves out by default; by running statistics, since a batch's take the effect of two away."""
+    for kind in (NonLocal, DANetPosition):
+        layer, rng = kind(4, 2, bias=True, dtype="float64", rng=0).eval(), np.random.default_rng(6)
+        layer.params.update({key: rng.standard_normal(w.shape) / 2 for key, w in layer.params.items()})
+        assert gradcheck(layer, rng.standard_normal((2, 4, 2, 3)))
+        assert all(gradient.shape == layer.params[key].shape for key, gradient in layer.grads.items())
 
 
 OUTPUTS = {"dy": "the output y", "dg": "the output gate", "du": "the output u", "dloss": "the loss"}
