@@ -221,7 +221,7 @@ class Reader:
         groups, dilation = step.shapes[0][1] // w[1], step.told.get("dilation", 1)
         label = f"conv {w[2]}×{w[3]}"
         if groups > 1:
-            return label, "each channel" if w[1] == 1 else f"{groups} groups"
+            return label, "depthwise" if w[1] == 1 else f"{groups} groups"
         return label, f"dilation {dilation}" if dilation > 1 else ""
 
     def arithmetic(self, step: Step, data: list[tuple[int, ...]], sources: tuple[int, ...], shape: str) -> Box | None:
