@@ -16,6 +16,7 @@ from html import escape
 from typing import Any
 
 from docutils import nodes
+from npattn_editions import address
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -58,8 +59,8 @@ class Atlas(SphinxDirective):
     def link(self, target: str, text: str) -> str:
         """A link to a page, "blocks/se", or to a place in one, "blocks/eca#…"."""
         page, _, place = target.partition("#")
-        address = self.env.app.builder.get_relative_uri(self.env.docname, page) + (f"#{place}" if place else "")
-        return f'<a class="reference internal" href="{escape(address)}">{escape(text)}</a>'
+        where = address(self.env, page) + (f"#{place}" if place else "")
+        return f'<a class="reference internal" href="{escape(where)}">{escape(text)}</a>'
 
 
 class Legend(Atlas):
