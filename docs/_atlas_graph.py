@@ -4,7 +4,7 @@ The steps that were recorded are small: a norm that a block writes out is seven.
 know nothing of any block:
 
     w · a + b, Σ w · a, a matrix of weights       one box, linear
-    c · a, a + c with numbers c                    none: they change no picture
+    c · a, a + c with numbers c                    none: they change no picture, but for 1 + a gate
     a · a, √a, exp a                               one box, a function
     a − mean of a, over the root of its squares    one box, a norm
     Σ a · b, of two things made of x               one box, a scalar product
@@ -234,6 +234,9 @@ class Reader:
             label = "w · a" if step.name in ("multiply", "divide") else "a + b"
             return Box("linear", label, sources, shape, weights=step.weights)
         if len(data) < 2:
+            before = self.found[sources[0]]
+            if before.kind == "gate" and step.name == "add" and step.told.get("number") == 1:
+                self.found[sources[0]] = replace(before, label=f"1 + {before.label}")  # the gate can only strengthen
             return None
         if len(sources) == 1:
             return Box("function", "( )²", sources, shape) if step.name == "multiply" else None

@@ -42,7 +42,9 @@ class Step(NamedTuple):
     weights: tuple[str, ...]  # the parameters that it takes, by key
     shapes: tuple[tuple[int, ...], ...]  # of the arrays that it takes
     shape: tuple[int, ...]  # of what it makes
-    told: Mapping[str, Any] = {}  # whole numbers that it is given by name: an axis, a dilation
+    told: Mapping[
+        str, Any
+    ] = {}  # numbers by name: an axis, a dilation; "number", one that it adds
 
 
 @dataclass
@@ -83,7 +85,7 @@ class Recorder:
         weights = tuple(dict.fromkeys(one for each in origins for one in each if isinstance(one, str)))
         shapes = tuple(tuple(np.shape(one)) for one in inputs)
         shape = () if type(made) in (list, tuple) else tuple(np.shape(made))
-        numbers = {key: value for key, value in told.items() if isinstance(value, int) and not isinstance(value, bool)}
+        numbers = {key: value for key, value in told.items() if isinstance(value, int | float)}
         self.steps.append(Step(name, op, sources, weights, shapes, shape, numbers))
         return frozenset({len(self.steps) - 1})
 
@@ -114,7 +116,8 @@ class Recorded(np.ndarray[Any, Any]):
         name = ufunc.__name__ if method == "__call__" else {"add": "sum", "maximum": "max"}.get(ufunc.__name__, method)
         taken = [one for one in inputs if isinstance(one, np.ndarray)]
         NOW.get().count(name, taken, made)
-        origin = NOW.get().step(name, taken, made, kwargs)
+        numbers = {"number": one for one in inputs if isinstance(one, int | float)}
+        origin = NOW.get().step(name, taken, made, kwargs | numbers)
         if out is None:
             return kept(made, origin)
         for one in out:

@@ -75,6 +75,7 @@ def test_pictures_by_hand():
     assert ("pool", "spread over H×W", (0,)) in told("srm")
     *_, (kind, words, sources) = told("triplet")
     assert (kind, words, len(sources)) == ("sum", "+", 3)
+    assert ("gate", "1 + sigmoid") in [step[:2] for step in told("bam")]
     assert told("gaussian-context")[-2] == ("gate", "exp", (3,))
     assert [kind for kind, _, _ in told("non-local")].count("softmax") == 1
     assert [kind for kind, _, _ in told("danet-channel")][1:4] == ["dot", "softmax", "dot"]
