@@ -4,10 +4,11 @@
     an MLP: w1 (R, C)   b1 (R)   gamma, beta (R)   w2 (C, R)   b2 (C)
 
     GC.1   a = Σ_c w_a x + b_a                   (N, P)         a number a pixel
-    GC.2   α = softmax of a over the pixels      (N, P)         its share; 1/P for all, where there is no w_a
+    GC.2   α = softmax of a over the pixels      (N, P)         its share; without w_a all have 1/P
     GC.3   s = Σ_p α x                           (N, C)         the context: a weighted mean
-    GC.4   v = x · sigmoid(mlp_scale(s))         (N, C, H, W)   x, where there is no such MLP: the paper has none
-    GC.5   y = v + mlp_add(s)                    (N, C, H, W)   v, where there is no such MLP
+    GC.4   t = mlp(s)                            (N, C)         of each MLP that there is
+    GC.5   y = x + t                             (N, C, H, W)   as in the paper, with the MLP "add"
+           y = x · sigmoid(t)                                   with "scale"; and with both first this, then + t
 
     the MLP, for a context s (N, C)
     GCM.1  z = s w1ᵀ + b1                        (N, R)
@@ -15,7 +16,7 @@
     GCM.3  h = relu(u)                           (N, R)
     GCM.4  t = h w2ᵀ + b2                        (N, C)
 
-x is used three times: in GC.1, in GC.3, and in GC.4, or GC.5 where there is no GC.4.
+x is used three times, in GC.1, GC.3 and GC.5.
 Cao et al., GCNet, ICCV workshops 2019, section "Global Context Block".
 Derivation: docs/blocks/global-context.md
 """
@@ -146,18 +147,17 @@ def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
         alpha, shares = softmax.forward(a)  # GC.2
         attended = AttendCache(w_a, b_a, shares)
     else:
-        alpha = xp.full((N, P), 1 / P, dtype=x.dtype, device=device(x))  # GC.2
+        alpha = xp.full((N, P), 1 / P, dtype=x.dtype, device=device(x))
     s = (pixels @ alpha[:, :, None])[:, :, 0]  # GC.3
-    v = x
+    y = x
     if scale is not None:
         t_scale, of_mlp = mlp_forward(s, scale, eps)  # GC.4
-        g, gate = sigmoid.forward(t_scale)  # GC.4
+        g, gate = sigmoid.forward(t_scale)  # GC.5
         scaled = ScaleCache(g, of_mlp, gate)
-        v = x * g[:, :, None, None]  # GC.4
-    y = v
+        y = x * g[:, :, None, None]  # GC.5
     if add is not None:
-        t, added = mlp_forward(s, add, eps)  # GC.5
-        y = v + t[:, :, None, None]  # GC.5
+        t, added = mlp_forward(s, add, eps)  # GC.4
+        y = y + t[:, :, None, None]  # GC.5
     return y, Cache(x, alpha, g, attended, scaled, added)
 
 
@@ -195,18 +195,18 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     dx_direct, ds = dy, xp.zeros((N, C), dtype=dy.dtype, device=device(dy))
     dw_a = db_a = dadd = dscale = None
 
-    # GC.5 was y = v + mlp_add(s): v receives dy as it is, and what was added to all pixels alike their sum
+    # GC.5 was a sum: what was added to all pixels alike receives the sum of theirs. GC.4 made it of the context
     if added is not None:
         dt = xp.sum(dy, axis=(2, 3))  # GC.5
-        ds_add, dadd = mlp_backward(dt, added)  # GC.5
+        ds_add, dadd = mlp_backward(dt, added)  # GC.4
         ds = ds + ds_add
 
-    # GC.4 was v = x · g: each factor receives dv times the other, and g, broadcast over the pixels, their sum
+    # or it was a product: each factor receives dy times the other, and g, broadcast over the pixels, their sum
     if scaled is not None:
         g, of_mlp, gate = scaled
-        dx_direct = dy * g[:, :, None, None]  # GC.4
-        dg = xp.sum(dy * x, axis=(2, 3))  # GC.4
-        dt_scale = sigmoid.backward(dg, gate)  # GC.4
+        dx_direct = dy * g[:, :, None, None]  # GC.5
+        dg = xp.sum(dy * x, axis=(2, 3))  # GC.5
+        dt_scale = sigmoid.backward(dg, gate)  # GC.5
         ds_scale, dscale = mlp_backward(dt_scale, of_mlp)  # GC.4
         ds = ds + ds_scale
 
@@ -214,13 +214,14 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     dpixels = ds[:, :, None] * alpha[:, None, :]  # GC.3
     dalpha = (ds[:, None, :] @ pixels)[:, 0, :]  # GC.3
 
-    # GC.2 was a softmax over the pixels, or no function of x; GC.1 a product with one w_a for all pixels and images
+    # GC.2 was a softmax over the pixels, and GC.1 a product with one w_a for all pixels and images, or α was a constant
     if attended is not None:
         w_a, b_a, shares = attended
         da = softmax.backward(dalpha, shares)  # GC.2
         dpixels = dpixels + da[:, None, :] * w_a[:, None]  # GC.1
         dw_a = xp.sum(da[:, None, :] * pixels, axis=(0, 2))  # GC.1
-        db_a = None if b_a is None else xp.reshape(xp.sum(da), (1,))  # GC.1
+        if b_a is not None:
+            db_a = xp.reshape(xp.sum(da), (1,))  # GC.1
 
     # x went three ways, so its gradient comes back from three
     dx = dx_direct + xp.reshape(dpixels, (N, C, H, W))
@@ -297,7 +298,6 @@ class GlobalContext(Block):
         seed=0,
         forms=(
             Form("global-context-scale", "global context as a gate", {"fuse": "scale"}, "blocks"),
-            Form("global-context-both", "global context as a gate and a summand", {"fuse": "both"}),
             Form("global-context-mean", "the mean as the global context", {"attend": False, "fuse": "scale"}, "blocks"),
         ),
     )

@@ -102,7 +102,8 @@ def compared(params):
         e = filled((N, P), lambda n, p: np.exp(sum(w_a[c] * xp[n, c, p] for c in range(C)) + b))
         alpha = filled((N, P), lambda n, p: e[n, p] / sum(e[n, j] for j in range(P)))
     s = filled((N, C), lambda n, c: sum(alpha[n, p] * xp[n, c, p] for p in range(P)))
-    same_at(list(walked(forward)), alpha=("GC.2", alpha), s=("GC.3", s))
+    same_at(list(walked(forward)), s=("GC.3", s), **({} if w_a is None else {"alpha": ("GC.2", alpha)}))
+    same(cache.alpha, alpha, "shares")
     ds = np.zeros((N, C))
     g = np.ones((N, C))
     if scale is not None:
@@ -110,8 +111,8 @@ def compared(params):
         g = by_index.sigmoid(t)
         dg = filled((N, C), lambda n, c: sum(dyp[n, c, p] * xp[n, c, p] for p in range(P)))
         back_ds, back_grads = back(dg * g * (1 - g))
-        same_at(list(walked(forward)), g=("GC.4", g))
-        same_at(list(walked(backward)), dg=("GC.4", dg), ds_scale=("GC.4", back_ds))
+        same_at(list(walked(forward)), g=("GC.5", g), t_scale=("GC.4", t))
+        same_at(list(walked(backward)), dg=("GC.5", dg), ds_scale=("GC.4", back_ds))
         same_all(grads.scale, back_grads)
         ds = ds + back_ds
     wanted = filled(xp.shape, lambda n, c, p: xp[n, c, p] * g[n, c])
@@ -121,7 +122,7 @@ def compared(params):
         wanted = filled(xp.shape, lambda n, c, p: wanted[n, c, p] + t[n, c])
         dt = filled((N, C), lambda n, c: sum(dyp[n, c, p] for p in range(P)))
         back_ds, back_grads = back(dt)
-        same_at(list(walked(backward)), dt=("GC.5", dt), ds_add=("GC.5", back_ds))
+        same_at(list(walked(backward)), dt=("GC.5", dt), ds_add=("GC.4", back_ds))
         same_all(grads.add, back_grads)
         ds = ds + back_ds
     same(y.reshape(N, C, P), wanted, "GC.5")
