@@ -42,9 +42,7 @@ class Step(NamedTuple):
     weights: tuple[str, ...]  # the parameters that it takes, by key
     shapes: tuple[tuple[int, ...], ...]  # of the arrays that it takes
     shape: tuple[int, ...]  # of what it makes
-    told: Mapping[
-        str, Any
-    ] = {}  # numbers by name: an axis, a dilation; "number", one that it adds
+    told: Mapping[str, Any] = {}  # numbers by name: an axis, a dilation; "number", one that it adds
 
 
 @dataclass
@@ -116,8 +114,8 @@ class Recorded(np.ndarray[Any, Any]):
         name = ufunc.__name__ if method == "__call__" else {"add": "sum", "maximum": "max"}.get(ufunc.__name__, method)
         taken = [one for one in inputs if isinstance(one, np.ndarray)]
         NOW.get().count(name, taken, made)
-        numbers = {"number": one for one in inputs if isinstance(one, int | float)}
-        origin = NOW.get().step(name, taken, made, kwargs | numbers)
+        number = next((one for one in inputs if isinstance(one, int | float)), None)
+        origin = NOW.get().step(name, taken, made, {**kwargs, "number": number})
         if out is None:
             return kept(made, origin)
         for one in out:
