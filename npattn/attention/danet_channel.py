@@ -65,6 +65,7 @@ def forward(x: Array, params: Params, unlike: bool = False) -> tuple[Array, Cach
     N, C, H, W = some_pixels(x)
     shaped("beta", beta, "1", **{"1": 1})
     sign = -1 if true_or_false("unlike", unlike) else 1
+    dot_product_attention.room_for_pairs("x", x, N, C, C)
 
     t = xp.reshape(x, (N, C, H * W))  # DAC.1
     z, attended = dot_product_attention.forward(t, t, t, scale=sign)  # DAC.2

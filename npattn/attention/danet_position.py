@@ -78,6 +78,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     for name, b, axis, size in (("b_q", b_q, "R", R), ("b_k", b_k, "R", R), ("b_v", b_v, "C", C)):
         if b is not None:
             shaped(name, b, axis, **{axis: size})
+    dot_product_attention.room_for_pairs("x", x, N, H * W, H * W)
 
     t = xp.reshape(x, (N, C, H * W)).mT  # DAP.1
     q, queries = linear.forward(t, linear.Params(w_q, b_q))  # DAP.2

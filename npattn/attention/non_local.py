@@ -92,6 +92,7 @@ def forward(
             shaped(f"b_{name}", b, "R", R=R)
     if b_o is not None:
         shaped("b_o", b_o, "C", C=C)
+    dot_product_attention.room_for_pairs("x", x, N, H * W, H * W)
 
     t = xp.reshape(x, (N, C, H * W)).mT  # NL.1
     q, queries = linear.forward(t, linear.Params(w_q, b_q))  # NL.2

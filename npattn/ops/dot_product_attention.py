@@ -32,6 +32,20 @@ class Cache(NamedTuple):
     scale: float
 
 
+def room_for_pairs(name: str, like: Array, N: int, P: int, K: int) -> None:
+    """Check that an attention of N times P queries and K keys has room: `name` is what the caller gave, an array.
+
+    Raises
+    ------
+    MemoryError
+        If it has not, where the arrays are NumPy's.
+    """
+    if plain(like):
+        need(
+            HELD * like.dtype.itemsize * N * P * K, lambda: f"{name}: {HELD} arrays of all pairs, {N} of {P:,} × {K:,}"
+        )
+
+
 def forward(q: Array, k: Array, v: Array, scale: float | None = None) -> tuple[Array, Cache]:
     """Answer each query by a mean of the values.
 
@@ -69,8 +83,7 @@ def forward(q: Array, k: Array, v: Array, scale: float | None = None) -> tuple[A
             raise ValueError(f"q: expected a last axis of at least 1 for the scale 1/√R, got shape {(N, P, R)}")
         scale = 1 / math.sqrt(R)
     scale = real_number("scale", scale)
-    if plain(q):
-        need(HELD * q.dtype.itemsize * N * P * K, lambda: f"q, k: {HELD} arrays of all pairs, {N} of {P:,} × {K:,}")
+    room_for_pairs("q, k", q, N, P, K)
 
     s = scale * (q @ k.mT)  # ATT.1
     a, shares = softmax.forward(s)  # ATT.2

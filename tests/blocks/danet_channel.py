@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import npattn
+from npattn import capacity
 from npattn.attention import danet_channel
 from npattn.explain.watch import walked, watched
 from npattn.ops import dot_product_attention
@@ -110,6 +111,10 @@ def claim_what_the_layer_says():
     np.testing.assert_allclose(layer.attention["pairs"].sum(axis=2), 1, rtol=1e-6)
     with pytest.raises(TypeError, match="unlike: expected True or False, got 1"):
         npattn.DANetChannel(1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(capacity, "capacity", lambda: 2**30)
+        with pytest.raises(MemoryError, match=r"^x: 4 arrays of all pairs, 1 of 16,384 × 16,384: 8 GiB of memory"):
+            danet_channel.forward(np.zeros((1, 16384, 1, 1)), BETA)
     with pytest.raises(ValueError, match=r"beta: expected shape \(1=1\), got \(3,\)"):
         danet_channel.forward(random(2, 3, 4, 5), danet_channel.Params(random(3)))
 

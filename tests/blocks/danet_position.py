@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import npattn
+from npattn import capacity
 from npattn.attention import danet_position, non_local
 from npattn.explain.watch import walked, watched
 from npattn.ops import batch_norm, dot_product_attention
@@ -134,6 +135,10 @@ def claim_what_the_layer_says():
         ValueError, match=r"ratio: expected at most in_dim = 4, got 8: 4 // 8 = 0 would leave no hidden"
     ):
         npattn.DANetPosition(4)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(capacity, "capacity", lambda: 2**30)
+        with pytest.raises(MemoryError, match=r"^x: 4 arrays of all pairs, 1 of 16,384 × 16,384: 8 GiB of memory"):
+            danet_position.forward(np.zeros((1, 3, 128, 128)), params_of(3, 2))
     for field, wrong, message in (
         ("w_k", random(1, 3), r"w_k: expected shape \(R=2, C=3\), got \(1, 3\)"),
         ("w_v", random(3, 2), r"w_v: expected shape \(C=3, C=3\), got \(3, 2\)"),

@@ -186,8 +186,10 @@ def claim_all_pairs_are_kept_once_and_asked_for_first():
         tracemalloc.stop()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(capacity, "capacity", lambda: 2**30)
-        with pytest.raises(MemoryError, match=r"q, k: 4 arrays of all pairs, 1 of 16,384 × 16,384: 8 GiB of memory"):
+        with pytest.raises(MemoryError, match=r"^x: 4 arrays of all pairs, 1 of 16,384 × 16,384: 8 GiB of memory"):
             non_local.forward(np.zeros((1, 3, 128, 128)), params)
+        with pytest.raises(MemoryError, match=r"^q, k: 4 arrays of all pairs, 2 of 16,384 × 16,384: 8 GiB of memory"):
+            dot_product_attention.forward(*[np.zeros((2, 16384, 1), np.float32)] * 3)
 
 
 def arrays(tree):
