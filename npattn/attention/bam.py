@@ -3,20 +3,20 @@
     x (N, C, H, W)   R = C // reduction   d the dilation of the 3×3 kernels
     a stage   m (N, A, H, W)   w (R, A, k, k), k 1 or 3   norm: gamma, beta (R)   b (R) or none
 
-    BAM.1    p = w ∗ m + b                                          (N, R, H, W)   height and width stay
-    BAM.2    u = batch norm of p                                    (N, R, H, W)
-    BAM.3    f = relu(u)                                            (N, R, H, W)
+    BAM.1    p = w ∗ m + b                     (N, R, H, W)   height and width stay
+    BAM.2    u = batch norm of p               (N, R, H, W)
+    BAM.3    f = relu(u)                       (N, R, H, W)
 
-    BAM.4    s = mean over the pixels of x                          (N, C, 1, 1)   a map of one pixel
-    BAM.5    h = stage of s, with w (R, C, 1, 1)                    (N, R, 1, 1)   the norm is over the images alone
-    BAM.6    a_c = w_c h + b_c                                      (N, C, 1, 1)   what matters
-    BAM.7    f_0 = stage of x, with w (R, C, 1, 1)                  (N, R, H, W)
-    BAM.8    f_1 = stage of f_0, with w (R, R, 3, 3), dilated       (N, R, H, W)
-    BAM.9    f_2 = stage of f_1, with w (R, R, 3, 3), dilated       (N, R, H, W)
-    BAM.10   a_s = w_s f_2 + b_s                                    (N, 1, H, W)   where it matters
-    BAM.11   a = a_c · a_s, or a_c + a_s                            (N, C, H, W)   the authors' code; their paper
-    BAM.12   g = sigmoid(a)                                         (N, C, H, W)
-    BAM.13   y = x · (1 + g)                                        (N, C, H, W)
+    BAM.4    s = mean over the pixels of x     (N, C, 1, 1)   a map of one pixel
+    BAM.5    h = stage of s                    (N, R, 1, 1)   w (R, C, 1, 1); the norm is over the images alone
+    BAM.6    a_c = w_c h + b_c                 (N, C, 1, 1)   what matters
+    BAM.7    f_0 = stage of x                  (N, R, H, W)   w (R, C, 1, 1)
+    BAM.8    f_1 = dilated stage of f_0        (N, R, H, W)   w (R, R, 3, 3)
+    BAM.9    f_2 = dilated stage of f_1        (N, R, H, W)   w (R, R, 3, 3)
+    BAM.10   a_s = w_s f_2 + b_s               (N, 1, H, W)   where it matters
+    BAM.11   a = a_c · a_s, or a_c + a_s       (N, C, H, W)   the authors' code; their paper
+    BAM.12   g = sigmoid(a)                    (N, C, H, W)
+    BAM.13   y = x · (1 + g)                   (N, C, H, W)
 
 x is used three times, in BAM.4, BAM.7 and BAM.13. Park, Woo, Lee and Kweon, BAM, BMVC 2018, section 3, as its authors
 wrote it down in code. Derivation: docs/blocks/bam.md
