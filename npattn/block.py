@@ -255,8 +255,8 @@ class Block(Layer):
 
     def undo(self, dy: Array, cache: Any) -> tuple[Array, MutableMapping[str, Array]]:
         answer = self.pair.backward(dy, cache)
-        if not self.weights:
-            return answer, {}
+        if not self.weights:  # a pair that can have parameters gives their gradients, all None
+            return answer[0] if isinstance(answer, tuple) else answer, {}
         dx, grads = answer
         return dx, self._by_key(grads)
 

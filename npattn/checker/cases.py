@@ -80,6 +80,8 @@ def for_each_input(backward: Callable[..., Any], count: int) -> Callable[..., An
         answer = backward(dy, cache)
         if type(answer) is not tuple:  # one gradient, which may itself be a NamedTuple's
             return answer if count == 1 or isinstance(answer, tuple) else (answer, *[None] * (count - 1))
+        if count == 1 and isinstance(answer[1], tuple) and set(answer[1]) == {None}:  # no parameters were given
+            return answer[0]
         return (*answer, *[None] * (count - len(answer)))
 
     return padded
