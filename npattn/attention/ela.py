@@ -2,7 +2,7 @@
 
     x (N, C, H, W)   w_h (C, 1, k, 1)   w_w (C, 1, 1, k)   k odd   norm_h, norm_w: gamma, beta (C)   G groups
 
-    ELA.1   x_h, x_w = mean over the columns, over the rows of x    (N, C, H, 1), (N, C, 1, W)
+    ELA.1   x_h, x_w = the means of x's rows, of its columns        (N, C, H, 1), (N, C, 1, W)
     ELA.2   z_h, z_w = w_h along x_h, w_w along x_w                 (N, C, H, 1), (N, C, 1, W)   each channel by itself
     ELA.3   u_h, u_w = group norm of z_h, of z_w                    (N, C, H, 1), (N, C, 1, W)
     ELA.4   f_h, f_w = u_h, u_w, or silu(u_h), silu(u_w)            (N, C, H, 1), (N, C, 1, W)   silu: in timm

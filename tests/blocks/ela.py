@@ -136,6 +136,16 @@ def claim_a_pixel_sees_the_whole_image_by_the_norm_alone():
     assert cross[0].tolist() == [False] * 3 + [True] * 3 + [False] * 2
 
 
+def claim_a_bias_before_the_norm():
+    """Of a group for each channel it does nothing; of one group it does what no beta can."""
+    z, bias = random(1, 4, 5, 1), np.arange(4.0)[:, None, None]
+    norm = norm_of(np.random.default_rng(4), 4)
+    same(group_norm.forward(z + bias, norm, 4)[0], group_norm.forward(z, norm, 4)[0], "taken away")
+    more = group_norm.forward(z + bias, norm)[0] - group_norm.forward(z, norm)[0]
+    assert np.abs(more).max() > 0.1
+    assert np.ptp(more, axis=2).max() > 0.1  # not a number a channel
+
+
 def claim_with_a_silu_no_gate_is_below_0_43():
     """The SiLU is never below −0.2785, so the sigmoid behind it never below 0.4308, and y never below 0.18 of x."""
     u = np.linspace(-20, 5, 100_001)
