@@ -73,6 +73,9 @@ def test_pictures_by_hand():
     ]  # fmt: skip
     assert ("linear", "conv 1×1", (0,)) in told("scse")
     assert ("pool", "spread over H×W", (0,)) in told("srm")
+    assert ("pool", "length over H×W", (0,)) in told("gated-channel")
+    assert ("norm", "÷ length over C", (2,)) in told("gated-channel")
+    assert told("simam")[2:5] == [("sum", "−", (0, 1)), ("function", "( )²", (2,)), ("norm", "÷ mean over H×W", (3,))]
     *_, (kind, words, sources) = told("triplet")
     assert (kind, words, len(sources)) == ("sum", "+", 3)
     assert ("gate", "1 + sigmoid") in [step[:2] for step in told("bam")]
