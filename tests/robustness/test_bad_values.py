@@ -106,11 +106,13 @@ FLAGS = [
 
 @pytest.mark.parametrize(("row", "flag"), FLAGS, ids=[f"{row.title}-{flag}" for row, flag in FLAGS])
 def test_every_flag_of_every_dialect(row, flag):
-    first = next(iter(row.signature.parameters))  # how many channels there are
+    parameters = row.signature.parameters
+    first = next(iter(parameters))  # how many channels there are
+    numbers = {name: 16 for name, given in parameters.items() if name == first or given.default is given.empty}
     for value in NO_BOOLS:
         with pytest.raises(TypeError, match=rf"^{flag}: expected True or False, got "):
-            dialects.build(row.dialect, row.name, **{first: 16, flag: value})
-    dialects.build(row.dialect, row.name, **{first: 16, flag: np.False_})
+            dialects.build(row.dialect, row.name, **numbers | {flag: value})
+    dialects.build(row.dialect, row.name, **numbers | {flag: np.bool_(parameters[flag].default)})
 
 
 def test_a_flag_of_three_values():
