@@ -193,7 +193,7 @@ def simple_lengths_of_rows_and_columns_swapped(dy, cache):
     return dy * cache.g + dx_h[:, :, :, None] / H + dx_w[:, :, None, :] / W, grads  # a row has W pixels
 
 
-@mistake(simple.forward, inputs, "params.w_w")
+@mistake(simple.forward, inputs, "params.w_w", "or 1/H")
 def simple_sum_of_a_broadcast_taken_as_a_mean(dy, cache):
     dx, grads = simple.backward(dy, cache)
     da_w = np.mean(sigmoid.backward(dy * cache.x, cache.gate), axis=2)
