@@ -172,7 +172,7 @@ def forward(
     x_near, x_far = (x[:, : C // 2, :, :], x[:, C // 2 :, :, :]) if split else (x, x)  # SK.1
     v_near, near = path_forward(x_near, w_near, norm_near, of_near, stride, d_near, groups)
     v_far, far = path_forward(x_far, w_far, norm_far, of_far, stride, d_far, groups)
-    v = xp.stack([v_near, v_far], axis=1)
+    v = xp.stack([v_near, v_far], axis=1)  # SK.4
     u = xp.sum(v, axis=1)  # SK.5
     s, squeeze = global_avg_pool.forward(u)  # SK.6
     q, fc1 = linear.forward(s, linear.Params(w1))  # SK.7
@@ -235,8 +235,11 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
 
     # v went two ways, so its gradient comes back from two; the plus broadcasts du over the paths
     dv = dv_direct + dv_gate
-    dx_far, dw_far, dnorm_far = path_backward(dv[:, 1, :, :, :], far)
-    dx_near, dw_near, dnorm_near = path_backward(dv[:, 0, :, :, :], near)
+
+    # SK.4 to SK.2 are undone in each path by itself
+    dv_near, dv_far = dv[:, 0, :, :, :], dv[:, 1, :, :, :]  # SK.4
+    dx_far, dw_far, dnorm_far = path_backward(dv_far, far)
+    dx_near, dw_near, dnorm_near = path_backward(dv_near, near)
 
     # SK.1 gave each path a half, whose gradients lie side by side again; or all of x to both, and then they add up
     dx = xp.concat([dx_near, dx_far], axis=1) if split else dx_near + dx_far  # SK.1
