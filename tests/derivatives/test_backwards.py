@@ -18,6 +18,8 @@ from npattn.attention import cbam, channel, simple_coordinate, spatial
 from npattn.attention.danet_position import DANetPosition
 from npattn.attention.non_local import NonLocal
 from npattn.backend import from_numpy, to_numpy
+from npattn.blocks import blocks
+from npattn.checker.cases import PLACE
 from npattn.fused import batch_norm as fused_batch_norm
 from npattn.fused import cbam as fused_cbam
 from npattn.fused import conv2d as fused_conv2d
@@ -28,6 +30,7 @@ from npattn.fused import spatial as fused_spatial
 from npattn.grad_mode import no_grad
 from npattn.ops import batch_norm, channel_max, conv2d, global_max_pool, hard_sigmoid, linear, lp_pool, max_pool_2x2
 from tests.support.cases import CASES, FUSED, MAKERS, TEXTBOOK, Case, ident
+from tests.support.proofs import entries
 from tests.support.trees import arrays, arrays_mapped, cast
 
 PAIRS = CASES + FUSED
@@ -66,6 +69,22 @@ def test_derivative_for_one_image_of_one_channel(case: Case):
 @pytest.mark.parametrize("fused", [False, True], ids=["textbook", "fused"])
 def test_derivative_of_the_layer(make, fused):
     assert gradcheck(make(fused), np.random.default_rng(3).standard_normal((2, 8, 4, 3)), strict=True)
+
+
+OF_NO_FORM = [
+    entry
+    for entry in entries()
+    if entry.name not in blocks()
+    and entry.kind.__module__.startswith("npattn.attention.")  # the variants in all their forms: test_variants.py
+    and entry.arguments.get("gate") != "torch_hard_sigmoid"  # whose slope is PyTorch's, and not the derivative
+]
+
+
+@pytest.mark.parametrize("entry", OF_NO_FORM, ids=lambda entry: entry.name)
+def test_derivative_with_arguments_of_no_form(entry):
+    """Those with which the block's proofs hold it to torch, too."""
+    layer = entry.layer(PLACE, rng=0)
+    assert gradcheck(layer, np.random.default_rng(3).standard_normal((2, 8, 4, 3)), strict=True)
 
 
 def absent(tree, name: str = "params"):
