@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 import npattn
 from npattn.attention import strip
@@ -15,10 +16,12 @@ from tests.support.mistakes import image, mistake
 MORE = ({"kernel_size": 5, "bias": True},)
 
 
-def reference(x, w, kernel_size=None, bias=False):
+def reference(x, w, kernel_size=None, bias=False, convolve=True):
     """As timm has it, with torch's convolutions along one axis."""
     import torch.nn.functional as F
 
+    if not convolve:
+        return x * (x.mean(3, keepdim=True) + x.mean(2, keepdim=True)).sigmoid()
     C, k = x.shape[1], w["conv_h.weight"].shape[2]
     a_h = F.conv1d(x.mean(3), w["conv_h.weight"][:, :, :, 0], w.get("conv_h.bias"), padding=k // 2, groups=C)
     a_w = F.conv1d(x.mean(2), w["conv_w.weight"][:, :, 0], w.get("conv_w.bias"), padding=k // 2, groups=C)
@@ -95,6 +98,21 @@ def claim_a_kernel_of_the_middle_alone_is_a_scale():
     same(g, by_index.sigmoid(x.mean(axis=3, keepdims=True) + x.mean(axis=2, keepdims=True)), "no neighbour")
 
 
+def claim_without_kernels_the_strips_are_added_as_they_are():
+    """The same, with nothing to learn: and one kernel alone is refused."""
+    x, dy = random(2, 3, 4, 5), random(2, 3, 4, 5, seed=1)
+    middle = np.zeros((3, 1, 3, 1))
+    middle[:, 0, 1] = 1
+    y, cache = strip.forward(x)
+    wanted, as_kernels = strip.forward(x, strip.Params(middle, np.swapaxes(middle, 2, 3)))
+    same(y, wanted, "y")
+    dx, grads = strip.backward(dy, cache)
+    same(dx, strip.backward(dy, as_kernels)[0], "dx")
+    assert grads == strip.Params()
+    with pytest.raises(ValueError, match="params: expected w_h and w_w both, or neither"):
+        strip.forward(x, strip.Params(middle))
+
+
 def claim_turned_the_kernels_change_places():
     x, params = random(2, 3, 4, 5), params_of(3)
     turned = strip.Params(np.swapaxes(params.w_w, 2, 3), np.swapaxes(params.w_h, 2, 3), params.b_w, params.b_h)
@@ -103,6 +121,7 @@ def claim_turned_the_kernels_change_places():
 
 def claim_what_the_layer_says():
     assert npattn.StripAttention(8, 5).count() == 2 * 5 * 8
+    assert npattn.StripAttention(8, bias=True, convolve=False).count() == 0
     assert npattn.StripAttention(8, bias=True).count() == 2 * 3 * 8 + 2 * 8
     assert gates_of(npattn.StripAttention(8), random(2, 8, 4, 5)) == {"pixel": (2, 8, 4, 5)}
 
