@@ -15,6 +15,7 @@ import pytest
 
 from npattn import gradcheck, variants
 from npattn.attention import cbam, channel, simple_coordinate, spatial
+from npattn.attention.bam import BAM
 from npattn.attention.danet_position import DANetPosition
 from npattn.attention.non_local import NonLocal
 from npattn.backend import from_numpy, to_numpy
@@ -124,7 +125,7 @@ def test_no_biases_no_gradients_of_a_block():
 
 def test_biases_of_an_attention():
     """Those that a layer leaves out by default; by running statistics, since a batch's take the effect of two away."""
-    for kind in (NonLocal, DANetPosition):
+    for kind in (NonLocal, DANetPosition, BAM):
         layer, rng = kind(4, 2, bias=True, dtype="float64", rng=0).eval(), np.random.default_rng(6)
         layer.params.update({key: rng.standard_normal(w.shape) / 2 for key, w in layer.params.items()})
         assert gradcheck(layer, rng.standard_normal((2, 4, 2, 3)))
