@@ -283,20 +283,25 @@ class Comparison:
             a, numeric, error, low, high, kink, meeting, excess, tolerance, scale, bool(dark), coarse & (not dark)
         )
 
-    def beside(self, name: str, v: Direction, dy: np.ndarray | None = None) -> tuple[float, float]:
+    def beside(
+        self, name: str, v: Direction, dy: np.ndarray | None = None, nudges: Sequence[np.ndarray] = ()
+    ) -> tuple[float, float]:
         """A bound where several kinks meet, from the derivatives at points beside [4].
 
         Beside one kink there are two derivatives, and they are the bound. Beside several there are more, not all are
-        seen, and the bound is widened once by the range of those that are.
+        seen, and the bound is widened once by the range of those that are. To the points that are drawn come those of
+        `nudges` of the tensor.
         """
         seen = []
-        for k in range(12):
+        for k in range(12 + len(nudges)):
             size = 1e-7 if self.complex else 1e-3
             at = {}
             for key, value in self.start.values.items():
                 nudge = self.rng.standard_normal(value.shape)
                 if k < 2:  # first or last of a tie wins
                     nudge = np.linspace(2, 1, value.size).reshape(value.shape) * (1, -1)[k]
+                if k >= 12 and key == name:
+                    nudge = nudges[k - 12]
                 at[key] = value + size * self.scale[key] * nudge
             slope = self.slope(name, v, dy, at)
             seen += [slope.right, slope.left]

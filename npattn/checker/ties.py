@@ -11,6 +11,7 @@ import numpy as np
 from npattn.checker.compare import Comparison
 from npattn.checker.state import signed
 
+STEEP = 7.0  # the logarithm of how much larger the last nudge of an order is than its first
 GROSS = 1e-4  # of what is added up: a mistake of this kind is no small one
 RANDOM, SINGLE = 4, 128  # how many dy of each sort
 
@@ -23,7 +24,7 @@ def together(on: Comparison, name: str, at_kink: np.ndarray | None) -> tuple[str
     v = np.zeros(on.start.values[name].shape)
     v.reshape(-1)[slice(None) if at_kink is None else at_kink] = 1
     which = "all entries" if at_kink is None else f"the {len(at_kink)} entries at kinks"
-    slope = on.slope(name, v, np.ones_like(on.start.dy))  # the derivative of every output
+    slope = on.differences(name, v, np.ones_like(on.start.dy))  # of every output; the complex step sees one side alone
     least, most = np.minimum(slope.right, slope.left), np.maximum(slope.right, slope.left)
     slack = 10 * slope.error + on.noise[name] * np.sqrt(v.size)
     for dy, words in cotangents(on, least):
@@ -35,7 +36,7 @@ def together(on: Comparison, name: str, at_kink: np.ndarray | None) -> tuple[str
         if off <= GROSS * size + slack or size <= 3 * np.sqrt(v.size) * on.floor[name]:
             continue
         if slope.kink:  # a bound from points beside, as for a single entry
-            low, high = on.beside(name, v, dy)
+            low, high = on.beside(name, v, dy, in_order(v.shape))
             if float(np.sum(np.abs(dy) * (most - least))) > GROSS * size:  # a ReLU at 0 meets the tie: it may be shut
                 low, high = min(low, 0.0), max(high, 0.0)
             if low - GROSS * size - slack <= a <= high + GROSS * size + slack:
@@ -47,6 +48,20 @@ def together(on: Comparison, name: str, at_kink: np.ndarray | None) -> tuple[str
     if verdict.wrong.any() and abs(a - n) > GROSS * float(np.sum(np.abs(on.start.gradients[name] * v))):
         return told(f"with {which} moved together", a, n, n)
     return "", ""
+
+
+def in_order(shape: tuple[int, ...]) -> list[np.ndarray]:
+    """Nudges with which the first of every tie wins, or the last, along whichever axis the tie is.
+
+    By factors along one axis, so that a scale of each channel does not change the order, and a little along the others.
+    """
+    found = []
+    size = int(np.prod(shape))
+    for axis, length in enumerate(shape):
+        steps = np.arange(length).reshape(-1, *[1] * (len(shape) - axis - 1))
+        ramp = np.exp(STEEP * steps / max(length - 1, 1) - STEEP) * np.linspace(1, 1.1, size).reshape(shape)
+        found += [sign * one for one in (ramp, np.flip(ramp)) for sign in (1, -1)]
+    return found
 
 
 def told(how: str, a: float, low: float, high: float) -> tuple[str, str]:

@@ -347,7 +347,7 @@ def attention_by_the_diagonal_of_the_softmax(dy, cache):
 
 
 @mistake(dot_product_attention.forward, queries_keys_values, "k", "it is the gradient of q: the two are exchanged")
-def attention_queries_and_keys_exchanged(dy, cache):
+def attention_gradients_of_queries_and_keys_exchanged(dy, cache):
     dq, dk, dv = dot_product_attention.backward(dy, cache)
     return dk, dq, dv
 
