@@ -78,6 +78,7 @@ def for_each_input(backward: Callable[..., Any], count: int) -> Callable[..., An
     @functools.wraps(backward)
     def padded(dy: Any, cache: Any) -> Any:
         answer = backward(dy, cache)
+        answer = tuple(answer) if isinstance(answer, list) else answer
         if type(answer) is not tuple:  # one gradient, which may itself be a NamedTuple's
             return answer if count == 1 or isinstance(answer, tuple) else (answer, *[None] * (count - 1))
         if count == 1 and isinstance(answer[1], tuple) and set(answer[1]) == {None}:  # no parameters were given
@@ -92,10 +93,13 @@ def block_cases() -> list[Case]:
     return [case for entry in blocks().values() if issubclass(entry.kind, Block) for case in cases_of(entry)]
 
 
-def cases_of(entry: Entry, module: ModuleType | None = None) -> Iterator[Case]:
-    """The rows of one block or form; `module` is another form of its pair, the fused one."""
+def cases_of(entry: Entry, module: Any = None, place: Place | None = None) -> Iterator[Case]:
+    """The rows of one block or form; `module` is another form of its pair, the fused one. `place` decides its options.
+
+    The inputs are then to be drawn for that place.
+    """
     module = sys.modules[entry.kind.textbook] if module is None else module
-    example: Any = entry.layer(place_for((2, 4, 3, 3), 2, 3), rng=0)
+    example: Any = entry.layer(place_for((2, 4, 3, 3), 2, 3) if place is None else place, rng=0)
     settings = example.settings
     for kind in ("train", "eval") if example.buffers else ("",):
 

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from npattn.arguments import did_you_mean
-from npattn.block import Block
 from npattn.blocks import blocks, modules
-from npattn.checker.cases import cases_of, drawn, for_each_input, with_settings
 from npattn.exercises.bugs import BUGS, Bug
 from npattn.exercises.drawn import Drawn
 from npattn.exercises.drawn import drawn as text_of
-from npattn.samples import Random
-
-SIZE = (2, 4, 4, 3)
-"""(N, C, H, W) of what an answer is tried on: all lengths but one differ, and each is small enough to be seen whole."""
-
-
-class Trial(NamedTuple):
-    """A pair as it is to be checked: `forward` and `backward` are the reader's, the inputs are drawn."""
-
-    name: str
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
-    draw: Callable[[Random], tuple[Any, ...]]
+from npattn.exercises.trials import Trial, has_trials, trials
 
 
 @dataclass(frozen=True)
@@ -66,21 +49,8 @@ class Exercise:
     module: ModuleType
 
     def trials(self, written: Any) -> list[Trial]:
-        """The checks to make of a module with forward and backward: all that the library makes of its own pair."""
-        found = []
-        for entry in blocks().values():
-            if (
-                issubclass(entry.kind, Block)
-                and entry.kind.textbook == self.module.__name__
-                and entry.name == entry.card.name
-            ):
-                found += [Trial(*case[:4]) for case in cases_of(entry, written)]
-        if not found and hasattr(self.module, "examples"):
-            for name, inputs in self.module.examples(Random(np.random.default_rng(0), SIZE)).items():
-                backward = for_each_input(written.backward, len(inputs))
-                forward = with_settings(written.forward, self.module, name)
-                found.append(Trial(name, forward, backward, drawn(self.module, name)))
-        return found
+        """The checks to make of a module with forward and backward: all options that the library's pair knows."""
+        return trials(self.module, written)
 
     def file(self, what: str | None = None) -> str:
         """The text of a file to fill in: what is asked, and the start; or another text in its place."""
@@ -103,7 +73,7 @@ def exercises() -> dict[str, Exercise]:
             if text is None:
                 continue
             made = Exercise(name_of(module), kind, *ordered(text), module)
-            if made.trials(module):
+            if has_trials(module):
                 found[made.name] = made
     for number, bug in enumerate(BUGS, 1):
         made = with_bug(f"bug-{number}", found[bug.of], bug)

@@ -12,7 +12,7 @@ from npattn.commands.names import op_words
 from npattn.exercises import Exercise, exercise, exercises, judge
 from npattn.exercises.bugs import BUGS
 from npattn.exercises.drawn import function
-from npattn.exercises.judge import SOLVED, UNABLE, WRONG
+from npattn.exercises.verdict import SOLVED, UNABLE, WRONG
 
 ALL = pytest.mark.parametrize("one", exercises().values(), ids=exercises())
 BY_NAME = {f"bug-{number}": bug for number, bug in enumerate(BUGS, 1)}
