@@ -61,7 +61,7 @@ def candidates() -> tuple[Sizes, ...]:
     """Those with the fewest numbers first."""
     found = [
         sizes
-        for sizes in map(Sizes._make, product(range(2, 7), range(4, 13), range(3, 10), range(3, 12), (2, 3), (3, 5)))
+        for sizes in map(Sizes._make, product(range(2, 7), range(4, 13), range(3, 12), range(3, 13), (2, 3), (3, 5)))
         if len({sizes.N, sizes.C, sizes.H, sizes.W, sizes.k}) == 5
     ]
     return tuple(sorted(found, key=lambda one: one.N * one.C * one.H * one.W))
