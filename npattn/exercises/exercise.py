@@ -53,9 +53,9 @@ class Exercise:
         return trials(self.module, written)
 
     def file(self, what: str | None = None) -> str:
-        """The text of a file to fill in: what is asked, and the start; or another text in its place."""
+        """The text of a file to work in: what is asked, and the start; or another text in its place."""
         formula = textwrap.indent(self.statement, "    ")
-        ask = "Find what is wrong in its backward." if self.kind == "bug" else "Write its backward."
+        ask = "Find the mistake in its backward, and mend it." if self.kind == "bug" else "Write its backward."
         head = f'"""{self.title[0].upper()}{self.title[1:]}. {ask}\n\n{formula}\n"""'
         return f"# exercise: {self.name}\n{head}\n\n{self.start if what is None else what}"
 

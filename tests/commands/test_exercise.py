@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +17,9 @@ import pytest
 from npattn import files
 from npattn.cli import main
 from npattn.commands import docs
+from npattn.commands import exercise as command_exercise
 from npattn.exercises import exercises
+from npattn.exercises.verdict import UNTESTED, Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +92,9 @@ def test_hints_one_at_a_time(capsys):
         (["exercise", "--check", "none.py"], "no such file"),
         (["exercise", "--answer"], "--answer has no effect"),
         (["exercise", "--check", "."], "regular file"),
+        (["exercise", "relu", "--limit", "3"], "--limit has no effect without --check"),
+        (["exercise", "--check", "none.py", "--limit", "0"], "--limit: expected seconds above 0"),
+        (["exercise", "--check", "none.py", "--limit", "nan"], "--limit: expected seconds above 0"),
         (["docs", "nowhere"], "expected a built site"),
     ],
 )
@@ -101,6 +111,75 @@ def test_a_file_of_no_exercise(capsys):
     assert "expected a function forward" in capsys.readouterr().out
     Path("mine.py").write_bytes(b"\xff\xfe")
     assert main(["exercise", "--check", "mine.py"]) == 2
+
+
+def edited(name: str, right: str, wrong: str) -> str:
+    """An answer with an edit, in a file of its own."""
+    one = exercises()[name]
+    assert right in one.answer
+    Path("mine.py").write_text(one.file(one.answer.replace(right, wrong)), encoding="utf-8")
+    return "mine.py"
+
+
+def test_a_bug_is_to_be_found_and_mended(capsys):
+    assert main(["exercise", "bug-9"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("bug-9.py: find the mistake in its backward and mend it, then:")
+    assert "Find the mistake in its backward, and mend it." in Path("bug-9.py").read_text(encoding="utf-8")
+
+
+def test_an_endless_loop_is_ended_at_the_limit(capsys):
+    file = edited("product", "da = dy * b", "\n    while True:\n        pass")
+    assert main(["exercise", "--check", file, "--limit", "4"]) == 2
+    out = " ".join(capsys.readouterr().out.split())
+    assert "no verdict after 4 s, at line" in out
+    assert "--limit sets another time" in out
+
+
+def test_a_call_that_never_comes_back_is_ended_too(capsys):
+    file = edited("product", "da = dy * b", "import re; re.match('(a+)+b', 'a' * 60)")
+    assert main(["exercise", "--check", file, "--limit", "3"]) == 2
+    assert "no verdict after 3 s" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_an_answer_and_says_where_it_was(here: Path):
+    file = edited("product", "da = dy * b", "\n    open('begun', 'w').close()\n    while True:\n        pass")
+    command = [sys.executable, "-m", "npattn", "exercise", "--check", file]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if Path("begun").exists():
+            break
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert re.search(r"^npattn: interrupted after .* s, at line \d+: (while True|pass)\n$", said), said
+
+
+def test_an_answer_that_ends_its_process_has_not_passed(capsys):
+    file = edited("product", "da = dy * b", "import os; os._exit(0)")
+    assert main(["exercise", "--check", file]) == 2
+    assert "ended its process, with status 0" in " ".join(capsys.readouterr().out.split())
+
+
+def test_another_exercise_than_the_file_says(capsys):
+    file = edited("product", "da = dy * b", "da = dy * b")
+    assert main(["exercise", "relu", "--check", file]) == 2
+    assert "says that it is of product, got relu" in capsys.readouterr().err
+    assert main(["exercise", "Product", "--check", file]) == 0
+
+
+def test_the_status_for_what_is_left_untested(monkeypatch, capsys):
+    """3, as the help says."""
+    verdict = Verdict("product", UNTESTED, "nothing is wrong, but untested in a")
+    monkeypatch.setattr(command_exercise, "judge_apart", lambda *_: verdict)
+    assert main(["exercise", "--check", edited("product", "da", "da")]) == 3
+    assert "untested in a" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_there(capsys):
+    assert main(["exercise", "relu", "--out", "nowhere/relu.py"]) == 2
+    assert "--out: expected a file in a folder that is there" in capsys.readouterr().err
 
 
 def test_a_site_is_served_on_this_machine_alone(here: Path):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 
 from npattn.block import Block
 from npattn.blocks import blocks, modules
+from npattn.checker import GradcheckReport, Row
 from npattn.commands.names import op_words
 from npattn.exercises import Exercise, exercise, exercises, judge
 from npattn.exercises.bugs import BUGS
 from npattn.exercises.drawn import function
-from npattn.exercises.verdict import SOLVED, UNABLE, WRONG
+from npattn.exercises.verdict import SOLVED, UNABLE, UNTESTED, WRONG
 
 ALL = pytest.mark.parametrize("one", exercises().values(), ids=exercises())
 BY_NAME = {f"bug-{number}": bug for number, bug in enumerate(BUGS, 1)}
@@ -204,3 +206,64 @@ def test_what_is_right_but_overwrites_dy_is_told():
     assert verdict.status == 0
     assert "dy: mutated by backward" in verdict.problems
     assert not judge(relu, relu.answer).problems
+
+
+# What stays untested, and what is given beside
+
+
+def test_what_ties_do_not_show_is_told_in_a_line():
+    """The untested rows of a point with ties are right in the check without them, which is said."""
+    for name in ("cbam", "bug-10"):
+        verdict = judge(exercise(name), exercise(name).answer)
+        left = [row for row in verdict.rows if row.untested]
+        assert left
+        assert verdict.solved
+        (line,) = verdict.problems
+        assert line.startswith("cbam, with ties in x: untested in params.ca.w1")
+        assert line.endswith("right without ties: see cbam")
+
+
+def test_what_no_trial_shows_is_not_solved(monkeypatch: pytest.MonkeyPatch):
+    untested = Row("b", (2, 3), "complex step", "all 6 entries", 0.0, untested="all 6 entries are 0")
+    report = GradcheckReport("backward", (Row("a", (2, 3), "complex step", "all 6 entries", 0.0), untested))
+    monkeypatch.setattr(sys.modules["npattn.exercises.judge"], "gradcheck", lambda *_, **__: report)
+    verdict = judge(exercise("product"), exercise("product").answer)
+    assert verdict.status == UNTESTED
+    assert not verdict.solved
+    assert verdict.summary == "nothing is wrong, but untested in b"
+    assert verdict.problems == ("b: untested: all 6 entries are 0",)
+
+
+@pytest.mark.parametrize("given", ["dx, (dw, db)", "[dx, Params(dw, db)]", "dx, [dw, db]"])
+def test_a_plain_tuple_or_list_is_read_in_its_order(given: str):
+    one = exercise("linear")
+    verdict = judge(one, one.answer.replace("return dx, Params(dw, db)", f"return {given}"))
+    assert verdict.solved, str(verdict)
+    remarks = [line for line in verdict.problems if line.startswith("params: its gradients are a plain ")]
+    assert len(remarks) == ("Params" not in given)
+    assert all(line.endswith("read as Params(w, b)") for line in remarks)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("dx, (dw, db, db)", "params: expected its gradients as Params(w, b), got a tuple of 3"),
+        ("dx, dw", "params: expected its gradients as Params(w, b), got ndarray"),
+        ("dx, {'w': dw}", "params: expected its gradients as Params(w, b), got dict"),
+        ("[dx, dw, db]", "for each of the 2 inputs (x, params), None where there is none, got 3"),
+    ],
+)
+def test_gradients_that_cannot_be_read_are_told_as_they_are(given: str, says: str):
+    one = exercise("linear")
+    verdict = judge(one, one.answer.replace("return dx, Params(dw, db)", f"return {given}"))
+    assert verdict.status == WRONG
+    assert says in str(verdict)
+    assert "got None" not in str(verdict)
+
+
+def test_a_gradient_of_what_is_not_there_is_told():
+    one = exercise("linear")
+    verdict = judge(one, one.answer.replace("None if b is None else ", ""))
+    assert verdict.solved
+    (line,) = verdict.problems
+    assert line.startswith("params.b: is None here, and so is its gradient; got an array of shape")
