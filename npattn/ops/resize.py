@@ -34,7 +34,7 @@ def sources(old: int, new: int, x: Array) -> Array:
     """For each of `new` places the one of the `old` that it copies. They never fall. An array where x is."""
     xp = floating(x=x)
     places = xp.floor(xp.arange(new, dtype=xp.float32, device=device(x)) * (old / new))
-    return xp.clip(xp.astype(places, xp.int64), 0, old - 1)
+    return xp.clip(xp.astype(places, xp.int32), 0, old - 1)  # an index on 32-bit machines too, as a browser's
 
 
 def runs(sources: Array, old: int) -> list[slice]:
