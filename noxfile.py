@@ -36,7 +36,11 @@ def docs(session: nox.Session) -> None:
     """The site, and the tests of its pages. Needs Node and npm, and for the tests Chromium with its driver."""
     session.install(".[test,docs]")
     session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build/html")
-    session.run("pytest", "-q", *(f"tests/site/test_{name}.py" for name in ("docs", "live", "look", "draw", "atlas")))
+    session.run(
+        "pytest",
+        "-q",
+        *(f"tests/site/test_{name}.py" for name in ("docs", "live", "look", "draw", "atlas", "editions")),
+    )
 
 
 @nox.session

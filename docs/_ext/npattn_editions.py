@@ -1,7 +1,7 @@
 """The Chinese edition: the same pages again, with the words of docs/locale/zh_CN. A page that has a catalogue is in it.
 
-    sphinx-build -W docs docs/_build/html
-    sphinx-build -W -D language=zh_CN docs docs/_build/html/zh-CN        beneath the first, which it leans on
+`sphinx-build -W docs docs/_build/html` builds the English pages, and when these are there the Chinese ones beneath
+them, in zh-CN. By itself: `sphinx-build -W -D language=zh_CN docs docs/_build/html/zh-CN`.
 
 A link to a page without a catalogue leads to the English one. What a page loads to be worked in is the English
 edition's, so that it is there once. `python docs/locale/update.py` brings the catalogues up to what the pages say.
@@ -12,6 +12,8 @@ from __future__ import annotations
 import functools
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,12 +192,24 @@ def words_of_scripts(app: Sphinx, page: str, template: str, context: dict[str, A
         context["body"] = context.get("body", "") + f'<script type="application/json" id="words">{content}</script>'
 
 
+def build_the_other(app: Sphinx, error: Exception | None) -> None:
+    """Build the Chinese edition when the English one is done."""
+    if error is not None or app.builder.name != "html" or chinese(app.config) or not pages():
+        return
+    options = ["-q", "-W", "--keep-going", "-D", "language=zh_CN", "-D", "nb_execution_mode=off"]
+    folders = [str(app.srcdir), str(Path(app.outdir) / FOLDER)]
+    done = subprocess.run([sys.executable, "-m", "sphinx", *options, *folders], capture_output=True, text=True)
+    if done.returncode:
+        logger.warning("the Chinese edition: %s", done.stderr.strip())
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     languages["zh"] = Chinese
     app.add_message_catalog(WORDS, str(DOCS / "locale"))
     app.connect("config-inited", leave_out_the_rest)
     app.connect("html-page-context", switch)
     app.connect("html-page-context", words_of_scripts)
+    app.connect("build-finished", build_the_other)
     app.add_transform(Complete)
     app.add_post_transform(ToTheEnglishEdition)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
