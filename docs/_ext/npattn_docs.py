@@ -183,7 +183,7 @@ class Worked(SphinxDirective):
         return boxes
 
     def checks(self, checks: list[Any]) -> list[nodes.Node]:
-        rows = []
+        rows, largest = [], said("largest difference in")
         for check in checks:
             for index in np.ndindex(check.analytic.shape):
                 entry = html.escape(f"{check.name}[{', '.join(map(str, index))}]")
@@ -193,7 +193,7 @@ class Worked(SphinxDirective):
                     f"<td>{abs(analytic - numeric):.0e}</td></tr>"
                 )
             rows.append(
-                f'<tr class="largest"><td colspan="3">{said("largest difference in")} <code>{check.name}</code></td>'
+                f'<tr class="largest"><td colspan="3">{largest} <code>{check.name}</code></td>'
                 f"<td>{check.difference:.0e}</td></tr>"
             )
         heads = (said("entry"), said("by hand"), said("by differences"), said("apart"))

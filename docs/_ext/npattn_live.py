@@ -69,12 +69,13 @@ def shown(one: Exercise) -> str:
         if one.kind == "bug"
         else said("The forward is given. Its backward is yours to write, and the gradient check judges it.")
     )
+    begin, terminal, solved = said("Work on it here"), said("or in a terminal:"), said("solved")
     encoded = json.dumps(data, ensure_ascii=False).replace("</", "<\\/")
     return f"""<section class="exercise" id="exercise-{name}" data-exercise="{name}">
-<h3>{title} <span class="exercise-mark" hidden>{said("solved")}</span></h3>
+<h3>{title} <span class="exercise-mark" hidden>{solved}</span></h3>
 <p>{asked}</p>
-<div class="exercise-begin"><button type="button" class="live-button" data-begin>{said("Work on it here")}</button>
-<span class="exercise-else">{said("or in a terminal:")} <code>npattn exercise {name}</code></span></div>
+<div class="exercise-begin"><button type="button" class="live-button" data-begin>{begin}</button>
+<span class="exercise-else">{terminal} <code>npattn exercise {name}</code></span></div>
 <script type="application/json">{encoded}</script>
 </section>"""
 
@@ -114,8 +115,8 @@ class Look(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        name = html.escape(self.arguments[0])
-        button = f'<button type="button" class="live-button" data-begin>{said("Start it here")}</button>'
+        name, start = html.escape(self.arguments[0]), said("Start it here")
+        button = f'<button type="button" class="live-button" data-begin>{start}</button>'
         return [nodes.raw("", f'<section class="look" data-look="{name}"><p>{button}</p></section>', format="html")]
 
 

@@ -56,7 +56,7 @@
           reject(new Error(why));
         };
         this.worker = new Worker(new URL("worker.js", base), { type: "module" });
-        this.worker.onerror = (event) => fail(event.message || "the worker could not be loaded");
+        this.worker.onerror = (event) => fail(event.message || said("the worker could not be loaded"));
         this.worker.onmessage = ({ data }) => {
           if (data.total) this.total = data.total;
           if (data.loaded) this.tell({ loaded: data.loaded, total: this.total });
@@ -211,7 +211,7 @@
         bar.value = Math.min(state.loaded, state.total);
         stage.textContent = said("loading Python: {0} of {1} MB", megabytes(bar.value), megabytes(state.total));
       }
-      if (state.stage) stage.textContent = said(state.stage);
+      if (state.stage) stage.textContent = said("starting npattn");
       if (state.ready || state.stopped) loading.hidden = true;
       else loading.hidden = false;
     });

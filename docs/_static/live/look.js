@@ -1,6 +1,12 @@
 // Look inside: a block of 2×5×5 numbers that one changes; its gates, y and dx follow. And who reads which pixel.
 (() => {
   const { made, button, said, show } = window.npattn;
+  // what look.py calls things
+  const given = {
+    straight: said("straight"), "through the gate": said("through the gate"), "through the spatial gate": said("through the spatial gate"),
+    "through the channel gate": said("through the channel gate"), "through both gates": said("through both gates"),
+    "of the mean": said("of the mean"), "of the maximum": said("of the maximum"),
+  };
   const SIDE = 5;
   const COUNT = 2 * SIDE * SIDE;
 
@@ -93,8 +99,8 @@
       for (const [map, cells] of Object.entries(maps)) fill(cells, result.maps[map], 1);
       units.replaceChildren(
         ...Object.entries(result.hidden).flatMap(([of, z]) => [
-          made("span", {}, said("hidden units {0}: ", of)),
-          ...z.map((value) => made("span", { class: value > 0 ? "unit" : "unit shut" }, `${value.toFixed(2)} ${value > 0 ? said("open") : said("shut")}`)),
+          made("span", {}, said("hidden units {0}: ", given[of] ?? of)),
+          ...z.map((value) => made("span", { class: value > 0 ? "unit" : "unit shut" }, `${value.toFixed(2)} ` + (value > 0 ? said("open") : said("shut")))),
         ]),
       );
       if (!ways.querySelector("input")) {
@@ -105,7 +111,7 @@
             else off.add(way);
             update();
           });
-          ways.append(made("label", {}, box, ` ${said(way)}`));
+          ways.append(made("label", {}, box, ` ${given[way] ?? way}`));
         }
       }
       section.dataset.drawn = Number(section.dataset.drawn || 0) + 1;
