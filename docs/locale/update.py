@@ -11,6 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
@@ -19,6 +20,7 @@ from babel.messages.pofile import read_po, write_po
 
 LOCALE = Path(__file__).resolve().parent
 DOCS = LOCALE.parent
+WRITTEN = datetime(2026, 11, 30, tzinfo=UTC)  # one for all, or each run would change every file
 CATALOGUES = LOCALE / "zh_CN" / "LC_MESSAGES"
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 
@@ -59,8 +61,12 @@ def update(path: Path, template: Catalog) -> str:
     if path.exists():
         with path.open("rb") as file:
             catalogue = read_po(file, locale="zh_CN")
-    catalogue.update(template, no_fuzzy_matching=False, update_header_comment=False)
+    catalogue.update(template, update_header_comment=False)
     catalogue.obsolete.clear()
+    catalogue.project, catalogue.version, catalogue.fuzzy = "npattn", "", False
+    catalogue.msgid_bugs_address = catalogue.last_translator = catalogue.language_team = ""
+    catalogue.creation_date = catalogue.revision_date = WRITTEN
+    catalogue.header_comment = f"# What {path.relative_to(CATALOGUES).with_suffix('')} says, in Chinese."
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         write_po(file, catalogue, width=0, omit_header=False, include_lineno=False)
