@@ -213,7 +213,7 @@ class DoubleAttention(Block):
         "double attention (A²)",
         asks="what has the image, and which of it does a pixel need?",
         gives="x + w z",
-        source='Chen et al., NeurIPS 2018, section "The Double Attention Block"',
+        source="Chen et al., NeurIPS 2018, the double attention block",
         page="blocks/double-attention",
         what="double attention (A²)",
         size=(1, 2, 1, 3),

@@ -158,7 +158,7 @@ def forward(
     given = [part._asdict() for part in (of_norm, of_mlp) if part is not None]
     xp = floating(x=x, w=w, **{name: array for part in given for name, array in part.items()})
     if (w is None) != (of_norm is None):
-        raise ValueError("params: expected w and norm both, or neither")
+        raise TypeError(f"{'w' if w is None else 'norm'}: expected an array, got None: w and norm come together")
     N, C, H, W = some_pixels(x)
     extent = whole_number("extent", extent, least=0)
 
@@ -337,9 +337,9 @@ class GatherExcite(Block):
             raise ValueError(f'padding: expected 0 but with gather="conv" and extent=0, got {padding}')
         if true_or_false("maximum", maximum) and conv:
             raise ValueError('maximum: expected False with gather="conv", got True')
-        if conv and extent == 0:
-            H = whole_number("height", height)  # type: ignore[arg-type]  # None is refused
-            W = whole_number("width", width)  # type: ignore[arg-type]
+        whole = conv and extent == 0
+        H, W = (whole_number(n, v) if whole or v is not None else 0 for n, v in (("height", height), ("width", width)))
+        if whole:
             sizes |= {"k_h": H, "k_v": W} | ({} if padding else {"H": H, "W": W})
         absent: list[str] = [] if conv else ["w", "norm.gamma", "norm.beta", "norm.mean", "norm.var"]
         if hidden is None:

@@ -31,9 +31,12 @@ def quietly(doing: str) -> None:
     """Nobody is told."""
 
 
-def relative(a: np.ndarray, b: np.ndarray) -> float:
-    """‖a − b‖ / ‖b‖."""
-    scale = float(np.linalg.norm(b.ravel()))
+LITTLE = 1e-3  # of the largest result: what is smaller than that may be what rounding leaves of nothing
+
+
+def relative(a: np.ndarray, b: np.ndarray, around: float = 0.0) -> float:
+    """‖a − b‖ / ‖b‖, or by a little of what is around b where that is more."""
+    scale = max(float(np.linalg.norm(b.ravel())), LITTLE * around)
     return float(np.linalg.norm((a - b).ravel())) / (scale or 1.0)
 
 
@@ -49,6 +52,7 @@ def compare(sides: list[Side], limit: float, tell: Tell = quietly) -> dict[str, 
         If a result differs by more than `limit` of its norm.
     """
     first, failed = {key: to_numpy(value) for key, value in sides[0].both().items()}, {}
+    largest = max(float(np.linalg.norm(value.ravel())) for value in first.values())
     for side in sides[1:]:
         tell(f"comparing {side.name}")
         try:
@@ -62,7 +66,7 @@ def compare(sides: list[Side], limit: float, tell: Tell = quietly) -> dict[str, 
             failed[side.name] = f"{type(error).__name__}: {lines[0]}"
             continue
         for key, expected in first.items():
-            difference = relative(to_numpy(results[key]).reshape(expected.shape), expected)
+            difference = relative(to_numpy(results[key]).reshape(expected.shape), expected, largest)
             side.difference = max(side.difference, difference)
             if not difference <= limit:
                 raise BenchError(

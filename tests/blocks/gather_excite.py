@@ -216,7 +216,7 @@ def claim_what_the_layer_says():
     ):
         with pytest.raises(ValueError, match=message):
             npattn.GatherExcite(8, **arguments)
-    with pytest.raises(ValueError, match="params: expected w and norm both, or neither"):
+    with pytest.raises(TypeError, match="norm: expected an array, got None: w and norm come together"):
         ge.forward(random(2, 2, 3, 3), params_of(2, (3, 3))._replace(norm=None))
     with pytest.raises(TypeError, match="height: expected a whole number, got None"):
         npattn.GatherExcite(8, gather="conv")

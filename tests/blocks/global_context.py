@@ -13,6 +13,7 @@ from tests.support import by_index
 from tests.support.by_index import filled, gates_of, normal, normal_back, random, reached, same, same_at
 from tests.support.mistakes import image, mistake
 
+ROOTS = True
 MORE = ({"bias": True}, {"attend": False, "hidden": 3}, {"fuse": "both", "eps": 0.5})
 
 

@@ -13,6 +13,7 @@ from tests.support import by_index
 from tests.support.by_index import filled, gates_of, random, reached, same, same_at
 from tests.support.mistakes import image, mistake
 
+SQUARES = True
 MORE = ({"hidden": 5}, {"bias": False})
 
 

@@ -36,6 +36,9 @@ def strict():
         yield
 
 
+WITHOUT = ("strip", "strip-bias")  # pairs that have a form without any parameter, so that None is no mistake
+
+
 def alike(found: dict, wanted: dict, within: float = 1e-11, least: float = 64 * SMALLEST) -> None:
     assert found.keys() == wanted.keys()
     for name, value in found.items():
@@ -63,8 +66,8 @@ def test_forms(form: Form, where: str):
         else:
             if not any(a.dtype.kind == "f" for a in arrays(params)):
                 continue
-            if form.name == "None" and target.layer:  # a layer's params hold arrays: it is not asked again and again
-                continue
+            if form.name == "None" and (target.layer or target.pair in WITHOUT):
+                continue  # a layer's params hold arrays: it is not asked again and again
             given = (x, floats_mapped(form.make, params), dy)
         error, message = form.error or (None, "")
         if target.fused and not target.layer and where == "x" and not form.plain:
@@ -131,7 +134,11 @@ def alike_torch(target: Target, x: np.ndarray, params, found: dict, within: floa
     pytest.importorskip("torch", reason="torch is not installed")
     if target.pair not in torch_pairs.TWINS or x.size == 0:
         return
-    y, gradients = torch_pairs.run(target.pair, (x, *params), extremes.cotangent(found["y"]))
+    try:
+        y, gradients = torch_pairs.run(target.pair, (x, *params), extremes.cotangent(found["y"]))
+    except ValueError as error:  # a group of one number, which its group norm refuses
+        assert str(error).startswith("Expected more than 1 value per channel")
+        return
     wanted = {"y": y} | {f"d{name}": value for name, value in gradients.items()}
     wanted = {name: value for name, value in wanted.items() if name in found}
     least = 1e-15 if x.size == 1 else 64 * SMALLEST  # what a norm of one number cancels is left with rounding
@@ -163,6 +170,10 @@ def test_magnitudes(magnitude: Magnitude):
             close_to_double(target, x, params, found)
 
 
+EVEN = {"double-attention": ("d1.b_v",), "double-attention-alone": ("d1.b_v",)}
+"""What is 0 where x is next to nothing, by cancelling numbers of size 1: all descriptors are alike there."""
+
+
 def close_to_double(target: Target, x: np.ndarray, params, found: dict) -> None:
     """float32's results against the same computed in float64, and float64's against PyTorch's."""
     if x.dtype == np.float64:
@@ -173,7 +184,8 @@ def close_to_double(target: Target, x: np.ndarray, params, found: dict) -> None:
     wanted = textbook.run(*cast((x, params), np.float64), dy)
     for name, value in found.items():
         scale = float(np.abs(wanted[name]).max(initial=0))
-        atol = 1e-5 * scale + 64 * float(np.finfo(np.float32).smallest_subnormal)
+        around = 1.0 if name in EVEN.get(target.name, ()) else 0.0
+        atol = 1e-5 * scale + 1e-6 * around + 64 * float(np.finfo(np.float32).smallest_subnormal)
         np.testing.assert_allclose(value, wanted[name], rtol=1e-5, atol=atol, err_msg=f"{target.name}: {name}")
 
 

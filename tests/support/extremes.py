@@ -232,7 +232,7 @@ def squares(target: Target, magnitude: Magnitude) -> bool:
     from tests.support.proofs import leaves_early  # needs pytest, which a build of the docs has not
 
     if magnitude.scale < 1:
-        return takes_roots(target.row) and not target.layer
+        return (takes_roots(target.row) or leaves_early(entry_of(target.row), small=True)) and not target.layer
     return takes_roots(target.row) or leaves_early(entry_of(target.row))
 
 

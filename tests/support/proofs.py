@@ -78,6 +78,12 @@ def part(w: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key.removeprefix(f"{name}."): value for key, value in w.items() if key.startswith(f"{name}.")}
 
 
-def leaves_early(entry: Entry | None) -> bool:
-    """Whether a block's proofs say that what it computes leaves the dtype's range before x does."""
-    return entry is not None and getattr(files()[file_of(entry.card.name)], "SQUARES", False)
+def leaves_early(entry: Entry | None, small: bool = False) -> bool:
+    """Whether a block's proofs say that what it computes leaves the dtype's range before x does.
+
+    SQUARES is for numbers that are too large, ROOTS for those that are too small as well: a norm takes a root of squares.
+    """
+    if entry is None:
+        return False
+    file = files()[file_of(entry.card.name)]
+    return getattr(file, "ROOTS", False) or (not small and getattr(file, "SQUARES", False))

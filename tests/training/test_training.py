@@ -334,7 +334,7 @@ def test_resuming_asks_for_the_same_digits(tiny, no_figures, tmp_path, monkeypat
         (
             {"attention": "magic"},
             ValueError,
-            "attention: expected one of 'none', 'cbam', .*, 'conv', got 'magic'",
+            "attention: expected one of 'none', .*'cbam', .*, 'conv', got 'magic'",
         ),
         ({"model": "vgg"}, ValueError, "model: expected one of 'digits', 'se-resnet', got 'vgg'"),
         ({"epochs": 1.5}, TypeError, "epochs: expected a whole number, got 1.5"),
