@@ -81,7 +81,7 @@ def part(w: Mapping[str, Any], name: str) -> dict[str, Any]:
 def leaves_early(entry: Entry | None, small: bool = False) -> bool:
     """Whether a block's proofs say that what it computes leaves the dtype's range before x does.
 
-    SQUARES is for numbers that are too large, ROOTS for those that are too small as well: a norm takes a root of squares.
+    SQUARES is for numbers that are too large, ROOTS for those that are too small as well: a root of squares.
     """
     if entry is None:
         return False
