@@ -338,7 +338,8 @@ class GatherExcite(Block):
         if true_or_false("maximum", maximum) and conv:
             raise ValueError('maximum: expected False with gather="conv", got True')
         whole = conv and extent == 0
-        H, W = (whole_number(n, v) if whole or v is not None else 0 for n, v in (("height", height), ("width", width)))
+        lengths: Any = {"height": height, "width": width}  # None is refused where they are needed
+        H, W = (whole_number(name, n) if whole or n is not None else 0 for name, n in lengths.items())
         if whole:
             sizes |= {"k_h": H, "k_v": W} | ({} if padding else {"H": H, "W": W})
         absent: list[str] = [] if conv else ["w", "norm.gamma", "norm.beta", "norm.mean", "norm.var"]
