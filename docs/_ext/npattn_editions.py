@@ -97,7 +97,7 @@ class ToTheEnglishEdition(SphinxPostTransform):
             elif link.get("refdomain") != "doc" or target in self.env.all_docs:
                 continue
             uri = english(self.env.docname, target) + (f"#{anchor}" if anchor else "")
-            link.replace_self(nodes.reference("", "", *link.children, refuri=uri, internal=False))
+            link.replace_self(nodes.reference("", "", *link.children, refuri=uri, internal=True, classes=["english"]))
 
 
 class Complete(SphinxTransform):
