@@ -39,6 +39,14 @@ def files() -> dict[str, ModuleType]:
     return {name: importlib.import_module(f"{room.__name__}.{name}") for name in names}
 
 
+def proofs_of(entry: Entry) -> ModuleType:
+    """The file with a block's proofs. Raises FileNotFoundError if there is none."""
+    name = file_of(entry.card.name)
+    if name not in files():
+        raise FileNotFoundError(f"{entry.card.name} has no proofs: tests/blocks/{name}.py is missing")
+    return files()[name]
+
+
 def mistakes_of(proofs: ModuleType) -> list[Mistake]:
     """The wrong backwards that stand in a file."""
     return [wrong for wrong in MISTAKES if wrong.module == proofs.__name__]
@@ -70,7 +78,7 @@ def entries() -> list[Entry]:
 
 def reference(entry: Entry, x: Any, w: Mapping[str, Any]) -> Any:
     """What torch gives for the block: tensors in, a tensor out."""
-    return files()[file_of(entry.card.name)].reference(x, w, **entry.arguments)
+    return proofs_of(entry).reference(x, w, **entry.arguments)
 
 
 def part(w: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -85,5 +93,5 @@ def leaves_early(entry: Entry | None, small: bool = False) -> bool:
     """
     if entry is None:
         return False
-    file = files()[file_of(entry.card.name)]
+    file = proofs_of(entry)
     return getattr(file, "ROOTS", False) or (not small and getattr(file, "SQUARES", False))
