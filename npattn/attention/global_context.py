@@ -291,7 +291,7 @@ class GlobalContext(Block):
         "global context (GC)",
         asks="which pixels speak for the image?",
         gives="x + t",
-        source='Cao et al., ICCV workshops 2019, section "Global Context Block"',
+        source="Cao et al., ICCV workshops 2019, the global context block",
         page="blocks/global-context",
         what="global context (GC)",
         size=(1, 3, 1, 3),

@@ -221,6 +221,8 @@ def test_in_a_browser(browser: Any, pages: list[Path], width: int, scheme: str):
     command("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
     with_mathematics = 0
     for page in pages:
+        if "_modules" in page.parts and page.stem not in ("index", "se"):
+            continue  # the code of the package, one page like the other
         browser.get(page.as_uri())
         wide = browser.execute_script("return document.documentElement.scrollWidth")
         assert wide <= width, f"{page.name}: {wide} pixels wide on a screen of {width}"
@@ -241,7 +243,7 @@ def test_in_a_browser(browser: Any, pages: list[Path], width: int, scheme: str):
             assert address.startswith(("file:", "data:")), f"a request to {address}"
             requests += 1
         assert message["method"] != "Network.loadingFailed", message["params"]
-    assert requests > len(pages)
+    assert requests > with_mathematics
 
 
 def test_the_search_works_without_a_server(browser: Any, pages: list[Path]):
