@@ -23,7 +23,7 @@ import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
-from npattn_editions import address, said
+from npattn_editions import address, in_english, said
 from npattn_editions import pages as pages_in_chinese
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -87,7 +87,8 @@ class TagRole(SphinxRole):
             logger.warning("no equation is numbered %s", self.text, location=self.get_location())
             return [nodes.literal(self.text, self.text)], []
         uri = f"{address(self.env, page)}#{target}"
-        return [nodes.reference(self.text, self.text, refuri=uri, internal=True, classes=["tag"])], []
+        classes = ["tag", "english"] if in_english(self.env, page) else ["tag"]
+        return [nodes.reference(self.text, self.text, refuri=uri, internal=True, classes=classes)], []
 
 
 def places_of(env: Any) -> dict[str, str]:

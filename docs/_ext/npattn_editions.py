@@ -27,6 +27,7 @@ from sphinx.search import SearchLanguage, languages
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
+from sphinx.util.i18n import CatalogInfo
 from sphinx.util.nodes import extract_messages
 
 logger = logging.getLogger(__name__)
@@ -64,9 +65,14 @@ def english(page: str, target: str) -> str:
     return "../" * (page.count("/") + 1) + f"{target}.html"
 
 
+def in_english(env: Any, page: str) -> bool:
+    """Whether a page is not in the Chinese edition that is being built."""
+    return chinese(env.config) and page not in pages()
+
+
 def address(env: Any, page: str) -> str:
     """The address of a page from the one that is being read, in this edition if it is there."""
-    if chinese(env.config) and page not in pages():
+    if in_english(env, page):
         return english(env.docname, page)
     return str(env.app.builder.get_relative_uri(env.docname, page))
 
@@ -161,8 +167,8 @@ class Chinese(SearchLanguage):
     js_splitter_code = """
 function splitQuery(query) {
   const found = [];
-  for (const run of query.match(/[\\u3400-\\u9fff]+|[\\p{L}\\p{N}_]+/gu) || []) {
-    if (!/[\\u3400-\\u9fff]/.test(run)) found.push(...run.split(/[\\u3400-\\u9fff]+/));
+  for (const run of query.match(/[\\u3400-\\u9fff]+|(?:(?![\\u3400-\\u9fff])[\\p{L}\\p{N}_])+/gu) || []) {
+    if (!/[\\u3400-\\u9fff]/.test(run)) found.push(run);
     else if (run.length === 1) found.push(run);
     else for (let i = 0; i + 1 < run.length; i++) found.push(run.slice(i, i + 2));
   }
@@ -205,6 +211,8 @@ def build_the_other(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     languages["zh"] = Chinese
+    if chinese(app.config):  # Sphinx compiles catalogues after it has looked for this one
+        CatalogInfo(str(CATALOGUES), WORDS, "utf-8").write_mo("zh_CN")
     app.add_message_catalog(WORDS, str(DOCS / "locale"))
     app.connect("config-inited", leave_out_the_rest)
     app.connect("html-page-context", switch)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from npattn_editions import address, chinese, said
+from npattn_editions import address, chinese, in_english, said
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -87,8 +87,9 @@ class Progress(SphinxDirective):
         rows = []
         for one in exercises().values():
             place = f"{address(self.env, one.page)}#exercise-{one.name}"
+            kind = ' class="english"' if in_english(self.env, one.page) else ""
             rows.append(
-                f'<tr data-progress="{html.escape(one.name)}"><td><a href="{html.escape(place)}">'
+                f'<tr data-progress="{html.escape(one.name)}"><td><a{kind} href="{html.escape(place)}">'
                 f"{html.escape(one.name)}</a></td><td>{html.escape(said(one.title))}</td>"
                 f'<td class="progress-mark"></td></tr>'
             )

@@ -72,6 +72,13 @@ def test_mathematics_code_and_links_are_the_same(editions: Any, page: str):
             assert theirs == ours, (what, one.id)
 
 
+@pytest.mark.parametrize("page", [*CORE, "words"])
+def test_a_catalogue_is_well_formed(editions: Any, page: str):
+    """Readers of catalogues are tolerant: a quotation mark that is lost takes text with it, without a word."""
+    for line in (editions.CATALOGUES / f"{page}.po").read_text(encoding="utf-8").splitlines():
+        assert not line or line.startswith("#") or re.fullmatch(r'(msg(id|str) )?".*"', line), line
+
+
 def test_what_has_words(editions: Any):
     for text in ("Forward", "$C$ numbers", "ReLU"):
         assert editions.has_words(text)
@@ -81,7 +88,7 @@ def test_what_has_words(editions: Any):
 
 def test_chinese_is_searched_two_characters_at_a_time(editions: Any):
     words = editions.Chinese({})
-    assert words.split("通道注意力 SE 与 CBAM") == ["通道", "道注", "注意", "意力", "SE", "与", "CBAM"]
+    assert words.split("通道注意力 SE与 CBAM") == ["通道", "道注", "注意", "意力", "SE", "与", "CBAM"]
 
 
 def test_the_two_readmes_have_the_same_commands():
@@ -127,18 +134,26 @@ def test_a_chinese_page_is_whole(built: Path, page: str):
     for base in re.findall(r'data-base="([^"]+)"', text):
         scripts = built / "_static" / "live"
         assert (scripts / base / "worker.js").exists()
+    assert "<summary>Answer</summary>" not in text
+    for link in re.findall(r"<a [^>]+>", text):
+        out = re.search(r'href="((?:\.\./)+)(?!zh-CN)[^"]*\.html', link)
+        if out and out[1].count("../") > page.count("/") and "hreflang" not in link:
+            assert "english" in link, link
     article = text.split("<article")[1].split("</article>")[0]
     assert len(re.findall(r"[\u4e00-\u9fff]", article)) > 100
 
 
 def test_the_chinese_search_finds_both_languages(browser: Any, built: Path):
-    for query, page in (("通道注意力", "blocks/channel"), ("sigmoid", "ops/activation"), ("梯度检验", "checking")):
+    for query, page in (
+        ("通道注意力", "blocks/channel"),
+        ("SE模块", "blocks/se"),
+        ("sigmoid", "ops/activation"),
+        ("梯度检验", "checking"),
+    ):
         browser.get((built / "search.html").as_uri() + f"?q={query}")
         found: list[str] = []
         for _ in range(100):
-            found = browser.execute_script(
-                "return [...document.querySelectorAll('#search-results a')].map(a => a.href)"
-            )
+            found = browser.execute_script(RESULTS)
             if any(f"{page}.html" in address for address in found):
                 break
             time.sleep(0.1)
