@@ -363,9 +363,9 @@ def test_nothing_is_connected_to_at_import():
     code = """
 import sys
 sys.addaudithook(lambda event, args: event.startswith("socket.") and sys.exit(f"{event} {args}"))
-import npattn, importlib, pkgutil
+import npattn, importlib.util, pkgutil
 for module in pkgutil.walk_packages(npattn.__path__, "npattn."):
-    if not module.name.endswith("__main__"):
+    if not module.name.endswith("__main__") and (module.name != "npattn.torch" or importlib.util.find_spec("torch")):
         importlib.import_module(module.name)
 npattn.data.load()
 print("all imported")
