@@ -145,13 +145,21 @@ def test_a_call_that_never_comes_back_is_ended_too(capsys):
 def test_ctrl_c_ends_an_answer_and_says_where_it_was(here: Path):
     file = edited("product", "da = dy * b", "\n    open('begun', 'w').close()\n    while True:\n        pass")
     command = [sys.executable, "-m", "npattn", "exercise", "--check", file]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    for _ in range(600):
-        if Path("begun").exists():
-            break
-        time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    try:
+        for _ in range(600):
+            if Path("begun").exists():
+                break
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.communicate()
     assert running.returncode == 130
     assert re.search(r"^npattn: interrupted after .* s, at line \d+: (while True|pass)\n$", said), said
 
