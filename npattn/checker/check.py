@@ -89,7 +89,7 @@ class Check:
         self.on = on
         self.notes += on.choose_method()
         values = on.start.values
-        for name in values if self.how.causes else sorted(values, key=lambda each: values[each].size):
+        for name in values if self.how.causes else sorted(values, key=self.soonest):
             if self.wrong and not self.how.causes:
                 break
             self.shown.now(name)
@@ -100,6 +100,12 @@ class Check:
                 self.seen.add(name, seen)
                 if not np.any(seen):
                     self.seen.hidden[name] = on.hidden(name)
+
+    def soonest(self, name: str) -> tuple[bool, int]:
+        """Orders the tensors by how soon one of them will be found wrong: by a direction first, then by size."""
+        g = self.on.start.gradients.get(name)
+        seems = g is not None and g.size > 0 and bool(self.on.judge(name, self.on.gaussian(g.shape, 1)).wrong.any())
+        return not seems, self.on.start.values[name].size
 
     def elsewhere(self) -> None:
         """At points drawn anew: as many as were asked for; more while something was always 0, and they show more."""

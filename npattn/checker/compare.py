@@ -29,6 +29,9 @@ FINE = 2.0**-16
 TOLD, TOLD32 = 1e-4, 0.05
 """What is measured more coarsely than this, as a share of the gradient's largest entry, is not called right."""
 
+ALIKE = 1e-7
+"""The share of a slope up to which the complex step and differences are taken to tell the same."""
+
 Direction = np.ndarray | int
 """A direction in a tensor, of its shape; or the number of one entry, counted in reading order."""
 
@@ -131,9 +134,12 @@ class Comparison:
 
     def differences(
         self, name: str, v: Direction, dy: np.ndarray, at: Mapping[str, np.ndarray] | None = None,
-        rests: np.ndarray | None = None,
+        rests: np.ndarray | None = None, share: float | None = None, goal: float | None = None,
     ) -> Slope:  # fmt: skip
-        """By differences; `rests` has outputs that are known not to depend on it, unless they are seen to move."""
+        """By differences, until the error is `goal`, or this `share` of the slope: by default what decides it.
+
+        `rests` has outputs that are known not to depend on it, unless they are seen to move.
+        """
         f = self.line(name, v, at)
         y = self.start.y if at is None else f(0.0)
         if isinstance(v, np.ndarray):
@@ -141,14 +147,15 @@ class Comparison:
         else:
             h = max(self.scale[name], abs(float(self.start.values[name].reshape(-1)[v])))
         size = float(np.linalg.norm(self.start.gradients[name])) if name in self.start.gradients else 0.0
-        share = self.rtol / 30
+        share = self.rtol / 30 if share is None else share
+        goal = share * size if goal is None else goal
         first = 4 if self.how.single else 32  # large steps drown a coarse rounding
         unit = float(np.max(np.abs(v))) if isinstance(v, np.ndarray) else 1.0
         least = 2**8 * self.start.eps * largest(self.start.values[name]) / unit
         h = 2.0 ** float(
             np.round(np.log2(h * self.shrunk[name] / first))
         )  # so that an entry moves by no other step than this
-        return differences(f, dy, y, h, share * size, share, self.start.eps, least, lambda: self.noise_of_y, rests)
+        return differences(f, dy, y, h, goal, share, self.start.eps, least, lambda: self.noise_of_y, rests)
 
     def choose_method(self) -> list[str]:
         """Use the complex step if it can be trusted: off kinks, where both can speak, differences agree with it [1]."""
@@ -171,11 +178,11 @@ class Comparison:
             for name in self.start.gradients:
                 for v in self.gaussian(values[name].shape, 2 if values[name].size else 0):
                     one = complex_step(self.line(name, v, beside), self.start.dy)
-                    other = self.differences(name, v, self.start.dy, beside)
+                    other = self.differences(name, v, self.start.dy, beside, share=ALIKE / 10)
                     if other.kink:
                         continue  # so close to one that differences cannot step between
                     size = float(np.sum(np.abs(other.right) + np.abs(other.left)))
-                    allowed = 10 * other.error + 1e-7 * size + self.noise[name] * values[name].size
+                    allowed = 10 * other.error + ALIKE * size + self.noise[name] * values[name].size
                     if abs(one.middle - other.middle) > allowed:
                         return [
                             f"differences: the complex step disagrees with them along {name}, so the forward is not "
@@ -213,7 +220,10 @@ class Comparison:
         verdict = self.decided(name, along, slopes)
         if self.complex and verdict.wrong.any():
             worst = [int(i) for i in np.argsort(-verdict.excess)[:3]]
-            others = [self.differences(name, along[i], self.start.dy, rests=slopes[i].without) for i in worst]
+            others = [
+                self.differences(name, along[i], self.start.dy, rests=slopes[i].without, goal=verdict.excess[i] / 100)
+                for i in worst
+            ]  # as exact as it takes to say the same
             if not self.decided(name, [along[i] for i in worst], others).wrong.any():
                 self.complex = False
                 slopes = [self.slope(name, v) for v in along]
