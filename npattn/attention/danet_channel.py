@@ -4,7 +4,7 @@
 
     DAC.1   t = x, a channel a row                 (N, C, P)
     DAC.2   z = softmax(sign · t tᵀ) t             (N, C, P)      all channels against all
-    DAC.3   y = x + beta z, in rows and columns       (N, C, H, W)
+    DAC.3   y = x + beta z, in rows and columns    (N, C, H, W)
 
 Nothing is learnt but beta, which begins at 0, so that at first y is x. x is used four times: for queries, keys and
 values, which are all t, and by itself.
