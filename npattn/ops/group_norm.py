@@ -6,7 +6,7 @@
     GN.2   y = gamma · x̂ + beta                                                    (N, C, H, W)
 
 A group has one mean and one variance, but each channel its own gamma and beta. No image knows of another.
-Wu and He, Group Normalization, ECCV 2018, equations 1 to 3 and 7. Derivation: docs/ops/layer_norm.md
+Wu and He, Group Normalization, ECCV 2018, equations 1, 2, 6 and 7. Derivation: docs/ops/layer_norm.md
 """
 
 from __future__ import annotations

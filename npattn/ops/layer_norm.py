@@ -8,7 +8,7 @@
     LN.4   y = gamma · x̂ + beta                   (..., K)   x̂ itself, where nothing is learnt
 
 No row knows of another, so training and evaluation are the same. m is used twice, in LN.2 and in LN.3.
-Ba, Kiros and Hinton, Layer Normalization, 2016, equation 4. Derivation: docs/ops/layer_norm.md
+Ba, Kiros and Hinton, Layer Normalization, 2016, equations 3 and 4. Derivation: docs/ops/layer_norm.md
 """
 
 from __future__ import annotations
