@@ -4,7 +4,7 @@
 
     HSIG.1   y = x/d + 1/2, but at least 0 and at most 1      slope  1/d where −d/2 < x < d/2, else 0;  d = 6
 
-Keras and PaddlePaddle have d = 5 at places.
+Keras 2 and, at places, PaddlePaddle have d = 5.
 
 `torch_backward` is the same with a slope that is off by 3e-8: PyTorch multiplies with 1/6 rounded to float32, in
 float64 too. It is there to give PyTorch's gradients to the last digit; in float32 the two do not differ.

@@ -9,7 +9,7 @@ Each class has its options in its own file, beside the pair that computes them. 
 
 For those who load other people's weights:
     gate="torch_hard_sigmoid"  the hard sigmoid with PyTorch's slope, 1/6 rounded to float32 even in float64
-    gate="hard_sigmoid_5"      the slope 1/5, as Keras has it, and PaddleClas in its MobileNetV3
+    gate="hard_sigmoid_5"      the slope 1/5, as Keras 2 has it, and PaddleClas in its MobileNetV3
     gate="paddle_hard_sigmoid" the slope 0.1666667, as PaddlePaddle has it unless told
     mix="before"               the mean of the descriptors; no codebase that we know sums them there
     momentum                   the batch's share in the running statistics, 0.1 as PyTorch's default
