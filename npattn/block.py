@@ -106,6 +106,13 @@ class Form(NamedTuple):
     place: Mapping[str, int] = {}  # what is not as usual where it stands: {"r": 2}
 
 
+class Further(NamedTuple):
+    """Other arguments that the checks and the exercises try a block with. No table has a row for it."""
+
+    arguments: Mapping[str, Any]  # of the constructor
+    times: int = 1  # the place's channels are multiplied by this, so that they fall into so many groups, however many
+
+
 @dataclass(frozen=True)
 class Card:
     """What others show of a block.
@@ -134,6 +141,8 @@ class Card:
         Of an ablation's rows, and how it is described there; the title if `what` is empty.
     forms
         The same block with other arguments, by names of their own.
+    further
+        Arguments to check it with besides: more groups than one, another stride. No form needs to be checked again.
     """
 
     name: str
@@ -150,6 +159,7 @@ class Card:
     group: str | None = "blocks"
     what: str = ""
     forms: tuple[Form, ...] = field(default=())
+    further: tuple[Further, ...] = field(default=())
 
 
 class Block(Layer):

@@ -31,6 +31,7 @@ class Entry(NamedTuple):
     kind: Any  # the class: a Block or a Nested
     arguments: Mapping[str, Any] = {}  # those that the form has chosen
     place: Mapping[str, int] = {}
+    times: int = 1  # the channels of a place are so many times those that are asked for
 
     @property
     def card(self) -> Card:
@@ -39,8 +40,21 @@ class Entry(NamedTuple):
 
     def layer(self, place: Place, **options: Any) -> Layer:
         """A layer for that place."""
-        where = dataclasses.replace(place, **self.place)
+        where = dataclasses.replace(place, C=self.times * place.C, **self.place)
         return self.kind.fitting(where, **{**self.arguments, **options})  # type: ignore[no-any-return]
+
+    def further(self) -> list[Entry]:
+        """The block with the other arguments that its card has for checks; none of a form."""
+        return [
+            self._replace(name=f"{self.name}, {told(one.arguments)}", arguments=one.arguments, times=one.times)
+            for one in self.card.further
+            if self.name == self.card.name
+        ]
+
+
+def told(arguments: Mapping[str, Any]) -> str:
+    """Arguments as they are written in a call."""
+    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
 def modules(package: str) -> Iterator[ModuleType]:

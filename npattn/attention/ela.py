@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
-from npattn.block import Block, Card, Form, Weight
+from npattn.block import Block, Card, Form, Further, Weight
 from npattn.checks import floating, multiple_of, odd, one_of, same_shape, shaped, whole_number
 from npattn.layer import Options
 from npattn.ops import general_conv, group_norm, sigmoid, silu
@@ -203,6 +203,7 @@ class EfficientLocalAttention(Block):
         size=(1, 2, 2, 3),
         seed=5,
         forms=(Form("ela-silu", "ELA of one group with a SiLU before its gates", {"groups": 1, "act": "silu"}),),
+        further=(Further({"groups": 2}, 2),),
     )
 
     def __init__(

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
-from npattn.block import Block, Card, Weight
+from npattn.block import Block, Card, Further, Weight
 from npattn.checks import floating, multiple_of, real_number, same_shape, shaped, whole_number
 from npattn.layer import Options
 from npattn.ops import global_avg_pool, layer_norm, sigmoid
@@ -168,6 +168,7 @@ class LinearContext(Block):
         what="linear context transform (LCT)",
         size=(1, 6, 1, 2),
         seed=28,
+        further=(Further({"groups": 2}, 2),),
     )
 
     def __init__(self, channels: int, groups: int, *, eps: float = 1e-5, **options: Unpack[Options]) -> None:

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
-from npattn.block import Block, Card, Weight
+from npattn.block import Block, Card, Further, Weight
 from npattn.checks import (
     floating,
     hidden_width,
@@ -318,6 +318,7 @@ class SelectiveKernel(Block):
         page="blocks/selective-kernel",
         size=(3, 2, 1, 3),
         seed=22,
+        further=(Further({"groups": 2, "stride": 2, "dilations": (2, 1)}, 2),),
     )
 
     def __init__(

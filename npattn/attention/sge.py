@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
-from npattn.block import Block, Card, Weight
+from npattn.block import Block, Card, Further, Weight
 from npattn.checks import floating, multiple_of, real_number, same_shape, shaped, whole_number
 from npattn.layer import Options
 from npattn.ops import sigmoid
@@ -195,6 +195,7 @@ class SpatialGroupEnhance(Block):
         what="spatial group-wise enhance (SGE)",
         size=(1, 6, 1, 3),
         seed=18,
+        further=(Further({"groups": 2}, 2),),
     )
 
     def __init__(self, groups: int = 64, *, eps: float = 1e-5, **options: Unpack[Options]) -> None:

@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
-from npattn.block import Block, Card, Form, Weight
+from npattn.block import Block, Card, Form, Further, Weight
 from npattn.checks import floating, hidden_width, multiple_of, odd, same_shape, shaped, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import general_conv, global_avg_pool, relu, sigmoid, softmax
@@ -246,6 +246,7 @@ class SplitAttention(Block):
         size=(1, 2, 2, 2),
         seed=3,
         forms=(Form("split-attention-1", "split attention with one branch", {"radix": 1}, "blocks"),),
+        further=(Further({"groups": 2, "stride": 2, "dilation": 2, "hidden": 6}, 4),),
     )
 
     def __init__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -46,12 +46,15 @@ def op_cases() -> list[Case]:
     return found
 
 
-def with_settings(forward: Callable[..., Any], module: ModuleType, name: str) -> Callable[..., Any]:
+def with_settings(
+    forward: Callable[..., Any], module: ModuleType, name: str, others: Mapping[str, Any] | None = None
+) -> Callable[..., Any]:
     """An op's forward with what it is given beside the inputs of that name: the op's `SETTINGS`, if it has some.
 
-    Where the op says `TOGETHER`, it takes all inputs as one tuple.
+    `others` win over these. Where the op says `TOGETHER`, it takes all inputs as one tuple.
     """
-    settings, together = getattr(module, "SETTINGS", {}).get(name, {}), hasattr(module, "TOGETHER")
+    settings = {**getattr(module, "SETTINGS", {}).get(name, {}), **(others or {})}
+    together = hasattr(module, "TOGETHER")
     if not settings:
         return forward
 
@@ -89,18 +92,30 @@ def for_each_input(backward: Callable[..., Any], count: int) -> Callable[..., An
 
 
 def block_cases() -> list[Case]:
-    """The pairs of attention/ and variants/: a row for each block and each form, two where there are statistics."""
-    return [case for entry in blocks().values() if issubclass(entry.kind, Block) for case in cases_of(entry)]
+    """The pairs of attention/ and variants/: a row for each block and each form, two where there are statistics.
+
+    Behind a block's comes one for each of the other arguments that its card has for checks.
+    """
+    return [case for entry in checked() for case in cases_of(entry)]
 
 
-def cases_of(entry: Entry, module: Any = None, place: Place | None = None) -> Iterator[Case]:
+def checked() -> Iterator[Entry]:
+    """Every block and form that is one pair, each block with other arguments too."""
+    for entry in blocks().values():
+        if issubclass(entry.kind, Block):
+            yield from (entry, *entry.further())
+
+
+def cases_of(
+    entry: Entry, module: Any = None, place: Place | None = None, others: Mapping[str, Any] | None = None
+) -> Iterator[Case]:
     """The rows of one block or form; `module` is another form of its pair, the fused one. `place` decides its options.
 
-    The inputs are then to be drawn for that place.
+    The inputs are then to be drawn for that place. `others` are arguments of the forward, and win over the block's.
     """
     module = sys.modules[entry.kind.textbook] if module is None else module
     example: Any = entry.layer(place_for((2, 4, 3, 3), 2, 3) if place is None else place, rng=0)
-    settings = example.settings
+    settings = {**example.settings, **(others or {})}
     for kind in ("train", "eval") if example.buffers else ("",):
 
         def forward(x: Any, params: Any, running: Any = None) -> Any:
@@ -128,7 +143,7 @@ def inputs_of(entry: Entry, evaluated: bool, draw: Random) -> tuple[Any, ...]:
     """x, then Params of random numbers, then Running, as far as there are such."""
     place = place_for(draw.size, draw.ratio, draw.k)
     layer: Any = entry.layer(place, rng=0)
-    sizes = {**draw.sizes, "B": place["B"], **layer.sizes}
+    sizes = {**draw.sizes, "C": entry.times * place.C, "B": place["B"], **layer.sizes}
     inputs: list[Any] = [draw.rng.standard_normal(lengths(layer.input_axes, sizes))]
     module = sys.modules[entry.kind.textbook]
     if layer.params:
@@ -154,8 +169,8 @@ def fused_cases() -> list[Case]:
             found.append(
                 case._replace(name=f"{case.name}, fused", forward=module.forward, backward=backward, module=module)
             )
-    for entry in blocks().values():
-        module = twin(entry.kind.textbook) if issubclass(entry.kind, Block) else None
+    for entry in checked():
+        module = twin(entry.kind.textbook)
         if module is not None:
             found += [case._replace(name=f"{case.name}, fused") for case in cases_of(entry, module)]
     return found

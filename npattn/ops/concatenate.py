@@ -167,7 +167,10 @@ def pieces(x: Array, lengths: Sequence[int], axis: int) -> tuple[Array, ...]:
 
 def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
     """Inputs of `forward`, by the name of the case."""
-    return {"concatenate": (draw.x(), draw.x("N M H W")), "concatenate along the columns": (draw.x(), draw.x())}
+    return {
+        "concatenate": (draw.x(), draw.x("N M H W")),
+        "concatenate along the columns": (draw.x("... W"), draw.x("... W")),
+    }
 
 
 SETTINGS = {"concatenate": {"axis": 1}, "concatenate along the columns": {"axis": -1}}

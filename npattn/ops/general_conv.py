@@ -155,7 +155,7 @@ def examples(draw: Draw) -> dict[str, tuple[Any, ...]]:
 
 SETTINGS = {
     "general convolution": {"stride": (2, 1), "padding": 1, "dilation": (1, 2), "groups": 2},
-    "convolution along the rows": {"stride": 3, "padding": (1, 0)},
+    "convolution along the rows": {"stride": 3, "padding": (2, 0), "dilation": (2, 1)},
 }
 """What else `forward` is given there."""
 

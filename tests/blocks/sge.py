@@ -171,6 +171,17 @@ def sge_spread_taken_for_a_constant(dy, cache):
     return to_x(dy, to_c(dy, cache, below=0), cache), sge.backward(dy, cache)[1]
 
 
+@mistake(sge.forward, inputs, "x")
+def sge_one_gate_for_all_channels(dy, cache):
+    """Right where there is one group: the tests of the checks' inputs ask it there too."""
+    dg = np.sum(by_groups(dy, cache) * cache.x, axis=(1, 2), keepdims=True) + np.zeros_like(cache.g)
+    dt, divisor = sigmoid.backward(dg, cache.gate) * cache.gamma, cache.sigma + cache.eps
+    dsigma = -np.sum(dt * cache.t, axis=(3, 4), keepdims=True) / divisor
+    others = max(dy.shape[2] * dy.shape[3] - 1, 1)
+    dc = centred(dt / divisor + dsigma * cache.t * divisor / cache.sigma / others)
+    return to_x(dy, dc, cache), sge.backward(dy, cache)[1]
+
+
 @mistake(sge.forward, inputs, "params.gamma")
 def sge_gate_of_one_channel_taken_for_that_of_the_group(dy, cache):
     dx, grads = sge.backward(dy, cache)

@@ -102,7 +102,7 @@ def test_what_would_be_solved_is_right_at_other_sizes_too(one: Exercise, at):
 def test_mutants_would_survive_at_lengths_that_are_alike(at):
     """What the test before is for, and that it can fail."""
     at(Sizes(2, 4, 4, 3, 2, 3))
-    for name in ("channel_mean", "coordinate", "layer_norm"):
+    for name in ("channel_mean", "coordinate", "gated-channel"):
         assert any(" for " in what for what, _ in survivors(exercise(name))), name
     assert any("H for C" in what for what, _ in survivors(exercise("channel_mean")))
 
@@ -203,3 +203,52 @@ def test_what_was_solved_is_not(name: str, right: str, wrong: str):
     verdict = judge(one, before + backward + body.replace(right, wrong))
     assert not verdict.solved, str(verdict)
     assert verdict.status != UNTESTED
+
+
+WITH = "{0}.conv._replace(slide={0}.conv.slide._replace({1}=(1, 1)))"
+
+IGNORING = [
+    ("split-attention", "dt, (N, J, G, M // G)", "dt, (N, J, 1, M)"),
+    ("split-attention", "dz, conv)", "dz, conv._replace(slide=conv.slide._replace(stride=(1, 1))))"),
+    ("split-attention", "dz, conv)", "dz, conv._replace(slide=conv.slide._replace(dilation=(1, 1))))"),
+    ("selective-kernel", "(dv_near, near)", f"(dv_near, near._replace(conv={WITH.format('near', 'dilation')}))"),
+    ("selective-kernel", "(dv_far, far)", f"(dv_far, far._replace(conv={WITH.format('far', 'stride')}))"),
+    ("general_conv", "slide.reads(H, W)", "slide._replace(dilation=(1, 2)).reads(H, W)"),
+    ("group_norm", "tuple(norm.x_hat.shape)), norm)", "(len(dy), 2, -1)), norm)"),
+    ("lct", "tuple(norm.x_hat.shape)", "(len(dy), 2, -1)"),
+    ("sge", "/ (sigma + eps)", "/ (sigma + 1e-5)"),
+    ("simam", "(v + lam)", "(v + 1e-4)"),
+    ("gaussian-context", "(c * c)", "4"),
+    ("hard_sigmoid", "dy / cache.d", "dy / 6"),
+    ("softmax", "axis=axis", "axis=-1"),
+    ("dot_product_attention", "dq = scale *", "dq = k.shape[-1] ** -0.5 *"),
+]  # fmt: skip
+"""What takes a number that the forward is given for the one that is usual."""
+
+OF_FOUR_AXES = [
+    ("layer_norm", "xp.sum(xp.reshape(dy, rows), axis=0)", "xp.sum(dy, axis=(0, 1, 2))"),
+    ("linear", "rows = math.prod(x.shape[:-1])", "rows = x.shape[0] * x.shape[1] * x.shape[2]"),
+    ("relu", "cache.blocked, ", "cache.blocked[:, :, :, :], "),
+    ("concatenate", "pieces(dy, lengths, axis)", "pieces(dy, lengths, 1 if axis == 1 else 3)"),
+]
+"""What is right of four axes, where any number is allowed."""
+
+
+@pytest.mark.parametrize(("name", "right", "wrong"), IGNORING + OF_FOUR_AXES)
+def test_one_that_ignores_a_number_is_not_solved(name: str, right: str, wrong: str):
+    one = exercise(name)
+    before, backward, body = one.answer.rpartition("\ndef backward")
+    assert right in body
+    verdict = judge(one, before + backward + body.replace(right, wrong))
+    assert not verdict.solved, str(verdict)
+    assert verdict.status != UNTESTED
+
+
+def test_every_number_has_two_values():
+    """No list says which numbers there are: those that a forward takes beside arrays, of the pair or of a block."""
+    told = {name: [trial.name for trial in exercise(name).trials(exercise(name).module)] for name in exercises()}
+    assert "split-attention, groups=2, stride=2, dilation=2, hidden=6" in told["split-attention"]
+    for name, words in (("bam", "dilation=5"), ("gather-excite", "padding=1"), ("batch_norm", "eps=0.5")):
+        assert any(words in one for one in told[name]), told[name]
+    for name in ("relu", "silu", "softmax", "linear", "layer_norm", "hard_sigmoid"):
+        assert {"3 axes", "5 axes"} <= {one.rpartition(", ")[2] for one in told[name]}, told[name]

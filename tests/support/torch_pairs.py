@@ -40,7 +40,7 @@ TWINS: dict[str, Callable[..., Any]] = {
     "general convolution": lambda x, p: functional().conv2d(
         x, p.w, p.b, stride=(2, 1), padding=1, dilation=(1, 2), groups=2
     ),
-    "convolution along the rows": lambda x, p: functional().conv2d(x, p.w, stride=3, padding=(1, 0)),
+    "convolution along the rows": lambda x, p: functional().conv2d(x, p.w, stride=3, padding=(2, 0), dilation=(2, 1)),
     "global average pool": lambda x: functional().adaptive_avg_pool2d(x, 1)[:, :, 0, 0],
     "global max pool": lambda x: functional().adaptive_max_pool2d(x, 1)[:, :, 0, 0],
     "channel mean": lambda x: x.mean(dim=1, keepdim=True),
