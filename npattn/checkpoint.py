@@ -38,7 +38,7 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) 
     """Write arrays and meta (whatever JSON can hold) to `path`, atomically. Raises OSError if the disk refuses."""
     text = json.dumps({"format": "npattn checkpoint", "version": VERSION, **meta})
     with atomic(path) as file:
-        np.savez(file, meta=np.frombuffer(text.encode(), np.uint8), **dict(arrays))  # type: ignore[arg-type]
+        write_members(file, {"meta": np.frombuffer(text.encode(), np.uint8), **arrays})
 
 
 def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -74,6 +74,14 @@ def read(file: BinaryIO, name: str) -> tuple[dict[str, np.ndarray], dict[str, An
     if known != (True, VERSION):
         raise CheckpointError(f"{name}: expected an npattn checkpoint of version {VERSION}, got {known[1]!r}")
     return arrays, meta
+
+
+def write_members(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an .npz file, as numpy.savez does, whose older versions leave the archive open where the disk refuses."""
+    with zipfile.ZipFile(file, "w") as archived:
+        for name, value in arrays.items():
+            with archived.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
 
 
 def read_member(entries: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:

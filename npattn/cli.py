@@ -81,7 +81,10 @@ def on_streams(argv: Sequence[str] | None, stdout: Any, stderr: Any) -> int:
 def ended(argv: Sequence[str] | None, out: Plain) -> int:
     """Run the command to its end. `out` is needed unless the command leaves files behind. Returns the exit status."""
     top = parser()
-    arguments = top.parse_args(argv)
+    try:
+        arguments = top.parse_args(argv)
+    except LostOutput:  # of --help; the argparse of Python 3.11.7 keeps it, that of 3.11.2 does not
+        return 1
     if not hasattr(arguments, "run"):
         top.print_help()
         return 0

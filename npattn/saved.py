@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-from npattn.checkpoint import read_member
+from npattn.checkpoint import read_member, write_members
 from npattn.files import archive, atomic, opened, read_bytes
 
 LARGEST = 2**32  # bytes of a file that is read
@@ -31,10 +31,8 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> Non
     path = as_path(path)
     plain = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in arrays.items()}
     if ending(path) == ".npz":
-        with atomic(path) as file, zipfile.ZipFile(file, "w") as archived:
-            for key, value in plain.items():
-                with archived.open(f"{key}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, value, allow_pickle=False)
+        with atomic(path) as file:
+            write_members(file, plain)
     else:  # safetensors 0.8.0 writes an array that is not contiguous in another order than it reads it, without a word
         content = safetensors(path).numpy.save(plain)
         with atomic(path) as file:

@@ -130,9 +130,12 @@ def test_a_bug_is_to_be_found_and_mended(capsys):
 
 def test_an_endless_loop_is_ended_at_the_limit(capsys):
     file = edited("product", "da = dy * b", "\n    while True:\n        pass")
-    assert main(["exercise", "--check", file, "--limit", "4"]) == 2
-    out = " ".join(capsys.readouterr().out.split())
-    assert "no verdict after 4 s, at line" in out
+    for limit in (4, 40):  # a busy machine may not have come to the loop after 4 s
+        assert main(["exercise", "--check", file, "--limit", str(limit)]) == 2
+        out = " ".join(capsys.readouterr().out.split())
+        if "at line" in out:
+            break
+    assert f"no verdict after {limit} s, at line" in out
     assert "--limit sets another time" in out
 
 

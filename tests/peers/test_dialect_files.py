@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import struct
-import sys
 import zipfile
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from npattn import cli
 from npattn.dialects import FileError, load, read, write
+from tests.support.absent import absent
 
 STATE = {
     "channel.fc1.weight": np.arange(64, dtype=np.float32).reshape(2, 32, 1, 1),
@@ -231,8 +231,7 @@ def test_a_file_that_is_missing(tmp_path: Path, ending: str):
 
 @pytest.mark.parametrize(("ending", "library"), [(".safetensors", "safetensors"), (".pt", "torch")])
 def test_a_library_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, library: str):
-    for name in (library, f"{library}.numpy"):
-        monkeypatch.setitem(sys.modules, name, None)
+    absent(monkeypatch, library)
     path = tmp_path / f"w{ending}"
     path.write_bytes({".pt": b"\x80\x02}.", ".safetensors": struct.pack("<Q", 2) + b"{}"}[ending])
     for attempt in (lambda: read(path), lambda: write(path, STATE)):

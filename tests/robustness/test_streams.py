@@ -7,6 +7,7 @@ import ast
 import errno
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -390,10 +391,11 @@ def test_training_of_a_process(redirection, tmp_path):
 def test_a_locale_of_another_time(tmp_path):
     """The files that are read and written are UTF-8 whatever the locale says."""
     old = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONWARNDEFAULTENCODING": "1"}
+    others = r"\S*/(numpy|scipy|matplotlib)/\S* EncodingWarning: .*\n  .*\n"  # NumPy 2.0 has one
     done = shell('"$@"', "-c", TRAIN, str(tmp_path / "run"), **old)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, re.sub(others, "", done.stderr)) == (0, "")
     done = shell('"$@"', "-m", "npattn", "ablate", "--list", PYTHONIOENCODING="ascii", **old)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, re.sub(others, "", done.stderr)) == (0, "")
 
 
 # Narrow and wide
@@ -437,7 +439,7 @@ def test_tables_do_not_depend_on_the_columns(command, columns, folder, tmp_path,
 @needs_shell
 @pytest.mark.parametrize("columns", [20, 80])
 def test_bars_in_few_columns(columns, tmp_path, monkeypatch):
-    """A bar that is longer than the line would leave a line behind at each step."""
+    """A bar that is longer than the line would leave a line behind at each step; tqdm before 4.68 fills it."""
     import fcntl
     import struct
     import termios
@@ -453,7 +455,7 @@ def test_bars_in_few_columns(columns, tmp_path, monkeypatch):
     assert "epoch 1/1" in out.text()
     shown = [part.replace("\x1b[A", "") for part in err.text().replace("\n", "\r").split("\r")]
     assert any("epochs" in part for part in shown)
-    assert max(map(len, shown)) < columns
+    assert max(map(len, shown)) <= columns
 
 
 # Files

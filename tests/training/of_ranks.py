@@ -58,7 +58,7 @@ def steps(out: str, *how: str) -> None:
     """Train, and write what every rank ended with."""
     ranks = world()
     found = trained(ranks, *how[:3], int(how[3]), how[4])
-    np.savez(f"{out}.{ranks.rank}.npz", allow_pickle=False, **found)
+    np.savez(f"{out}.{ranks.rank}.npz", **found)
 
 
 def collectives(out: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from npattn.commands import train as commands
 from npattn.data import DataError
 from npattn.layer import Layer
 from npattn.training import Run, TrainConfig, TrainingError, folder, resume
+from tests.support.absent import absent
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +303,7 @@ def test_no_more_processes_than_there_are_processors(asked, out, monkeypatch, ca
 
 
 def test_a_run_of_a_gpu_goes_on_without_one_on_request(asked, out, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", None)
+    absent(monkeypatch, "cupy")
     changed(out, at("config", "device", value="cuda"))
     with pytest.raises(DeviceError, match=r"goes on without one with device cpu \(--device cpu\)"):
         npattn.train(resume=out, progress=False)
