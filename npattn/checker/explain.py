@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from npattn.checker.causes import likely_cause
-from npattn.checker.compare import Comparison
-from npattn.checker.facts import Facts
+from npattn.checker.causes import Point, likely_cause
+from npattn.checker.compare import Comparison, Refused
+from npattn.checker.facts import Facts, beyond
+from npattn.checker.influence import taken_out
+from npattn.checker.points import FREE, WITHIN, at, drawn
 from npattn.checker.report import Row
 from npattn.checker.verdict import Verdict
 
@@ -35,11 +39,32 @@ def explained(
     if not causes or not np.all(np.isfinite(verdict.numeric)):
         return wrong, ""
     form = shape if complete else (len(chosen),)
-    facts = facts_of(on, name, chosen, verdict, form)
-    return wrong, likely_cause(verdict.analytic.reshape(form), verdict.numeric.reshape(form), facts)
+    a, n = verdict.analytic.reshape(form), verdict.numeric.reshape(form)
+    elsewhere = functools.cache(lambda: other_points(on, name, chosen, form))
+    return wrong, likely_cause(a, n, facts_of(on, name, chosen, form), elsewhere)
 
 
-def facts_of(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict, form: tuple[int, ...]) -> Facts:
+def other_points(on: Comparison, name: str, chosen: np.ndarray, form: tuple[int, ...]) -> list[Point]:
+    """Both gradients and the facts at points drawn anew where they differ: two, or fewer if no more were found."""
+    rng, given, found = np.random.default_rng(0), on.start, list[Point]()
+    moving = {key: given.values[key] for key in given.gradients}
+    for way in (FREE, WITHIN, FREE, WITHIN):
+        start = at(given, {**given.values, **drawn(moving, way, rng, {})}, rng)
+        if isinstance(start, str) or name not in start.gradients:
+            continue
+        there = Comparison(start, rng, on.how, on.shown)
+        there.complex = on.complex
+        a = start.gradients[name].reshape(-1)[chosen].reshape(form)
+        with contextlib.suppress(Refused):  # at the edge of what it takes
+            n = np.array([there.slope(name, int(i)).middle for i in chosen]).reshape(form)
+            if np.all(np.isfinite(n)) and np.any(beyond(a, n)):
+                found.append((a, n, facts_of(there, name, chosen, form)))
+        if len(found) == 2:
+            break
+    return found
+
+
+def facts_of(on: Comparison, name: str, chosen: np.ndarray, form: tuple[int, ...]) -> Facts:
     """What is known beside the gradient, for the chosen entries; what costs time is measured when it is asked for."""
     start = on.start
     shape = start.values[name].shape
@@ -76,10 +101,10 @@ def facts_of(on: Comparison, name: str, chosen: np.ndarray, verdict: Verdict, fo
         sizes=start.sizes,
         images=start.dy.shape[0] if start.dy.ndim > 1 else 0,
         one_image=one_image,
-        wrong=verdict.wrong.reshape(form),
         shares=shares,
         columns=COLUMNS,
         others=others,
+        taken_out=lambda: taken_out(start, name),
         complete=form == shape,
     )
 

@@ -23,10 +23,10 @@ class Facts:
     sizes: Mapping[str, int]  # numbers that a factor may come from
     images: int  # the length of the batch
     one_image: Callable[[int], np.ndarray]  # the numeric gradient when only one image of dy counts
-    wrong: np.ndarray  # bool: which entries are
     shares: Callable[[np.ndarray], np.ndarray]  # what each output gives these entries: y's shape
     columns: int  # how many entries that may be asked for
     others: Callable[[], dict[str, np.ndarray]]  # the numeric gradients of other tensors of this shape
+    taken_out: Callable[[], bool]  # whether the forward uses the tensor, and y still does not depend on it
     complete: bool  # whether all entries are looked at
 
 

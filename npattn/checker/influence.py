@@ -68,3 +68,30 @@ def influences(
         if np.any(np.abs(after - before)[finite] > rounding[finite]):
             return True
     return False
+
+
+def taken_out(given: Start, name: str) -> bool:
+    """Whether the forward uses a tensor, and y still does not depend on it: it changes by rounding alone.
+
+    So it is with a bias before a softmax or a normalisation. Of a tensor that the forward leaves aside, or that a mask
+    hides, no change shows in y at all; behind a mask a large one shows in full.
+    """
+    rng = np.random.default_rng(0)
+    everything = np.ones(given.values[name].shape, dtype=bool)
+    return not influences(given, name, everything, {}, rng) and rounds(given, name, rng)
+
+
+def rounds(given: Start, name: str, rng: np.random.Generator) -> bool:
+    """Whether a single bit of y changes with the tensor."""
+    size = rms(given.values[name])
+    try:
+        with np.errstate(all="ignore"), no_grad():
+            before = np.asarray(given.form.forward(copies(given.values))[0]).copy()
+            for times in SIZES:
+                changed = copies(given.values)
+                changed[name] = size * times * rng.standard_normal(changed[name].shape)
+                if not np.array_equal(before, given.form.forward(changed)[0], equal_nan=True):
+                    return True
+    except Exception:  # outside of its domain: not known
+        return False
+    return False

@@ -56,8 +56,8 @@ def normalised(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
         level = np.mean(rest, axis=over, keepdims=True)
         if np.max(np.abs(rest - level)) <= size:
             return (
-                f"the terms of a mean and a variance over {where} are missing, as if they were constants, or wrong; or "
-                "they are there, and the two are constants"
+                f"the terms of a mean and a variance over {where} are missing, as if they were constants, or wrong, or "
+                "what comes back to the two is; or they are there, and the two are constants"
             )
     return ""
 

@@ -160,7 +160,7 @@ def danet_channel_beta_forgotten(dy, cache):
     return dy + (dx - dy) / cache.beta, grads
 
 
-@mistake(danet_channel.forward, inputs, "params.beta")
+@mistake(danet_channel.forward, inputs, "params.beta", "a constant factor of 0.5")
 def danet_channel_beta_averaged_over_the_batch(dy, cache):
     dx, grads = danet_channel.backward(dy, cache)
     return dx, danet_channel.Params(grads.beta / dy.shape[0])

@@ -11,7 +11,7 @@ import npattn
 from npattn import capacity
 from npattn.attention import danet_position, non_local
 from npattn.explain.watch import walked, watched
-from npattn.ops import batch_norm, dot_product_attention
+from npattn.ops import batch_norm, dot_product_attention, softmax
 from tests.support.by_index import filled, gates_of, random, reached, same, same_at
 from tests.support.mistakes import image, mistake
 
@@ -185,13 +185,25 @@ def danet_position_values_collect_by_rows(dy, cache):
     return dx, grads._replace(w_v=np.einsum("npm,npc->mc", dv, cache.values.x))
 
 
-@mistake(danet_position.forward, inputs, "params.alpha")
+@mistake(danet_position.forward, inputs, "params.alpha", "a constant factor of 0.7")
 def danet_position_alpha_by_what_it_multiplied_and_itself(dy, cache):
     dx, grads = danet_position.backward(dy, cache)
     return dx, grads._replace(alpha=grads.alpha * cache.alpha)
 
 
-@mistake(danet_position.forward, inputs, "params.w_q")
+@mistake(danet_position.forward, inputs, "params.w_q", "a constant factor of 10/7")
 def danet_position_alpha_forgotten_for_the_scores(dy, cache):
     dx, grads = danet_position.backward(dy, cache)
     return dx, grads._replace(w_q=grads.w_q / cache.alpha, w_k=grads.w_k / cache.alpha)
+
+
+def with_biases(rng):
+    x, params = inputs(rng)
+    return x, params._replace(b_q=rng.standard_normal(5), b_k=rng.standard_normal(5), b_v=rng.standard_normal(4))
+
+
+@mistake(danet_position.forward, with_biases, "params.b_k", "the outer product in a softmax's Jacobian")
+def danet_position_softmax_without_its_outer_product(dy, cache):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(softmax, "backward", lambda da, shares: shares.y * da)
+        return danet_position.backward(dy, cache)

@@ -252,3 +252,13 @@ def a2_gathered_and_distributed_by_the_same_maps(dy, cache):
 def a2_bias_averaged_over_the_pixels(dy, cache):
     dx, grads = a2.backward(dy, cache)
     return dx, grads._replace(b_o=np.sum(np.mean(dy, axis=(2, 3)), axis=0))
+
+
+@mistake(a2.forward, inputs, "params.w_v", "the outer product in a softmax's Jacobian")
+def a2_softmax_among_the_maps_without_its_outer_product(dy, cache):
+    _, dz, _ = parts(dy, cache)
+    dx, grads = a2.backward(dy, cache)
+    dneeds = ((cache.G @ dz.mT) * cache.among.y).mT
+    back, (dw, db) = linear.backward(dneeds, cache.distribute)
+    there = ways(dy, cache)
+    return dx + image_of(back - there["v"], dy), grads._replace(w_v=dw, b_v=db)

@@ -92,18 +92,18 @@ def gaussian_direct_path_alone(dy, cache):
     return direct(dy, cache)
 
 
-@mistake(gaussian_context.forward, only_x, "x")
+@mistake(gaussian_context.forward, only_x, "x", "the same along axes (2, 3)")
 def gaussian_statistics_taken_for_constants(dy, cache):
     return direct(dy, cache) + global_avg_pool.backward(to_s_hat(dy, cache) * cache.norm.rho, cache.squeeze)
 
 
-@mistake(gaussian_context.forward, only_x, "x")
+@mistake(gaussian_context.forward, only_x, "x", "the same along axes (2, 3)")
 def gaussian_slope_without_its_sign(dy, cache):
     ds, _ = layer_norm.backward(-to_s_hat(dy, cache), cache.norm)
     return direct(dy, cache) + global_avg_pool.backward(ds, cache.squeeze)
 
 
-@mistake(gaussian_context.forward, only_x, "x")
+@mistake(gaussian_context.forward, only_x, "x", "the same along axes (2, 3)")
 def gaussian_half_of_the_slope(dy, cache):
     ds, _ = layer_norm.backward(to_s_hat(dy, cache) / 2, cache.norm)  # the 2 of ŝ² and that of 2 c² cancel
     return direct(dy, cache) + global_avg_pool.backward(ds, cache.squeeze)

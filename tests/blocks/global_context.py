@@ -296,3 +296,33 @@ def gc_norm_undone_as_a_factor(dy, cache):
     dx, grads = gc.backward(dy, cache)
     dw1, db1 = linear.backward(du * norm.gamma * norm.rho, fc1)[1]
     return dx, grads._replace(add=grads.add._replace(w1=dw1, b1=db1))
+
+
+def with_bias(rng):
+    x, params = inputs(rng)
+    return x, params._replace(b_a=rng.standard_normal(1))
+
+
+def undone_by(da, dy, cache):
+    """The right backward, but for what comes back to the numbers before the softmax, which is da."""
+    _, grads = gc.backward(dy, cache)
+    dw_a = np.einsum("np,ncp->c", da, cache.x.reshape(*cache.x.shape[:2], -1))
+    return dy + gathered(dy, cache) + by_shares(da, cache), grads._replace(w_a=dw_a, b_a=np.array([da.sum()]))
+
+
+@mistake(gc.forward, with_bias, "params.b_a", "the outer product in a softmax's Jacobian")
+def gc_softmax_without_its_outer_product(dy, cache):
+    return undone_by(to_shares(dy, cache) * cache.alpha, dy, cache)
+
+
+@mistake(gc.forward, with_bias, "params.b_a", "the outer product in a softmax's Jacobian")
+def gc_outer_product_with_the_wrong_sign(dy, cache):
+    dalpha = to_shares(dy, cache)
+    return undone_by(cache.alpha * (dalpha + np.sum(dalpha * cache.alpha, axis=1, keepdims=True)), dy, cache)
+
+
+@mistake(gc.forward, inputs, "params.w_a")
+def gc_softmax_without_its_outer_product_nor_a_bias(dy, cache):
+    """Nothing is there whose gradient must be 0."""
+    dx, grads = undone_by(to_shares(dy, cache) * cache.alpha, dy, cache)
+    return dx, grads._replace(b_a=None)

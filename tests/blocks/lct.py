@@ -119,21 +119,21 @@ def lct_direct_path_alone(dy, cache):
     return direct(dy, cache), lct.backward(dy, cache)[1]
 
 
-@mistake(in_two, inputs, "x")
+@mistake(in_two, inputs, "x", "the same along axes (2, 3)")
 def lct_statistics_taken_for_constants(dy, cache):
     ds = to_s_hat(dy, cache).reshape(cache.norm.x_hat.shape) * cache.norm.rho
     back = global_avg_pool.backward(ds.reshape(cache.g.shape), cache.squeeze)
     return direct(dy, cache) + back, lct.backward(dy, cache)[1]
 
 
-@mistake(in_two, inputs, "x")
+@mistake(in_two, inputs, "x", "the same along axes (2, 3)")
 def lct_one_norm_over_all_channels(dy, cache):
     of_all = layer_norm.forward(np.mean(cache.x, axis=(2, 3)))[1]
     back = global_avg_pool.backward(layer_norm.backward(to_s_hat(dy, cache), of_all)[0], cache.squeeze)
     return direct(dy, cache) + back, lct.backward(dy, cache)[1]
 
 
-@mistake(in_two, inputs, "params.b")
+@mistake(in_two, inputs, "params.b", "a constant factor of 0.5")
 def lct_bias_averaged_over_the_batch(dy, cache):
     dx, grads = lct.backward(dy, cache)
     return dx, grads._replace(b=grads.b / dy.shape[0])

@@ -12,7 +12,7 @@ import npattn
 from npattn import capacity
 from npattn.attention import non_local
 from npattn.explain.watch import walked, watched
-from npattn.ops import batch_norm, dot_product_attention, linear
+from npattn.ops import batch_norm, dot_product_attention, linear, softmax
 from tests.support.by_index import filled, gates_of, normal, normal_back, random, reached, same, same_at
 from tests.support.mistakes import image, mistake
 
@@ -290,4 +290,22 @@ def non_local_scale_forgotten_on_the_way_back(dy, cache):
 
 @mistake(non_local.forward, inputs, "x")
 def non_local_in_training_undone_as_in_eval(dy, cache):
+    return non_local.backward(dy, cache._replace(norm=cache.norm._replace(of_batch=False)))
+
+
+def with_biases(rng):
+    x, params = inputs(rng)
+    biases = (rng.standard_normal(size) for size in (5, 5, 5, 4))
+    return x, non_local.Params(*params[:5], *biases)
+
+
+@mistake(non_local.forward, with_biases, "params.b_k", "the outer product in a softmax's Jacobian")
+def non_local_softmax_without_its_outer_product(dy, cache):
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(softmax, "backward", lambda da, shares: shares.y * da)
+        return non_local.backward(dy, cache)
+
+
+@mistake(non_local.forward, with_biases, "params.b_o", "a normalisation's mean")
+def non_local_norm_undone_as_a_factor_before_its_bias(dy, cache):
     return non_local.backward(dy, cache._replace(norm=cache.norm._replace(of_batch=False)))

@@ -325,7 +325,7 @@ def sk_gates_taken_for_constants_on_the_way_to_x(dy, cache):
     return near + far, grads
 
 
-@mistake(selective_kernel.forward, inputs, "params.w2")
+@mistake(selective_kernel.forward, inputs, "params.w2", "the outer product in a softmax's Jacobian")
 def sk_softmax_undone_as_two_sigmoids(dy, cache):
     dg, dv_direct = to_gates(dy, cache)
     near, far, grads = from_gates(dg * cache.g * (1 - cache.g), dv_direct, cache)
@@ -368,4 +368,11 @@ def sk_norms_of_the_paths_in_eval_undone_as_in_training(dy, cache):
 def sk_sum_of_paths_undone_as_a_mean(dy, cache):
     dg, dv_direct = to_gates(dy, cache)
     near, far, grads = from_gates(softmax.backward(dg, cache.gate), dv_direct, cache, share=0.5)
+    return near + far, grads
+
+
+@mistake(selective_kernel.forward, inputs, "params.w2", "the outer product in a softmax's Jacobian")
+def sk_softmax_without_its_outer_product(dy, cache):
+    dg, dv_direct = to_gates(dy, cache)
+    near, far, grads = from_gates(dg * cache.g, dv_direct, cache)
     return near + far, grads

@@ -275,13 +275,13 @@ def split_gates_taken_for_constants_on_the_way_to_x(dy, cache):
     return from_gates(softmax.backward(dg, cache.gate), dv_direct, cache, share=0)
 
 
-@mistake(split_attention.forward, inputs, "params.w2")
+@mistake(split_attention.forward, inputs, "params.w2", "the outer product in a softmax's Jacobian")
 def split_softmax_undone_as_one_sigmoid_a_branch(dy, cache):
     dg, dv_direct = to_branches(dy, cache)
     return from_gates(dg * cache.g * (1 - cache.g), dv_direct, cache)
 
 
-@mistake(split_attention.forward, inputs, "params.w2")
+@mistake(split_attention.forward, inputs, "params.w2", "the outer product in a softmax's Jacobian")
 def split_softmax_over_the_channels(dy, cache):
     dg, dv_direct = to_branches(dy, cache)
     return from_gates(softmax.backward(dg, cache.gate._replace(axis=2)), dv_direct, cache)
@@ -318,3 +318,9 @@ def split_sigmoid_of_one_branch_without_its_slope(dy, cache):
     dg, dv_direct = to_branches(dy, cache)
     assert isinstance(cache.gate, sigmoid.Cache)
     return from_gates(dg, dv_direct, cache)
+
+
+@mistake(in_groups, grouped_inputs, "params.b2", "the outer product in a softmax's Jacobian")
+def split_softmax_without_its_outer_product(dy, cache):
+    dg, dv_direct = to_branches(dy, cache)
+    return from_gates(dg * cache.g, dv_direct, cache)

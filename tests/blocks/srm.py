@@ -157,14 +157,14 @@ def srm_direct_path_alone(dy, cache):
     return dy * cache.g[:, :, None, None], srm.backward(dy, cache)[1]
 
 
-@mistake(srm.forward, inputs, "x")
+@mistake(srm.forward, inputs, "x", "the term of a variance over axes (2, 3)")
 def srm_spread_taken_for_a_constant(dy, cache):
     dmu = to_z(dy, cache) * cache.w[:, 0]
     P = dy.shape[2] * dy.shape[3]
     return dy * cache.g[:, :, None, None] + dmu[:, :, None, None] / P, srm.backward(dy, cache)[1]
 
 
-@mistake(srm.forward, inputs, "x")
+@mistake(srm.forward, inputs, "x", "the term of a variance over axes (2, 3)")
 def srm_spread_divided_by_all_pixels(dy, cache):
     dx, grads = srm.backward(dy, cache)
     P = dy.shape[2] * dy.shape[3]
@@ -173,19 +173,19 @@ def srm_spread_divided_by_all_pixels(dy, cache):
     return dx - dd / (P - 1) + dd / P, grads
 
 
-@mistake(srm.forward, inputs, "params.w")
+@mistake(srm.forward, inputs, "params.w", "in reverse order along axis 1")
 def srm_mean_and_spread_swapped(dy, cache):
     dx, grads = srm.backward(dy, cache)
     return dx, grads._replace(w=grads.w[:, ::-1].copy())
 
 
-@mistake(srm.forward, inputs, "x")
+@mistake(srm.forward, inputs, "x", "or what comes back to the two is")
 def srm_in_training_undone_as_in_eval(dy, cache):
     dx, _ = srm.backward(dy, cache._replace(norm=cache.norm._replace(of_batch=False)))
     return dx, srm.backward(dy, cache)[1]
 
 
-@mistake(in_eval, inputs, "x")
+@mistake(in_eval, inputs, "x", "or what comes back to the two is")
 def srm_in_eval_undone_as_in_training(dy, cache):
     dx, _ = srm.backward(dy, cache._replace(norm=cache.norm._replace(of_batch=True)))
     return dx, srm.backward(dy, cache)[1]

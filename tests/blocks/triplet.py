@@ -195,7 +195,7 @@ def triplet_mean_of_three_not_divided(dy, cache):
     return 3 * sum(parts(dy, cache).values()), triplet.backward(dy, cache)[1]
 
 
-@mistake(triplet.forward, inputs, "params.ch.w")
+@mistake(triplet.forward, inputs, "params.ch.w", "right with its last two axes swapped")
 def triplet_kernel_gradient_with_its_sides_swapped(dy, cache):
     dx, grads = triplet.backward(dy, cache)  # as from a map of rows and channels, and not of channels and rows
     return dx, grads._replace(ch=grads.ch._replace(w=np.swapaxes(grads.ch.w, 2, 3).copy()))

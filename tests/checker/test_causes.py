@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from npattn import gradcheck
+from npattn.checker.causes import border
+from tests.checker import zoo_states
 
 
 def cause(forward, backward, x):
@@ -96,3 +98,140 @@ def test_an_output_whose_share_is_missing_is_named():
     report = gradcheck((forward, without_third), x, w, raise_exception=False)
     assert report.rows[0].cause == "another path's share is missing: what comes back from output 2 of y"
     assert report.rows[1].verdict == "ok"
+
+
+def shares_of(a, axis):
+    e = np.exp(a - a.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def whole(dy, y, axis):
+    return y * (dy - (dy * y).sum(axis=axis, keepdims=True))
+
+
+JACOBIANS = {
+    "without its outer product": lambda dy, y, axis: y * dy,
+    "outer product with the wrong sign": lambda dy, y, axis: y * (dy + (dy * y).sum(axis=axis, keepdims=True)),
+    "its diagonal": lambda dy, y, axis: dy * y * (1 - y),
+    "along the other axis": lambda dy, y, axis: whole(dy, y, 1 - axis),
+}
+FOUR_BY_SIX = np.random.default_rng(3).standard_normal((4, 6))
+
+
+def rows_by_bias(x, b):
+    """A softmax along each row of x² + b, with one b for all."""
+    y = shares_of(x**2 + b, 1)
+    return y * x, (x, y)
+
+
+def by_bias(jacobian):
+    def backward(dy, cache):
+        x, y = cache
+        da = jacobian(dy * x, y, 1)
+        return dy * y + 2 * x * da, np.array([da.sum()])
+
+    return backward
+
+
+def columns_by_weights(x, w):
+    """Shares of two branches of three channels, six scores a row, by which two values are weighed."""
+    a = x @ w
+    g = shares_of(a.reshape(-1, 2, 3), 1)
+    return g * VALUES, (x, w, g)
+
+
+VALUES = np.random.default_rng(4).standard_normal((4, 2, 3))
+
+
+def by_weights(jacobian, factor=1.0):
+    def backward(dy, cache):
+        x, w, g = cache
+        dg = dy * VALUES * factor
+        both = [jacobian(dg[i], g[i], 0) for i in range(len(g))]
+        da = np.array(both).reshape(len(x), -1)
+        return da @ w.T, x.T @ da
+
+    return backward
+
+
+@pytest.mark.parametrize("wrong", JACOBIANS)
+def test_a_softmax_undone_wrongly_inside_a_block_shows_in_a_bias_that_has_no_effect(wrong):
+    check = gradcheck((rows_by_bias, by_bias(JACOBIANS[wrong])), FOUR_BY_SIX, np.array([0.3]), raise_exception=False)
+    x, b = check.rows
+    assert b.cause.startswith("the forward uses it, and y does not depend on it: a softmax or a normalisation")
+    assert x.wrong
+    assert not x.cause
+
+
+@pytest.mark.parametrize("wrong", JACOBIANS)
+def test_a_softmax_undone_wrongly_inside_a_block_shows_in_what_adds_up_to_0(wrong):
+    w = np.random.default_rng(5).standard_normal((6, 6))
+    check = gradcheck((columns_by_weights, by_weights(JACOBIANS[wrong])), FOUR_BY_SIX, w, raise_exception=False)
+    x, of_w = check.rows
+    assert of_w.cause.startswith(
+        "the numeric gradient adds up to 0 over each 2 numbers of axis 1 that are 3 apart, the"
+    )
+    assert "the outer product in a softmax's Jacobian" in of_w.cause
+    assert x.wrong
+    assert not x.cause
+
+
+def test_a_softmax_that_is_undone_rightly_is_not_blamed():
+    w, factor = np.random.default_rng(5).standard_normal((6, 6)), 1 + VALUES**2
+    for case in (
+        gradcheck((columns_by_weights, by_weights(whole, factor)), FOUR_BY_SIX, w, raise_exception=False),
+        gradcheck((rows_by_bias, lambda dy, cache: (dy, by_bias(whole)(dy, cache)[1])), FOUR_BY_SIX, np.array([0.3]),
+                  raise_exception=False),
+    ):  # fmt: skip
+        assert case.wrong
+        assert not any("softmax" in row.cause for row in case.rows)
+
+
+def test_a_bias_before_a_norm_shows_a_mean_that_was_taken_for_a_constant():
+    def norm(x, b):
+        z = x**3 + b
+        centred = z - z.mean(axis=0)
+        rho = 1 / np.sqrt((centred**2).mean(axis=0) + 1e-5)
+        return centred * rho, (x, rho)
+
+    def backward(dy, cache):
+        x, rho = cache
+        return 3 * x**2 * dy * rho, (dy * rho).sum(axis=0)
+
+    row = gradcheck((norm, backward), FOUR_BY_SIX, np.arange(6.0), raise_exception=False).rows[1]
+    assert row.cause.startswith("the forward uses it, and y does not depend on it")
+    assert "a normalisation's mean" in row.cause
+
+
+@pytest.mark.parametrize("forward", [lambda x, b: x**3, lambda x, b: x**3 + np.maximum(b, 0)], ids=["unused", "masked"])
+def test_what_the_forward_leaves_aside_or_a_mask_hides_is_told_from_it(forward):
+    pair = (lambda x, b: (forward(x, b), x), lambda dy, x: (3 * x**2 * dy, dy.sum(axis=0)))
+    row = gradcheck(pair, FOUR_BY_SIX, -1 - np.arange(6.0), raise_exception=False).rows[1]
+    assert row.cause.startswith("y does not depend on it here: a mask is missing, or it is not the array")
+
+
+@pytest.mark.parametrize("seed", [7000, 7001, 7004, 7020])
+def test_a_pattern_that_is_there_by_chance_is_no_cause(seed):
+    """With two hidden units and two images, a wrong mask looks like a lost image, a border or a path at one point."""
+    inputs = zoo_states.FOR_GATE(np.random.default_rng(seed))
+    pair = (zoo_states.gate_of_two_runs, zoo_states.mask_of_the_mean_run_for_both)
+    check = gradcheck(pair, *inputs, seed=seed, raise_exception=False)
+    assert [row.name for row in check.rows if row.wrong] == ["x", "w1"]
+    assert [row.cause for row in check.rows] == ["", "", ""]
+
+
+def wrong_at(*places):
+    """A gradient of an image that is wrong there."""
+    n = np.random.default_rng(1).standard_normal((2, 3, 5, 6))
+    a = n.copy()
+    for place in places:
+        a[0, 1, *place] += 1
+    return a, n
+
+
+def test_a_few_places_at_the_border_are_no_pattern():
+    assert not border(*wrong_at((0, 1), (4, 4), (2, 0)), None)
+    assert border(*wrong_at(*((0, column) for column in range(6))), None)
+    many = ((row, column) for row in (0, 4) for column in range(1, 5))
+    assert border(*wrong_at(*many, (1, 0), (2, 5), (3, 0), (3, 5), (1, 5), (2, 0)), None)
+    assert not border(*wrong_at((2, 2), *((0, column) for column in range(6))), None)

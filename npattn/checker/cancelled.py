@@ -1,0 +1,54 @@
+"""Causes of a gradient that says y moves where it cannot: what comes after takes out what all numbers share.
+
+A softmax does not see a number that is added to all of its row, and a normalisation takes the mean away. The way back
+through either has a term for that, − y · Σ dy · y or − mean of dy: without it the gradient of such a number is not 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from npattn.checker.facts import Facts
+
+TAKEN_OUT = (
+    "a softmax or a normalisation takes out again what all numbers share. Its way back lacks the term for that (the "
+    "outer product in a softmax's Jacobian, a normalisation's mean), or has it wrong"
+)
+
+
+def cancelled(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    """y does not depend on the tensor, though the forward uses it."""
+    if not np.any(a) or np.max(np.abs(n)) > 1e-6 * np.max(np.abs(a)) or not facts.taken_out():
+        return ""
+    return f"the forward uses it, and y does not depend on it: {TAKEN_OUT}"
+
+
+def unbalanced(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
+    """The numeric gradient adds up to 0 along an axis, wherever one looks, and the analytic one nowhere."""
+    size = np.max(np.abs(n))
+    if not facts.complete or not size:
+        return ""
+    for rows, where in rows_of(n.shape):
+        there = np.any(n.reshape(rows) != 0, axis=1)
+        right, wrong = (np.abs(np.sum(g.reshape(rows), axis=1))[there] for g in (n, a))
+        if np.max(right) <= 1e-8 * size and np.min(wrong) > 1e-6 * size:
+            return f"the numeric gradient adds up to 0 {where}, the analytic one does not: {TAKEN_OUT}"
+    return ""
+
+
+def rows_of(shape: tuple[int, ...]) -> Iterator[tuple[tuple[int, int, int], str]]:
+    """Which numbers may be the arguments of one softmax: the axis 1 of an array's shape for that, and in words.
+
+    Those along an axis, or along a part of one that branches and channels share.
+    """
+    for axis, length in enumerate(shape):
+        before, after = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        for count in (k for k in range(2, length + 1) if length % k == 0):
+            for apart in (k for k in range(1, length // count + 1) if length // count % k == 0):
+                where = f"along axis {axis}"
+                if count < length:
+                    where = f"over each {count} numbers of axis {axis} that are {apart} apart"
+                yield (before * length // count // apart, count, apart * after), where
