@@ -42,15 +42,18 @@ def likely_cause(
     )  # fmt: skip
     for cause in causes:
         told = cause(a, n, facts)
-        if told and (cause in OF_ONE_POINT or all(confirmed(cause, told, point) for point in elsewhere())):
+        if told and (cause in OF_ONE_POINT or confirmed(cause, told, elsewhere())):
             return told
     return ""
 
 
-def confirmed(cause: Callable[..., str], told: str, there: Point) -> bool:
-    """Whether a cause is named at another point as well, and in the same words if they have no measured number."""
-    again = cause(*there)
-    return again == told or (cause is nearly and bool(again))
+def confirmed(cause: Callable[..., str], told: str, points: Sequence[Point]) -> bool:
+    """Whether a cause is named at the other points as well, and in the same words.
+
+    Of `nearly` one point is enough, whatever the number there: an epsilon counts for much where a number is near 0.
+    """
+    again = [cause(*point) for point in points]
+    return not again or (any(again) if cause is nearly else all(words == told for words in again))
 
 
 def zero(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:

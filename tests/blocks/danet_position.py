@@ -185,13 +185,13 @@ def danet_position_values_collect_by_rows(dy, cache):
     return dx, grads._replace(w_v=np.einsum("npm,npc->mc", dv, cache.values.x))
 
 
-@mistake(danet_position.forward, inputs, "params.alpha", "a constant factor of 0.7")
+@mistake(danet_position.forward, inputs, "params.alpha")
 def danet_position_alpha_by_what_it_multiplied_and_itself(dy, cache):
     dx, grads = danet_position.backward(dy, cache)
     return dx, grads._replace(alpha=grads.alpha * cache.alpha)
 
 
-@mistake(danet_position.forward, inputs, "params.w_q", "a constant factor of 10/7")
+@mistake(danet_position.forward, inputs, "params.w_q")
 def danet_position_alpha_forgotten_for_the_scores(dy, cache):
     dx, grads = danet_position.backward(dy, cache)
     return dx, grads._replace(w_q=grads.w_q / cache.alpha, w_k=grads.w_k / cache.alpha)
