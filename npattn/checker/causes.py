@@ -57,7 +57,11 @@ def confirmed(cause: Callable[..., str], told: str, points: Sequence[Point]) -> 
 
 
 def zero(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    return "" if np.any(a) else "it is 0 everywhere: the way from it to y was not followed back"
+    return (
+        ""
+        if np.any(a) or not facts.zero_elsewhere()
+        else "it is 0 everywhere: the way from it to y was not followed back"
+    )
 
 
 def without_effect(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
@@ -268,5 +272,5 @@ def shuffled(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
     return ""
 
 
-OF_ONE_POINT = (accumulated, stale, without_effect, cancelled)
+OF_ONE_POINT = (accumulated, stale, zero, without_effect, cancelled)
 """What is said of one point, or was measured at several."""

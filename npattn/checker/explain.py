@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from npattn.checker.facts import Facts, beyond
 from npattn.checker.influence import taken_out
 from npattn.checker.points import FREE, WITHIN, at, drawn
 from npattn.checker.report import Row
+from npattn.checker.state import Start
 from npattn.checker.verdict import Verdict
 
 COLUMNS = 60  # entries of which the share of every output is looked at
@@ -44,14 +45,19 @@ def explained(
     return wrong, likely_cause(a, n, facts_of(on, name, chosen, form), elsewhere)
 
 
-def other_points(on: Comparison, name: str, chosen: np.ndarray, form: tuple[int, ...]) -> list[Point]:
-    """Both gradients and the facts at points drawn anew where they differ: two, or fewer if no more were found."""
-    rng, given, found = np.random.default_rng(0), on.start, list[Point]()
+def starts_elsewhere(given: Start, name: str, rng: np.random.Generator) -> Iterator[Start]:
+    """The check's start at points drawn anew, as far as there is one with this gradient."""
     moving = {key: given.values[key] for key in given.gradients}
     for way in (FREE, WITHIN, FREE, WITHIN):
         start = at(given, {**given.values, **drawn(moving, way, rng, {})}, rng)
-        if isinstance(start, str) or name not in start.gradients:
-            continue
+        if not isinstance(start, str) and name in start.gradients:
+            yield start
+
+
+def other_points(on: Comparison, name: str, chosen: np.ndarray, form: tuple[int, ...]) -> list[Point]:
+    """Both gradients and the facts at points drawn anew where they differ: two, or fewer if no more were found."""
+    rng, found = np.random.default_rng(0), list[Point]()
+    for start in starts_elsewhere(on.start, name, rng):
         there = Comparison(start, rng, on.how, on.shown)
         there.complex = on.complex
         a = start.gradients[name].reshape(-1)[chosen].reshape(form)
@@ -104,6 +110,9 @@ def facts_of(on: Comparison, name: str, chosen: np.ndarray, form: tuple[int, ...
         shares=shares,
         columns=COLUMNS,
         others=others,
+        zero_elsewhere=lambda: (
+            not any(np.any(one.gradients[name]) for one in starts_elsewhere(start, name, np.random.default_rng(0)))
+        ),
         taken_out=lambda: taken_out(start, name),
         complete=form == shape,
     )

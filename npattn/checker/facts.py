@@ -26,6 +26,7 @@ class Facts:
     shares: Callable[[np.ndarray], np.ndarray]  # what each output gives these entries: y's shape
     columns: int  # how many entries that may be asked for
     others: Callable[[], dict[str, np.ndarray]]  # the numeric gradients of other tensors of this shape
+    zero_elsewhere: Callable[[], bool]  # whether the analytic gradient is 0 at other points, too
     taken_out: Callable[[], bool]  # whether the forward uses the tensor, and y still does not depend on it
     complete: bool  # whether all entries are looked at
 
