@@ -289,7 +289,7 @@ def gc_summand_averaged_over_the_pixels(dy, cache):
     return dx, grads._replace(add=gc.mlp_backward(np.mean(dy, axis=(2, 3)), cache.added)[1])
 
 
-@mistake(gc.forward, inputs, "params.add.w1")
+@mistake(gc.forward, inputs, "params.add.w1", "a normalisation's mean")
 def gc_norm_undone_as_a_factor(dy, cache):
     fc1, norm, hidden, fc2 = cache.added
     du = relu.backward(linear.backward(np.sum(dy, axis=(2, 3)), fc2)[0], hidden)

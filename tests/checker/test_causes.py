@@ -176,6 +176,19 @@ def test_a_softmax_undone_wrongly_inside_a_block_shows_in_what_adds_up_to_0(wron
     assert not x.cause
 
 
+def test_what_is_shuffled_after_a_softmax_was_undone_rightly_is_called_so():
+    """Branches and channels taken for one another: no number of it is there for the softmax's term to be missing."""
+
+    def backward(dy, cache):
+        dx, dw = by_weights(whole)(dy, cache)
+        return dx, 2 * dw.reshape(6, 2, 3).swapaxes(1, 2).reshape(6, 6)
+
+    w = np.random.default_rng(5).standard_normal((6, 6))
+    row = gradcheck((columns_by_weights, backward), FOUR_BY_SIX, w, raise_exception=False).rows[1]
+    assert "the analytic one over each 2 numbers of axis 1 that are 1 apart: what comes back through" in row.cause
+    assert "is put in another order" in row.cause
+
+
 def test_a_softmax_that_is_undone_rightly_is_not_blamed():
     w, factor = np.random.default_rng(5).standard_normal((6, 6)), 1 + VALUES**2
     for case in (
