@@ -31,6 +31,7 @@ from npattn.training.mpiexec import in_ranks, surroundings
 from npattn.training.ranks import world
 from npattn.training.step import step
 
+SECONDS = '{"seconds": '  # how an answer begins
 RATE = 1e-5  # of the optimiser's steps: they are timed, and the weights stay about where they are
 
 
@@ -63,10 +64,13 @@ class Shared:
         try:
             self.process.stdin.write(f"{steps}\n")
             self.process.stdin.flush()
-            return float(json.loads(self.process.stdout.readline())["seconds"])
-        except (BrokenPipeError, ValueError):
-            status = self.process.wait()
-            raise BenchError(f"the ranks ended with status {status}; the error is on standard error") from None
+        except BrokenPipeError:
+            pass
+        for line in self.process.stdout:  # MPI's libraries may print there, too
+            if line.startswith(SECONDS):
+                return float(json.loads(line)["seconds"])
+        status = self.process.wait()
+        raise BenchError(f"the ranks ended with status {status}; the error is on standard error")
 
     def both(self) -> dict[str, Any]:
         """Take a step. Returns loss and gradients."""
