@@ -45,7 +45,11 @@ def unbalanced(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
                     f"the numeric gradient adds up to 0 {where}, the analytic one {elsewhere}: what comes "
                     "back through a softmax or a normalisation is put in another order, or belongs to another axis"
                 )
-        return f"the numeric gradient adds up to 0 {where}, the analytic one does not: {TAKEN_OUT}"
+        # Of two numbers that add up to 0 any other two differ by both kinds of mistake, so both are named
+        return (
+            f"the numeric gradient adds up to 0 {where}, the analytic one does not: {TAKEN_OUT}; or what comes back "
+            "through it is put in another order"
+        )
     return ""
 
 
