@@ -11,8 +11,10 @@ The ranks end when their standard input does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,12 +83,14 @@ class Shared:
     def close(self) -> None:
         """End the ranks."""
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
-            self.process.wait(timeout=5)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
-            self.process.terminate()
-            self.process.wait()
+        for end in (None, signal.SIGTERM, signal.SIGKILL):  # a launcher whose ranks are stuck outlives a SIGTERM
+            if end is not None:
+                os.killpg(self.process.pid, end)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=5)
+                break
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.folder.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -39,3 +40,12 @@ def test_ranks_that_end(monkeypatch, text):
             played.seconds(1)
     finally:
         played.close()
+
+
+def test_ranks_that_do_not_end(monkeypatch):
+    """Neither when their input ends nor on SIGTERM."""
+    text = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(0, flush=True); time.sleep(600)"
+    played = shared(monkeypatch, text)
+    assert played.process.stdout.readline() == "0\n"
+    played.close()
+    assert played.process.returncode == -signal.SIGKILL
