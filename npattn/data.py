@@ -255,9 +255,16 @@ def opener() -> OpenerDirector:
 
 def download_bytes(url: str) -> bytes:
     """What the address gives. Raises DataError if that is too much or takes too long, OSError and others if nothing."""
+    from urllib.error import HTTPError
+
     end = time.monotonic() + LONGEST_DOWNLOAD
     got = bytearray()
-    with opener().open(url, timeout=60) as answer:
+    try:
+        answer = opener().open(url, timeout=60)
+    except HTTPError as error:  # an answer, too
+        error.close()
+        raise
+    with answer:
         while chunk := answer.read1(2**16):
             got += chunk
             if len(got) > LARGEST_DOWNLOAD:

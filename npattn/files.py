@@ -149,11 +149,14 @@ def archive(file: BinaryIO) -> zipfile.ZipFile:
     Raises
     ------
     zipfile.BadZipFile, NotImplementedError, ValueError
-        If it is no zip, or a broken one, or its directory is larger than two megabytes.
+        If it is no zip, or a broken one, or its directory is larger than two megabytes, or names one place twice.
     """
     sparing = Sparing(file, DIRECTORY)
     found = zipfile.ZipFile(sparing)
     sparing.most = None  # entries may be larger
+    places = [member.header_offset for member in found.infolist()]
+    if len(set(places)) < len(places):  # zipfile refuses other overlaps itself; of these Python 3.14 only warns
+        raise zipfile.BadZipFile("entries overlap")
     return found
 
 

@@ -76,6 +76,11 @@ class Plain(io.TextIOBase):
         except (OSError, ValueError) as error:
             self._failed(error)
 
+    def close(self) -> None:
+        """Called when nobody holds it any more, and there is nobody who could hear of a failure."""
+        with contextlib.suppress(LostOutput):
+            super().close()
+
     def _failed(self, error: Exception) -> None:
         self.lost = self.lost or error
         if self.needed:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -31,4 +32,10 @@ BLOCKS = [case for case in block_cases() if of_its_own(case)]
 @example(seed=7017)  # a kink and a curve together, in a step of a billionth
 @example(seed=20021)  # ties whose gradients are all below the rounding of y
 def test_no_false_alarm(case: Case, seed: int):
-    assert gradcheck((case.forward, case.backward), *random_point(case, seed), seed=seed, strict=True)
+    point = random_point(case, seed)
+    report = gradcheck((case.forward, case.backward), *point, seed=seed, strict=True, raise_exception=False)
+    if report.no_verdict:  # that y is all rounding is so where a norm divides rounding by the root of its epsilon
+        assert case.norm, report
+        assert not np.any(point[0]), report
+    else:
+        assert report, report

@@ -126,7 +126,7 @@ def test_a_flag_of_three_values():
 # Numbers
 
 NO_NUMBERS = (True, np.True_, "3", b"3", bytearray(b"3"), None, [3], {}, 3j, np.complex64(3), np.array([3]),
-              np.timedelta64(3), np.array(True), object())  # fmt: skip
+              np.timedelta64(3, "s"), np.array(True), object())  # fmt: skip
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=plain)
