@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -16,7 +15,8 @@ from npattn.checker.cases import Case, block_cases
 from tests.checker.false_alarms import random_point
 from tests.support.cases import of_its_own
 
-BLOCKS = [case for case in block_cases() if of_its_own(case)]
+BLOCKS = [case for case in block_cases() if of_its_own(case) and "=" not in case.name]
+"""The blocks and their forms. With further arguments they are asked by the command alone, which takes them all."""
 
 
 @pytest.mark.parametrize("case", BLOCKS, ids=lambda case: case.name)
@@ -32,10 +32,4 @@ BLOCKS = [case for case in block_cases() if of_its_own(case)]
 @example(seed=7017)  # a kink and a curve together, in a step of a billionth
 @example(seed=20021)  # ties whose gradients are all below the rounding of y
 def test_no_false_alarm(case: Case, seed: int):
-    point = random_point(case, seed)
-    report = gradcheck((case.forward, case.backward), *point, seed=seed, strict=True, raise_exception=False)
-    if report.no_verdict:  # that y is all rounding is so where a norm divides rounding by the root of its epsilon
-        assert case.norm, report
-        assert not np.any(point[0]), report
-    else:
-        assert report, report
+    assert gradcheck((case.forward, case.backward), *random_point(case, seed), seed=seed, strict=True)
