@@ -45,10 +45,10 @@ def unbalanced(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
                     f"the numeric gradient adds up to 0 {where}, the analytic one {elsewhere}: what comes "
                     "back through a softmax or a normalisation is put in another order, or belongs to another axis"
                 )
-        # Of two numbers that add up to 0 any other two differ by both kinds of mistake, so both are named
+        # Of two numbers that add up to 0 any other two differ by each of these mistakes, so all are named
         return (
             f"the numeric gradient adds up to 0 {where}, the analytic one does not: {TAKEN_OUT}; or what comes back "
-            "through it is put in another order"
+            "through it is put in another order, or is not whole (the one-hot labels of a cross-entropy)"
         )
     return ""
 

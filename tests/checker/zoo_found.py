@@ -156,7 +156,7 @@ def attention_queries_and_keys_exchanged(dy, cache):
     return dk, dq, dv
 
 
-@mistake(attention, FOR_ATTENTION, "k")
+@mistake(attention, FOR_ATTENTION, "k", "the outer product in a softmax's Jacobian")
 def attention_without_the_softmax_sum(dy, cache):
     q, k, v, p = cache
     ds = p * (dy @ v.swapaxes(-1, -2)) / np.sqrt(q.shape[-1])

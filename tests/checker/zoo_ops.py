@@ -101,7 +101,7 @@ def loss_sign(dy, cache):
     return -loss.backward(dy, cache)
 
 
-@mistake(loss.forward, for_loss, "z")
+@mistake(loss.forward, for_loss, "z", "the one-hot labels")
 def loss_without_the_one_hot(dy, cache):
     return dy * cache.p / cache.p.shape[0]
 
@@ -329,12 +329,12 @@ def softmax_without_what_the_others_lose(dy, cache):
     return dy * cache.y
 
 
-@mistake(softmax.forward, rows, "x")
+@mistake(softmax.forward, rows, "x", "the outer product in a softmax's Jacobian")
 def softmax_by_the_plain_mean_of_dy(dy, cache):
     return cache.y * (dy - dy.mean(axis=-1, keepdims=True))  # the shares are the weights
 
 
-@mistake(over_the_first, rows, "x")
+@mistake(over_the_first, rows, "x", "adds up to 0 along axis 0, the analytic one does not")
 def softmax_along_another_axis_than_forward(dy, cache):
     return softmax.backward(dy, cache._replace(axis=-1))
 
@@ -371,7 +371,7 @@ def layer_norm_without_the_path_of_the_variance(dy, cache):
     return (dx_hat - dx_hat.mean(axis=-1, keepdims=True)) * cache.rho, grads
 
 
-@mistake(layer_norm.forward, for_layer_norm, "x")
+@mistake(layer_norm.forward, for_layer_norm, "x", "a normalisation's mean")
 def layer_norm_by_the_rows_and_not_along_them(dy, cache):
     _, grads = layer_norm.backward(dy, cache)
     dx_hat = dy * cache.gamma
