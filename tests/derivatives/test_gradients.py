@@ -64,9 +64,11 @@ def test_float32_follows_float64(case: Case, size, ratio, k, seed):
     assert y.dtype == np.float32
     assert distance(y, y64) < 1e-4
     scale = max(float(np.linalg.norm(gradient)) for _, gradient in leaves(wanted))
+    rounded = 1e-6 * float(np.linalg.norm(dy))  # 1 − g of a gate near 1 is off by eps, whatever is left of it
     for (name, gradient), (_, exact) in zip(leaves(found), leaves(wanted), strict=True):
         assert gradient.dtype == np.float32, name
-        assert np.linalg.norm(gradient - exact) <= 2e-3 * max(float(np.linalg.norm(exact)), 1e-2 * scale), name
+        apart, size = np.linalg.norm(gradient - exact), max(float(np.linalg.norm(exact)), 1e-2 * scale)
+        assert apart <= 2e-3 * size + rounded, name
 
 
 def with_weights(change, inputs: tuple) -> tuple:
