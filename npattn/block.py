@@ -142,7 +142,7 @@ class Card:
     forms
         The same block with other arguments, by names of their own.
     further
-        Arguments to check it with besides: more groups than one, another stride. No form needs to be checked again.
+        Arguments to check it with besides, and to try exercises with: more groups than one, another stride.
     """
 
     name: str

@@ -77,7 +77,13 @@ def read(file: BinaryIO, name: str) -> tuple[dict[str, np.ndarray], dict[str, An
 
 
 def write_members(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an .npz file, as numpy.savez does, whose older versions leave the archive open where the disk refuses."""
+    """Write an .npz file, as numpy.savez does, whose older versions leave the archive open where the disk refuses.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses.
+    """
     with zipfile.ZipFile(file, "w") as archived:
         for name, value in arrays.items():
             with archived.open(f"{name}.npy", "w", force_zip64=True) as member:

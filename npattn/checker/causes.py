@@ -57,11 +57,9 @@ def confirmed(cause: Callable[..., str], told: str, points: Sequence[Point]) -> 
 
 
 def zero(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
-    return (
-        ""
-        if np.any(a) or not facts.zero_elsewhere()
-        else "it is 0 everywhere: the way from it to y was not followed back"
-    )
+    if np.any(a) or not facts.zero_elsewhere():
+        return ""
+    return "it is 0 everywhere: the way from it to y was not followed back"
 
 
 def without_effect(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:

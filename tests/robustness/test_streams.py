@@ -398,6 +398,14 @@ def test_a_locale_of_another_time(tmp_path):
     assert (done.returncode, re.sub(others, "", done.stderr)) == (0, "")
 
 
+@pytest.mark.parametrize("kind", LOST)
+def test_a_stream_that_nobody_holds_any_more_says_nothing(kind):
+    """Python closes it then, and from 3.14 on tells what goes wrong."""
+    out = Plain(LOST[kind](), "standard output", needed=True)
+    out.close()
+    assert out.closed
+
+
 # Narrow and wide
 
 

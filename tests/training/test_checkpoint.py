@@ -117,6 +117,16 @@ def test_entries_that_share_their_bytes(path):
         checkpoint.load(path)
 
 
+def test_entries_at_one_place(path):
+    """However small: Python 3.14 warns of them, and reads them."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("padding.npy", member((100,), content=bytes(400)))
+        archive.writestr("a.npy", member((1,), content=bytes(4)))
+        archive.filelist.append(archive.filelist[1])
+    with pytest.raises(CheckpointError, match=r"a.npy: another entry stands at the same place"):
+        checkpoint.load(path)
+
+
 def test_a_failed_write_leaves_the_old_file(path):
     before = path.read_bytes()
 
