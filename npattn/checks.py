@@ -140,6 +140,18 @@ def odd_kernel(name: str, w: Array, axes: str, **known: int) -> tuple[int, ...]:
     return shaped(name, w, axes, **known, k=odd(f"{name} (its last axis)", k))
 
 
+def absent(name: str, array: Array | None, why: str) -> None:
+    """Check that there is no such array, where nothing would be done with it.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    if array is not None:
+        raise ValueError(f"{name}: expected None {why}, got {getattr(array, 'shape', array)}")
+
+
 def same_shape(name: str, array: Array, shape: tuple[int, ...], what: str) -> None:
     """Check that `array` has exactly `shape`, which is that of `what` ("the output y", say).
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array, copied, device
 from npattn.block import Block, Card, Form, Weight
-from npattn.checks import floating, odd, one_of, real_number, same_shape, shaped, whole_number
+from npattn.checks import absent, floating, odd, one_of, real_number, same_shape, shaped, whole_number
 from npattn.layer import Options
 from npattn.ops import global_avg_pool, relu
 from npattn.ops.gate_functions import GATES
@@ -86,7 +86,9 @@ def forward(x: Array, params: Params, gate: str = "sigmoid", ends: str = "zeros"
         raise ValueError(f"w (its last axis): expected at most 2 C + 1 = {2 * C + 1} for a ring of C = {C}, got {k}")
     if w1 is None:
         shaped("w", w, "R k", R=1)
-    if w1 is not None:
+        absent("b", b, "without w1")
+        absent("b1", b1, "without w1")
+    else:
         for name, value, axis in (("b", b, "1"), ("w1", w1, "R"), ("b1", b1, "R")):
             shaped(name, value, axis, **{"1": 1, "R": R})
 

@@ -27,7 +27,9 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array, device
 from npattn.block import Block, Card, Form, Weight
-from npattn.checks import floating, hidden_width, one_of, real_number, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import (
+    absent, floating, hidden_width, one_of, real_number, same_shape, shaped, true_or_false, whole_number,
+)  # fmt: skip
 from npattn.layer import Options
 from npattn.ops import layer_norm, linear, relu, sigmoid, softmax
 from npattn.ops.pooling import some_pixels
@@ -129,7 +131,9 @@ def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
     w_a, b_a, add, scale = params
     xp = floating(x=x, **dict(fields(params)))
     N, C, H, W = some_pixels(x)
-    if w_a is not None:
+    if w_a is None:
+        absent("b_a", b_a, "without w_a")
+    else:
         shaped("w_a", w_a, "C", C=C)
     if b_a is not None:
         shaped("b_a", b_a, "1", **{"1": 1})

@@ -29,7 +29,9 @@ from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Form, Weight
-from npattn.checks import floating, hidden_width, names_of, one_of, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import (
+    absent, floating, hidden_width, names_of, one_of, same_shape, shaped, true_or_false, whole_number,
+)  # fmt: skip
 from npattn.layer import Options
 from npattn.ops import global_avg_pool, global_even_max, global_max_pool, linear, lp_pool, lse_pool
 from npattn.ops.gate_functions import GATES, HIDDEN
@@ -131,9 +133,15 @@ def forward(x: Array, params: Params, settings: Settings = Settings()) -> tuple[
     floating(x=x, w1=w1, b1=b1, w2=w2, b2=b2)
     settings = checked_settings(*settings)
     _, C, _, _ = shaped("x", x, "N C H W")
-    R, _ = shaped("w1", w1, "R C", C=C) if w2 is not None else shaped("w1", w1, "C C", C=C)
-    if w2 is not None:
+    R, _ = shaped("w1", w1, "R C", C=C)
+    if w2 is None:
+        shaped("w1", w1, "C C", C=C)
+        absent("b2", b2, "without w2")
+    else:
         shaped("w2", w2, "C R", C=C, R=R)
+    for name, b, size in (("b1", b1, R), ("b2", b2, C)):
+        if b is not None:
+            shaped(name, b, "n", n=size)
 
     s, pools = zip(*(pool.forward(x) for pool in settings.pairs()), strict=True)  # VCA.1
     t = [reduce(add, s) / len(s)] if settings.mix == "before" else s  # VCA.2

@@ -19,6 +19,7 @@ from npattn import backend, cli, data, dialects, models
 from npattn.bench.runs import bench_block, bench_train_step
 from npattn.block import Block, Place
 from npattn.blocks import blocks
+from npattn.checker.cases import Case, block_cases
 from npattn.checks import real_number, shown, true_or_false, whole_number, whole_numbers
 from npattn.dialects.table import TABLE
 from npattn.explain import class_activation_map, gate_statistics, overlay
@@ -26,6 +27,7 @@ from npattn.explain.counts import added
 from npattn.explain.gate_maps import channel_bars, gate_maps
 from npattn.explain.trace import trace, trace_op
 from npattn.ops import batch_norm, hard_sigmoid, relu
+from npattn.samples import Random
 from npattn.state import dtype_name, generator
 from npattn.variants import channel as vca
 from npattn.variants import spatial as vsa
@@ -685,3 +687,31 @@ def test_no_traceback_for_what_is_typed(words, capsys, monkeypatch, tmp_path):
         assert "Traceback" not in said
         assert bool(said) == (status != 0)
         assert len(said.splitlines()) <= 40
+
+
+# Parameters that a form has not
+
+ABSENT = [
+    pytest.param(case, place, name, id=f"{case.name}-{name}")
+    for case in block_cases()
+    for place, params in enumerate(case.draw(Random(np.random.default_rng(0), (2, 4, 3, 2), 2, 3, 1.0)))
+    for name in getattr(params, "_fields", ())
+    if getattr(params, name) is None and "Array" in str(type(params).__annotations__[name])
+]
+
+
+@pytest.mark.parametrize(("case", "place", "name"), ABSENT)
+def test_a_parameter_that_a_form_has_not_is_used_or_refused(case: Case, place: int, name: str):
+    """Never passed over, and never spread over numbers that it does not fit."""
+    rng = np.random.default_rng(1)
+    arguments = list(case.draw(Random(rng, (2, 4, 3, 2), 2, 3, 1.0)))
+    for shape in [(), (1,), (2,), (3,), (4,), (2, 4), (4, 2), (4, 4), (1, 4)]:
+        given = [*arguments]
+        given[place] = arguments[place]._replace(**{name: rng.normal(size=shape)})
+        try:
+            y, cache = case.forward(*given)
+        except (TypeError, ValueError) as error:
+            assert re.match(r"\w+.*: expected ", str(error)), error  # w1 without b: b is named
+            continue
+        grads = case.backward(rng.normal(size=y.shape), cache)[place]
+        assert getattr(grads, name).shape == shape
