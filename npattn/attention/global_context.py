@@ -28,7 +28,15 @@ from typing import NamedTuple, Unpack
 from npattn.backend import Array, device
 from npattn.block import Block, Card, Form, Weight
 from npattn.checks import (
-    absent, floating, hidden_width, one_of, real_number, same_shape, shaped, true_or_false, whole_number,
+    absent,
+    floating,
+    hidden_width,
+    one_of,
+    real_number,
+    same_shape,
+    shaped,
+    true_or_false,
+    whole_number,
 )  # fmt: skip
 from npattn.layer import Options
 from npattn.ops import layer_norm, linear, relu, sigmoid, softmax

@@ -30,7 +30,15 @@ from typing import Any, NamedTuple, Unpack
 from npattn.backend import Array
 from npattn.block import Block, Card, Form, Weight
 from npattn.checks import (
-    absent, floating, hidden_width, names_of, one_of, same_shape, shaped, true_or_false, whole_number,
+    absent,
+    floating,
+    hidden_width,
+    names_of,
+    one_of,
+    same_shape,
+    shaped,
+    true_or_false,
+    whole_number,
 )  # fmt: skip
 from npattn.layer import Options
 from npattn.ops import global_avg_pool, global_even_max, global_max_pool, linear, lp_pool, lse_pool
