@@ -1,8 +1,8 @@
 """What every function asks of its arguments before it does any work.
 
-The two checks double as a legend: `xp = floating(x=x, w=w)` says which arrays take part, and
-`N, C, H, W = shaped("x", x, "N C H W")` says what their axes are called. Their errors name the argument, what was
-expected, and what came.
+The checks double as a legend: `xp = floating(x=x, w=w)` says which arrays take part, `shaped("x", x, "N C H W")` what
+the axes of one are called, and `shaped_params(params, w1="R C", b1="R")` those of many. Their errors name the argument,
+what was expected, and what came.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import operator
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,7 +92,8 @@ def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
     array
         The array.
     axes
-        One letter or word an axis, "N C H W" say. A leading "..." stands for any number of axes.
+        One letter or word an axis, "N C H W" say; a number is its own length, and "2C" is twice that of C. A leading
+        "..." stands for any number of axes.
     **known
         Sizes that are already fixed, by axis name.
 
@@ -108,22 +109,68 @@ def shaped(name: str, array: Array, axes: str, **known: int) -> tuple[int, ...]:
     if not hasattr(array, "shape"):
         named_module({name: array})  # says so
     shape = tuple(array.shape)
-    names, tail = parsed(axes)
+    names, tail, numbers = parsed(axes)
     fits = len(shape) >= len(tail) if tail is not names else len(shape) == len(names)
-    if fits and known:
-        for axis, size in zip(reversed(tail), reversed(shape), strict=False):
-            fits = fits and known.get(axis, size) == size
+    if fits and (known or numbers):
+        for (_, times, letter), size in zip(reversed(tail), reversed(shape), strict=False):
+            if letter in known or not letter:
+                fits = fits and size == times * known.get(letter, 1)
     if not fits:
-        wanted = ", ".join(f"{axis}={known[axis]}" if axis in known else axis for axis in names)
-        raise ValueError(f"{name}: expected shape ({wanted}), got {shape}")
+        lengths = (f"{axis}={times * known[letter]}" if letter in known else axis for axis, times, letter in names)
+        raise ValueError(f"{name}: expected shape ({', '.join(lengths)}), got {shape}")
     return shape
 
 
+class Axis(NamedTuple):
+    """An axis as it is written: "2C" is 2 times C, and "1" is 1 times nothing."""
+
+    name: str
+    times: int
+    letter: str
+
+
 @functools.cache
-def parsed(axes: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the axes, and those after a leading "..."; the same tuple if there is none."""
-    names = tuple(axes.split())
-    return names, names[1:] if names[:1] == ("...",) else names
+def parsed(axes: str) -> tuple[tuple[Axis, ...], tuple[Axis, ...], bool]:
+    """The axes; those after a leading "...", the same tuple if there is none; and whether one is a number."""
+    found = [(axis, axis.lstrip("0123456789")) for axis in axes.split()]
+    names = tuple(Axis(axis, int(axis.removesuffix(letter) or 1), letter) for axis, letter in found)
+    return names, names[1:] if axes.startswith("...") else names, any(not letter for _, letter in found)
+
+
+def shaped_params(params: Any, sizes: Mapping[str, int] | None = None, of: str = "", /, **axes: str) -> dict[str, int]:
+    """`shaped` for arrays of a Params, by field: `shaped_params(params, w="R C", b="R")`.
+
+    Parameters
+    ----------
+    params
+        A NamedTuple of arrays. A field may be None if None is its default.
+    sizes
+        Sizes that are already fixed, by axis name. What the first array with an axis says holds for all that follow.
+    of
+        What the caller calls the NamedTuple where it is a part of another: the names in errors begin with it.
+    **axes
+        The axes of each array, in the order in which they are to be looked at.
+
+    Returns
+    -------
+    sizes : dict
+        Those given and those found.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `shaped`.
+    """
+    found = dict(sizes or {})
+    for field, wanted in axes.items():
+        array = getattr(params, field)
+        if array is None and params._field_defaults.get(field, "") is None:
+            continue
+        shape = shaped(f"{of}.{field}" if of else field, array, wanted, **found)
+        for (axis, _, letter), size in zip(parsed(wanted)[0], shape, strict=True):
+            if axis == letter:
+                found[axis] = size
+    return found
 
 
 def odd_kernel(name: str, w: Array, axes: str, **known: int) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     w1, w2 = params
     xp = floating(x=x, w1=w1, w2=w2)
     C, R = shaped("w2", w2, "C R")
-    shaped("w1", w1, "R 2C", **{"R": R, "2C": 2 * C})
+    shaped("w1", w1, "R 2C", R=R, C=C)
     shaped("x", x, "N C H W", C=C)
 
     s_avg, avg_pool = global_avg_pool.forward(x)  # CAT.1

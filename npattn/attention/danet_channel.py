@@ -63,7 +63,7 @@ def forward(x: Array, params: Params, unlike: bool = False) -> tuple[Array, Cach
     (beta,) = params
     xp = floating(x=x, beta=beta)
     N, C, H, W = some_pixels(x)
-    shaped("beta", beta, "1", **{"1": 1})
+    shaped("beta", beta, "1")
     sign = -1 if true_or_false("unlike", unlike) else 1
     dot_product_attention.room_for_pairs("x", x, N, C, C)
 

@@ -90,7 +90,7 @@ def forward(x: Array, params: Params, gate: str = "sigmoid", ends: str = "zeros"
         absent("b1", b1, "without w1")
     else:
         for name, value, axis in (("b", b, "1"), ("w1", w1, "R"), ("b1", b1, "R")):
-            shaped(name, value, axis, **{"1": 1, "R": R})
+            shaped(name, value, axis, R=R)
 
     s, squeeze = global_avg_pool.forward(x)  # ECA.1
     if w1 is None or b1 is None:

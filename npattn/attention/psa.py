@@ -104,7 +104,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     P, D = H * W, (2 * H - 1) * (2 * W - 1)
     shaped("w_c", w_c, "(2H-1)(2W-1) C", **{"(2H-1)(2W-1)": D, "C": C})
     shaped("w_d", w_d, "(2H-1)(2W-1) C", **{"(2H-1)(2W-1)": D, "C": C})
-    shaped("w", w, "C 3C", **{"C": C, "3C": 3 * C})
+    shaped("w", w, "C 3C", C=C)
 
     t = xp.reshape(x, (N, C, P)).mT  # PSA.1
     m_c, collect = linear.forward(t, linear.Params(w_c))  # PSA.2

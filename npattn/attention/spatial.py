@@ -58,7 +58,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """
     (w,) = params
     xp = floating(x=x, w=w)
-    odd_kernel("w", w, "1 2 k k", **{"1": 1, "2": 2})
+    odd_kernel("w", w, "1 2 k k")
 
     m_avg, mean = channel_mean.forward(x)  # SA.1
     m_max, max_ = channel_max.forward(x)  # SA.2

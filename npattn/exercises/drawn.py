@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 TAG = re.compile(r"\b[A-Z]+\d?\.\d+\b")
 CHECKS = {
-    "floating", "keyword_only", "odd", "odd_kernel", "one_of", "real_number", "same_shape", "shaped", "some_pixels",
-    "true_or_false", "whole_number", "hidden_width", "multiple_of",
+    "floating", "keyword_only", "odd", "odd_kernel", "one_of", "real_number", "same_shape", "shaped", "shaped_params",
+    "some_pixels", "true_or_false", "whole_number", "hidden_width", "multiple_of",
 }  # fmt: skip
 """Functions that look at an argument and refuse it, or hand it on."""
 OF_SHAPE = {"shaped": 1, "odd_kernel": 1, "some_pixels": 0}

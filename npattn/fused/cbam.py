@@ -67,7 +67,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     shaped("w2", w2, "C R", C=C, R=R)
     shaped("x", x, "N C H W", C=C)
     N, C, H, W = some_pixels(x)
-    odd_kernel("w", w, "1 2 k k", **{"1": 1, "2": 2})
+    odd_kernel("w", w, "1 2 k k")
     check_takes(x=x)
 
     b, y = layout.beside(x), layout.output(x.shape, x.dtype, layout.beside(x))

@@ -62,7 +62,7 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """The spatial gate of x, as `npattn.attention.spatial.forward` gives it, and with its errors."""
     (w,) = params
     floating(x=x, w=w)
-    odd_kernel("w", w, "1 2 k k", **{"1": 1, "2": 2})
+    odd_kernel("w", w, "1 2 k k")
     N, C, H, W = some_pixels(x)
     check_takes(x=x)
 

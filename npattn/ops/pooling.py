@@ -26,9 +26,9 @@ class EvenCache(NamedTuple):
     b: Array  # bool, (N, C, H, W): the winners
 
 
-def some_pixels(x: Array) -> tuple[int, int, int, int]:
-    """The shape (N, C, H, W) of x, after checking that there is something to pool."""
-    N, C, H, W = shaped("x", x, "N C H W")
+def some_pixels(x: Array, **known: int) -> tuple[int, int, int, int]:
+    """`shaped` for x (N, C, H, W), which also has to have something to pool."""
+    N, C, H, W = shaped("x", x, "N C H W", **known)
     if 0 in (C, H, W):
         raise ValueError(f"x: expected C, H and W of at least 1, got {(N, C, H, W)}: there is nothing to pool")
     return N, C, H, W

@@ -78,7 +78,8 @@ def test_checks_are_taken_out_wherever_they_stand():
     xp = floating(x=x)
     N, C, _, _ = shaped("x", x, "N C H W")
     (k,) = shaped("w", w, "k")
-    H = shaped("x", x, "N C H W", C=C)[2]
+    sizes = shaped_params(params, w="C")
+    H = shaped("x", x, "N C H W", **sizes)[2]
     G = whole_number("groups", groups)
     eps = real_number("eps", eps)
     if w is None:

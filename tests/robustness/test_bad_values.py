@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from npattn.bench.runs import bench_block, bench_train_step
 from npattn.block import Block, Place
 from npattn.blocks import blocks
 from npattn.checker.cases import Case, block_cases
-from npattn.checks import real_number, shown, true_or_false, whole_number, whole_numbers
+from npattn.checks import real_number, shaped, shaped_params, shown, true_or_false, whole_number, whole_numbers
 from npattn.dialects.table import TABLE
 from npattn.explain import class_activation_map, gate_statistics, overlay
 from npattn.explain.counts import added
@@ -34,6 +34,56 @@ from npattn.variants import spatial as vsa
 from tests.support.cases import MAKERS, ident, image_for
 
 X = np.random.default_rng(0).standard_normal((2, 8, 4, 4)).astype(np.float32)
+
+# Shapes
+
+
+class Weights(NamedTuple):
+    w: np.ndarray
+    v: np.ndarray
+    b: np.ndarray | None = None
+
+
+WEIGHTS = Weights(np.zeros((3, 4)), np.zeros((4, 6, 1)), np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("axes", "known", "says"),
+    [
+        ("C 2R 1", {}, None),
+        ("C 2R 1", {"R": 3}, None),
+        ("... 2R 1", {"R": 3}, None),
+        ("C 2R 1", {"C": 5, "R": 3}, r"\(C=5, 2R=6, 1\)"),
+        ("C 2R 1", {"R": 4}, r"\(C, 2R=8, 1\)"),
+        ("C R 2", {}, r"\(C, R, 2\)"),
+        ("... 2", {}, r"\(\.\.\., 2\)"),
+        ("C R", {"C": 4}, r"\(C=4, R\)"),
+    ],
+)
+def test_an_axis_is_a_letter_a_multiple_or_a_number(axes, known, says):
+    if says is None:
+        assert shaped("v", WEIGHTS.v, axes, **known) == (4, 6, 1)
+    else:
+        with pytest.raises(ValueError, match=rf"^v: expected shape {says}, got \(4, 6, 1\)$"):
+            shaped("v", WEIGHTS.v, axes, **known)
+
+
+def test_arrays_of_one_params_fit_each_other():
+    axes = {"w": "R C", "v": "C 2R 1", "b": "R"}
+    assert shaped_params(WEIGHTS, **axes) == {"R": 3, "C": 4}
+    assert shaped_params(WEIGHTS._replace(b=None), {"C": 4, "N": 2}, **axes) == {"R": 3, "C": 4, "N": 2}
+    for bad, error, says in (
+        ({"b": np.zeros(4)}, ValueError, r"b: expected shape \(R=3\), got \(4,\)"),
+        ({"v": np.zeros((4, 5, 1))}, ValueError, r"v: expected shape \(C=4, 2R=6, 1\), got \(4, 5, 1\)"),
+        ({"v": None}, TypeError, "v: expected an array, got None"),
+    ):
+        with pytest.raises(error, match=f"^{says}$"):
+            shaped_params(WEIGHTS._replace(**bad), **axes)
+        with pytest.raises(error, match=rf"^add\.{says}$"):
+            shaped_params(WEIGHTS._replace(**bad), None, "add", **axes)
+    with pytest.raises(ValueError, match=r"^w: expected shape \(R, C=5\), got \(3, 4\)$"):
+        shaped_params(WEIGHTS, {"C": 5}, **axes)
+
 
 # Bools
 
