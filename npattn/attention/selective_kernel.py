@@ -36,12 +36,14 @@ from npattn.checks import (
     odd_kernel,
     same_shape,
     shaped,
+    shaped_params,
     true_or_false,
     whole_number,
     whole_numbers,
 )
 from npattn.layer import Options
 from npattn.ops import batch_norm, general_conv, global_avg_pool, linear, relu, softmax
+from npattn.packing import fields
 
 
 class Params(NamedTuple):
@@ -154,17 +156,14 @@ def forward(
         For a shape or a number that does not fit, or an even k.
     """
     w_near, norm_near, w_far, norm_far, w1, of_norm, w2 = params
-    norms = {"norm_near": norm_near, "norm_far": norm_far, "norm": of_norm}
-    each = {f"{norm}.{name}": value for norm, both in norms.items() for name, value in both._asdict().items()}
-    xp = floating(x=x, w_near=w_near, w_far=w_far, w1=w1, w2=w2, **each)
+    xp = floating(x=x, **dict(fields(params)))
     M, D, _, _ = odd_kernel("w_near", w_near, "M D k k")
     odd_kernel("w_far", w_far, "M D k k", M=M, D=D)
-    R, _ = shaped("w1", w1, "R M", M=M)
-    for name, value in each.items():
-        shaped(name, value, "R" if name.startswith("norm.") else "M", M=M, R=R)
-    shaped("w2", w2, "2M R", **{"2M": 2 * M, "R": R})
+    sizes = shaped_params(params, {"M": M}, w1="R M", w2="2M R")
+    for name, each, axis in (("norm_near", norm_near, "M"), ("norm_far", norm_far, "M"), ("norm", of_norm, "R")):
+        shaped_params(each, sizes, name, gamma=axis, beta=axis)
     parts = 2 if true_or_false("split", split) else 1
-    C = shaped("x", x, "N C H W", C=parts * D * whole_number("groups", groups))[1]
+    _, C, _, _ = shaped("x", x, "N C H W", C=parts * D * whole_number("groups", groups))
     d_near, d_far = whole_numbers("dilations", dilations, 2)
     batch_norm.several_images(x, running)
     of_near, of_far, of_gate = (None, None, None) if running is None else running
