@@ -170,7 +170,8 @@ class Block(Layer):
     sizes
         The lengths of the axes that the constructor fixes, by letter.
     without
-        Fields of Params that this layer leaves out (a bias); they are None in the formula.
+        Fields of Params that this layer leaves out: a bias "b", or a part "norm" with all that is in it. They are None
+        in the formula.
     settings
         Further arguments of the pair's forward, by name.
     momentum
@@ -220,7 +221,7 @@ class Block(Layer):
             real_number("momentum", momentum, 0, 1),
         )
         self.num_batches_tracked = 0
-        declared = [entry for entry in self.state if entry.field not in without]
+        declared = [e for e in self.state if e.field not in without and e.field.partition(".")[0] not in without]
         self.weights = [entry for entry in declared if isinstance(entry, Weight)]
         self.statistics = [entry for entry in declared if isinstance(entry, Statistic)]
         for weight in self.weights:

@@ -101,7 +101,7 @@ def forward(
     w, b, of_norm = params
     floating(x=x, w=w, b=b, **({} if of_norm is None else of_norm._asdict()))
     settings = checked_settings(*settings)
-    odd_kernel("w", w, "1 n k k", **{"1": 1, "n": settings.n})
+    odd_kernel("w", w, "1 n k k", n=settings.n)
 
     maps, of_maps = zip(*(pair.forward(x) for pair in settings.pairs()), strict=True)  # VSA.1
     m = reduce(add, maps) / len(maps) if settings.mix == "mean" else array_module(x).concat(maps, axis=1)  # VSA.2
@@ -265,5 +265,5 @@ class SpatialAttention(Block):
         if share != 0.1 and not norm:
             raise ValueError(f"momentum: expected norm=True with it, whose statistics it moves, got {momentum}")
         sizes = {"k": odd("kernel_size", kernel_size), "n": settings.n}
-        without = (() if bias else ("b",)) + (() if norm else ("norm.gamma", "norm.beta", "norm.mean", "norm.var"))
+        without = (() if bias else ("b",)) + (() if norm else ("norm",))
         super().__init__(sizes, without=without, settings={"settings": settings}, momentum=share, **options)
