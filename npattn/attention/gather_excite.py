@@ -20,13 +20,14 @@ from typing import Any, NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Form, Weight
-from npattn.checks import floating, one_of, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import floating, one_of, same_shape, shaped, shaped_params, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import (
     batch_norm,
     general_conv,
     global_avg_pool,
     global_even_max,
+    linear,
     relu,
     resize,
     sigmoid,
@@ -60,10 +61,9 @@ class MeansCache(NamedTuple):
 
 
 class MlpCache(NamedTuple):
-    n: Array  # (N, C, H'·W')
-    h: Array  # (N, R, H'·W')
+    fc1: linear.Cache
     hidden: relu.Cache
-    params: Mlp
+    fc2: linear.Cache
 
 
 class Cache(NamedTuple):
@@ -98,25 +98,29 @@ def means_backward(ds: Array, cache: MeansCache) -> Array:
 
 
 def mlp_forward(n: Array, params: Mlp) -> tuple[Array, MlpCache]:
-    """A hidden layer at every place: n (N, C, H'·W') to a, the same shape."""
+    """A hidden layer at every place: n (N, C, H', W') to a, the same shape."""
     w1, b1, w2, b2 = params
-    R, C = shaped("w1", w1, "R C", C=n.shape[1])
-    for name, value, axes in (("b1", b1, "R"), ("w2", w2, "C R"), ("b2", b2, "C")):
-        shaped(name, value, axes, C=C, R=R)
-    h, hidden = relu.forward(w1 @ n + b1[:, None])  # GE.3
-    a = w2 @ h + b2[:, None]  # GE.3
-    return a, MlpCache(n, h, hidden, params)
+    xp = floating(n=n)
+    N, C, H, W = n.shape
+    rows = xp.reshape(n, (N, C, H * W)).mT  # a place a row, (N, H'·W', C)
+    z, fc1 = linear.forward(rows, linear.Params(w1, b1))  # GE.3
+    h, hidden = relu.forward(z)  # GE.3
+    a, fc2 = linear.forward(h, linear.Params(w2, b2))  # GE.3
+    return xp.reshape(a.mT, (N, C, H, W)), MlpCache(fc1, hidden, fc2)
 
 
 def mlp_backward(da: Array, cache: MlpCache) -> tuple[Array, Mlp]:
-    """dn and the gradients of the hidden layer: a weight was used at every place of every image."""
-    n, h, hidden, (w1, _, w2, _) = cache
-    xp = floating(da=da, n=n)
-    dw2, db2 = xp.sum(da @ h.mT, axis=0), xp.sum(da, axis=(0, 2))  # GE.3
-    dz = relu.backward(w2.T @ da, hidden)  # GE.3
-    dw1, db1 = xp.sum(dz @ n.mT, axis=0), xp.sum(dz, axis=(0, 2))  # GE.3
-    dn = w1.T @ dz  # GE.3
-    return dn, Mlp(dw1, db1, dw2, db2)
+    """dn and the gradients of the hidden layer."""
+    fc1, hidden, fc2 = cache
+    xp = floating(da=da)
+    N, C, H, W = da.shape
+    da_rows = xp.reshape(da, (N, C, H * W)).mT
+
+    # GE.3 was z = w1 n + b1, h = relu(z) and a = w2 h + b2, with the same weights at every place of every image
+    dh, (dw2, db2) = linear.backward(da_rows, fc2)  # GE.3
+    dz = relu.backward(dh, hidden)  # GE.3
+    dn_rows, (dw1, db1) = linear.backward(dz, fc1)  # GE.3
+    return xp.reshape(dn_rows.mT, (N, C, H, W)), Mlp(dw1, db1, dw2, db2)
 
 
 def forward(
@@ -156,29 +160,29 @@ def forward(
     """
     w, of_norm, of_mlp = params
     given = [part._asdict() for part in (of_norm, of_mlp) if part is not None]
-    xp = floating(x=x, w=w, **{name: array for part in given for name, array in part.items()})
+    floating(x=x, w=w, **{name: array for part in given for name, array in part.items()})
     if (w is None) != (of_norm is None):
         raise TypeError(f"{'w' if w is None else 'norm'}: expected an array, got None: w and norm come together")
-    N, C, H, W = some_pixels(x)
+    _, C, H, W = some_pixels(x)
     extent = whole_number("extent", extent, least=0)
+    if w is not None:
+        shaped("w", w, "C k_h k_v", C=C)
+    if of_mlp is not None:
+        shaped_params(of_mlp, {"C": C}, w1="R C", b1="R", w2="C R", b2="C")
 
     gathered: Any
-    norm, mlp = None, None
+    norm = None
     if w is None or of_norm is None:
         s, gathered = means_forward(x, extent, true_or_false("maximum", maximum))  # GE.1
         n = s  # GE.2
     else:
-        shaped("w", w, "C k_h k_v", C=C)
         stride, around = (2, 1) if extent else (1, padding)
         s, gathered = general_conv.forward(x, general_conv.Params(w[:, None, :, :]), stride, around, groups=C)  # GE.1
         if tuple(s.shape[2:]) == (1, 1):
             batch_norm.several_images(x, running)
         n, norm = batch_norm.forward(s, of_norm, None if running is None else running.norm)  # GE.2
-    if of_mlp is None:
-        a = n  # GE.3
-    else:
-        a, mlp = mlp_forward(xp.reshape(n, (N, C, n.shape[2] * n.shape[3])), of_mlp)  # GE.3
-    g, gate = sigmoid.forward(xp.reshape(a, n.shape))  # GE.4
+    a, mlp = (n, None) if of_mlp is None else mlp_forward(n, of_mlp)  # GE.3
+    g, gate = sigmoid.forward(a)  # GE.4
     r, resized = resize.forward(g, (H, W))  # GE.5
     y = x * r  # GE.6
     return y, Cache(x, r, gathered, norm, mlp, gate, resized)
@@ -203,10 +207,9 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
         If dy does not match y.
     """
     x, r, gathered, norm, mlp, gate, resized = cache
-    xp = floating(dy=dy, x=x)
+    floating(dy=dy, x=x)
     same_shape("dy", dy, tuple(x.shape), "the output y")
-    N, C = x.shape[:2]
-    dw, dnorm, dmlp = None, None, None
+    dw, dnorm = None, None
 
     # GE.6 was y = x · r: each factor receives dy times the other
     dx_direct = dy * r  # GE.6
@@ -219,11 +222,7 @@ def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
     da = sigmoid.backward(dg, gate)  # GE.4
 
     # GE.3 was a hidden layer, or nothing
-    if mlp is None:
-        dn = da  # GE.3
-    else:
-        dn, dmlp = mlp_backward(xp.reshape(da, (N, C, da.shape[2] * da.shape[3])), mlp)  # GE.3
-        dn = xp.reshape(dn, da.shape)
+    dn, dmlp = (da, None) if mlp is None else mlp_backward(da, mlp)  # GE.3
 
     # GE.2 was a normalisation, by statistics that all places and images had a hand in, or by constants; or nothing.
     # GE.1 gathered x, by a convolution with one kernel for each channel, or by means
@@ -342,10 +341,10 @@ class GatherExcite(Block):
         H, W = (whole_number(name, n) if whole or n is not None else 0 for name, n in lengths.items())
         if whole:
             sizes |= {"k_h": H, "k_v": W} | ({} if padding else {"H": H, "W": W})
-        absent: list[str] = [] if conv else ["w", "norm.gamma", "norm.beta", "norm.mean", "norm.var"]
+        without: tuple[str, ...] = () if conv else ("w", "norm")
         if hidden is None:
-            absent += ["mlp.w1", "mlp.b1", "mlp.w2", "mlp.b2"]
+            without += ("mlp",)
         else:
             sizes["R"] = whole_number("hidden", hidden)
         settings = {"extent": extent, "padding": padding, "maximum": maximum}
-        super().__init__(sizes, without=tuple(absent), settings=settings, momentum=momentum, **options)
+        super().__init__(sizes, without=without, settings=settings, momentum=momentum, **options)
