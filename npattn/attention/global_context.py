@@ -34,10 +34,10 @@ from npattn.checks import (
     one_of,
     real_number,
     same_shape,
-    shaped,
+    shaped_params,
     true_or_false,
     whole_number,
-)  # fmt: skip
+)
 from npattn.layer import Options
 from npattn.ops import layer_norm, linear, relu, sigmoid, softmax
 from npattn.ops.pooling import some_pixels
@@ -141,13 +141,10 @@ def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
     N, C, H, W = some_pixels(x)
     if w_a is None:
         absent("b_a", b_a, "without w_a")
-    else:
-        shaped("w_a", w_a, "C", C=C)
-    if b_a is not None:
-        shaped("b_a", b_a, "1", **{"1": 1})
+    shaped_params(params, {"C": C}, w_a="C", b_a="1")
     for name, mlp in (("add", add), ("scale", scale)):
         if mlp is not None:
-            checked_mlp(name, mlp, C)
+            shaped_params(mlp, {"C": C}, name, b1="R", w1="R C", gamma="R", beta="R", w2="C R", b2="C")
     if add is None and scale is None:
         raise ValueError("params: expected an MLP to add by, one to scale by, or both, got None twice")
     P = H * W
@@ -171,13 +168,6 @@ def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
         t, added = mlp_forward(s, add, eps)  # GC.4
         y = y + t[:, :, None, None]  # GC.5
     return y, Cache(x, alpha, g, attended, scaled, added)
-
-
-def checked_mlp(name: str, mlp: Mlp, C: int) -> None:
-    """Raise ValueError if a shape of an MLP for C channels does not fit, or TypeError for what is no array."""
-    (R,) = shaped(f"{name}.b1", mlp.b1, "R")
-    for field, axes in (("w1", "R C"), ("gamma", "R"), ("beta", "R"), ("w2", "C R"), ("b2", "C")):
-        shaped(f"{name}.{field}", getattr(mlp, field), axes, C=C, R=R)
 
 
 def backward(dy: Array, cache: Cache) -> tuple[Array, Params]:
@@ -329,8 +319,7 @@ class GlobalContext(Block):
         C = whole_number("channel", channel)
         R = hidden_width("channel", C, "reduction", reduction) if hidden is None else whole_number("hidden", hidden)
         one_of("fuse", fuse, FUSE)
-        absent = [name for name in ("add", "scale") if fuse not in (name, "both")]
-        without = [f"{name}.{field}" for name in absent for field in Mlp._fields]
+        without = [name for name in ("add", "scale") if fuse not in (name, "both")]
         if not true_or_false("attend", attend):
             without.append("w_a")
         if not true_or_false("bias", bias) or not attend:
