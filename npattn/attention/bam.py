@@ -28,7 +28,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Form, Statistic, Weight
-from npattn.checks import floating, hidden_width, one_of, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import floating, hidden_width, one_of, same_shape, shaped_params, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import batch_norm, general_conv, relu, sigmoid
 from npattn.ops.pooling import some_pixels
@@ -142,15 +142,12 @@ def forward(
     channel, w_c, b_c, reduce, first, second, w_s, b_s = params
     xp = floating(x=x, w_c=w_c, b_c=b_c, w_s=w_s, b_s=b_s)
     one_of("joined", joined, JOINED)
-    C, R, _, _ = shaped("w_c", w_c, "C R 1 1", **{"1": 1})
-    for name, (w, _, b), A, k in (
-        ("channel", channel, C, 1), ("reduce", reduce, C, 1), ("first", first, R, 3), ("second", second, R, 3),
-    ):  # fmt: skip
-        shaped(f"{name}.w", w, "R A k k", R=R, A=A, k=k)
-        if b is not None:
-            shaped(f"{name}.b", b, "R", R=R)
-    shaped("x", x, "N C H W", C=C)
-    some_pixels(x)
+    sizes = shaped_params(params, w_c="C R 1 1", b_c="C", w_s="1 R 1 1", b_s="1")
+    for name, stage in (("channel", channel), ("reduce", reduce)):
+        shaped_params(stage, sizes, name, w="R C 1 1", b="R")
+    for name, stage in (("first", first), ("second", second)):
+        shaped_params(stage, sizes, name, w="R R 3 3", b="R")
+    some_pixels(x, **sizes)
     batch_norm.several_images(x, running)
     of = dict.fromkeys(Running._fields) if running is None else running._asdict()
 
