@@ -17,7 +17,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Weight
-from npattn.checks import floating, hidden_width, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import floating, hidden_width, same_shape, shaped_params, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import dot_product_attention, linear
 from npattn.ops.pooling import some_pixels
@@ -68,16 +68,9 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
         If the pairs take more memory than there is.
     """
     w_q, w_k, w_v, alpha, b_q, b_k, b_v = params
-    xp = floating(x=x, w_q=w_q, w_k=w_k, w_v=w_v, alpha=alpha, b_q=b_q, b_k=b_k, b_v=b_v)
-    R, C = shaped("w_q", w_q, "R C")
-    shaped("x", x, "N C H W", C=C)
-    N, C, H, W = some_pixels(x)
-    shaped("w_k", w_k, "R C", R=R, C=C)
-    shaped("w_v", w_v, "C C", C=C)
-    shaped("alpha", alpha, "1", **{"1": 1})
-    for name, b, axis, size in (("b_q", b_q, "R", R), ("b_k", b_k, "R", R), ("b_v", b_v, "C", C)):
-        if b is not None:
-            shaped(name, b, axis, **{axis: size})
+    xp = floating(x=x, **params._asdict())
+    sizes = shaped_params(params, w_q="R C", w_k="R C", w_v="C C", alpha="1", b_q="R", b_k="R", b_v="C")
+    N, C, H, W = some_pixels(x, **sizes)
     dot_product_attention.room_for_pairs("x", x, N, H * W, H * W)
 
     t = xp.reshape(x, (N, C, H * W)).mT  # DAP.1

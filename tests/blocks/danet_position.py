@@ -142,7 +142,7 @@ def claim_what_the_layer_says():
     for field, wrong, message in (
         ("w_k", random(1, 3), r"w_k: expected shape \(R=2, C=3\), got \(1, 3\)"),
         ("w_v", random(3, 2), r"w_v: expected shape \(C=3, C=3\), got \(3, 2\)"),
-        ("alpha", random(3), r"alpha: expected shape \(1=1\), got \(3,\)"),
+        ("alpha", random(3), r"alpha: expected shape \(1\), got \(3,\)"),
         ("b_q", random(3), r"b_q: expected shape \(R=2\), got \(3,\)"),
         ("b_v", random(2), r"b_v: expected shape \(C=3\), got \(2,\)"),
     ):
