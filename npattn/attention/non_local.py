@@ -20,7 +20,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Weight
-from npattn.checks import floating, hidden_width, real_number, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import floating, hidden_width, real_number, same_shape, shaped_params, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import batch_norm, dot_product_attention, linear
 from npattn.ops.pooling import some_pixels
@@ -83,15 +83,8 @@ def forward(
     """
     w_q, w_k, w_v, w_o, of_norm, b_q, b_k, b_v, b_o = params
     xp = floating(x=x, w_q=w_q, w_k=w_k, w_v=w_v, w_o=w_o, b_q=b_q, b_k=b_k, b_v=b_v, b_o=b_o, **of_norm._asdict())
-    C, R = shaped("w_o", w_o, "C R")
-    shaped("x", x, "N C H W", C=C)
-    N, C, H, W = some_pixels(x)
-    for name, w, b in (("q", w_q, b_q), ("k", w_k, b_k), ("v", w_v, b_v)):
-        shaped(f"w_{name}", w, "R C", R=R, C=C)
-        if b is not None:
-            shaped(f"b_{name}", b, "R", R=R)
-    if b_o is not None:
-        shaped("b_o", b_o, "C", C=C)
+    sizes = shaped_params(params, w_o="C R", w_q="R C", w_k="R C", w_v="R C", b_q="R", b_k="R", b_v="R", b_o="C")
+    N, C, H, W = some_pixels(x, **sizes)
     dot_product_attention.room_for_pairs("x", x, N, H * W, H * W)
 
     t = xp.reshape(x, (N, C, H * W)).mT  # NL.1
