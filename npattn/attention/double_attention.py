@@ -22,7 +22,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Form, Weight
-from npattn.checks import floating, hidden_width, one_of, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import floating, hidden_width, one_of, same_shape, shaped_params, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import linear, softmax
 from npattn.ops.pooling import some_pixels
@@ -84,13 +84,8 @@ def forward(x: Array, params: Params, over: str = "pixels", residual: bool = Tru
     w_a, b_a, w_b, w_v, b_v, w_o, b_o, b_b = params
     xp = floating(x=x, **params._asdict())
     axis = AXES[one_of("over", over, tuple(AXES))]
-    M, C = shaped("w_a", w_a, "M C")
-    (K,) = shaped("b_v", b_v, "K")
-    for name, axes in (("b_a", "M"), ("w_b", "K C"), ("w_v", "K C"), ("w_o", "C M"), ("b_o", "C"), ("b_b", "K")):
-        if name != "b_b" or b_b is not None:
-            shaped(name, getattr(params, name), axes, M=M, C=C, K=K)
-    shaped("x", x, "N C H W", C=C)
-    N, _, H, W = some_pixels(x)
+    sizes = shaped_params(params, w_a="M C", b_a="M", w_b="K C", w_v="K C", b_v="K", w_o="C M", b_o="C", b_b="K")
+    N, C, H, W = some_pixels(x, **sizes)
 
     t = xp.reshape(x, (N, C, H * W)).mT  # A2.1
     a, features = linear.forward(t, linear.Params(w_a, b_a))  # A2.2
