@@ -21,7 +21,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Weight
-from npattn.checks import floating, hidden_width, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import floating, hidden_width, same_shape, shaped_params, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import sigmoid, silu
 from npattn.ops.pooling import some_pixels
@@ -77,14 +77,8 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """
     w1, w_h, w_w, b1, b_h, b_w = params
     xp = floating(x=x, **params._asdict())
-    R, C = shaped("w1", w1, "R C")
-    for name, value, axes in (
-        ("w_h", w_h, "C R"), ("w_w", w_w, "C R"), ("b1", b1, "R"), ("b_h", b_h, "C"), ("b_w", b_w, "C"),
-    ):  # fmt: skip
-        if value is not None or name.startswith("w"):
-            shaped(name, value, axes, C=C, R=R)
-    shaped("x", x, "N C H W", C=C)
-    some_pixels(x)
+    sizes = shaped_params(params, w1="R C", w_h="C R", w_w="C R", b1="R", b_h="C", b_w="C")
+    some_pixels(x, **sizes)
 
     x_h = xp.mean(x, axis=3)  # SCOORD.1
     x_w = xp.mean(x, axis=2)  # SCOORD.2
