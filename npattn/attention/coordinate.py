@@ -24,7 +24,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Weight
-from npattn.checks import floating, hidden_width, same_shape, shaped, whole_number
+from npattn.checks import floating, hidden_width, same_shape, shaped_params, whole_number
 from npattn.layer import Options
 from npattn.ops import batch_norm, hard_swish, sigmoid
 from npattn.ops.pooling import some_pixels
@@ -80,13 +80,9 @@ def forward(x: Array, params: Params, running: Running | None = None) -> tuple[A
     """
     w1, of_norm, w_h, w_w = params
     xp = floating(x=x, w1=w1, w_h=w_h, w_w=w_w, **of_norm._asdict())
-    R, C = shaped("w1", w1, "R C")
-    for name, value in of_norm._asdict().items():
-        shaped(name, value, "R", R=R)
-    for name, value in (("w_h", w_h), ("w_w", w_w)):
-        shaped(name, value, "C R", C=C, R=R)
-    H = shaped("x", x, "N C H W", C=C)[2]
-    some_pixels(x)
+    sizes = shaped_params(params, w1="R C", w_h="C R", w_w="C R")
+    shaped_params(of_norm, sizes, gamma="R", beta="R")
+    _, _, H, _ = some_pixels(x, **sizes)
 
     x_h = xp.mean(x, axis=3)  # COORD.1
     x_w = xp.mean(x, axis=2)  # COORD.2
