@@ -23,7 +23,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Weight
-from npattn.checks import floating, hidden_width, same_shape, shaped, whole_number
+from npattn.checks import floating, hidden_width, same_shape, shaped, shaped_params, whole_number
 from npattn.layer import Options
 from npattn.ops import global_avg_pool, linear, relu, sigmoid
 
@@ -73,11 +73,8 @@ def forward(x: Array, params: Params) -> tuple[Array, Cache]:
     """
     w1, b1, w2, b2, w_s, b_s = params
     xp = floating(x=x, **params._asdict())
-    R, C = shaped("w1", w1, "R C")
-    shaped("w2", w2, "C R", C=C, R=R)
-    for name, value, axis in (("b1", b1, "R"), ("b2", b2, "C"), ("w_s", w_s, "C"), ("b_s", b_s, "1")):
-        shaped(name, value, axis, **{"C": C, "R": R, "1": 1})
-    shaped("x", x, "N C H W", C=C)
+    sizes = shaped_params(params, w1="R C", w2="C R", b1="R", b2="C", w_s="C", b_s="1")
+    shaped("x", x, "N C H W", **sizes)
 
     s, squeeze = global_avg_pool.forward(x)  # SCSE.1
     z, fc1 = linear.forward(s, linear.Params(w1, b1))  # SCSE.2
