@@ -20,7 +20,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Weight
-from npattn.checks import floating, real_number, same_shape, shaped, whole_number
+from npattn.checks import floating, real_number, same_shape, shaped_params, whole_number
 from npattn.layer import Options
 from npattn.ops import batch_norm, sigmoid
 from npattn.ops.pooling import some_pixels
@@ -74,11 +74,9 @@ def forward(x: Array, params: Params, running: Running | None = None, eps: float
     w, of_norm = params
     xp = floating(x=x, w=w, **of_norm._asdict())
     eps = real_number("eps", eps, least=0)
-    C, _ = shaped("w", w, "C 2", **{"2": 2})
-    for name, value in of_norm._asdict().items():
-        shaped(name, value, "C", C=C)
-    shaped("x", x, "N C H W", C=C)
-    _, _, H, W = some_pixels(x)
+    sizes = shaped_params(params, w="C 2")
+    shaped_params(of_norm, sizes, gamma="C", beta="C")
+    _, _, H, W = some_pixels(x, **sizes)
     batch_norm.several_images(x, running)
     others = max(H * W - 1, 1)
 
