@@ -21,7 +21,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Weight
-from npattn.checks import floating, real_number, same_shape, shaped, whole_number
+from npattn.checks import floating, real_number, same_shape, shaped_params, whole_number
 from npattn.layer import Options
 from npattn.ops import sigmoid
 from npattn.ops.pooling import some_pixels
@@ -71,11 +71,8 @@ def forward(x: Array, params: Params, eps: float = 1e-5) -> tuple[Array, Cache]:
     alpha, gamma, beta = params
     xp = floating(x=x, alpha=alpha, gamma=gamma, beta=beta)
     eps = real_number("eps", eps, least=SMALLEST)
-    (C,) = shaped("alpha", alpha, "C")
-    for name, value in (("gamma", gamma), ("beta", beta)):
-        shaped(name, value, "C", C=C)
-    shaped("x", x, "N C H W", C=C)
-    some_pixels(x)
+    sizes = shaped_params(params, alpha="C", gamma="C", beta="C")
+    some_pixels(x, **sizes)
 
     q = xp.sqrt(xp.sum(x * x, axis=(2, 3)) + eps)  # GCT.1
     e = alpha * q  # GCT.2
