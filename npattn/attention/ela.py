@@ -75,10 +75,9 @@ def forward(x: Array, params: Params, groups: int = 1, act: str | None = None) -
     """
     w_h, norm_h, w_w, norm_w = params
     xp = floating(x=x, w_h=w_h, w_w=w_w)
-    C, _, k, _ = shaped("w_h", w_h, "C 1 k 1", **{"1": 1})
-    shaped("w_w", w_w, "C 1 1 k", **{"1": 1, "C": C, "k": odd("w_h (its third axis)", k)})
-    shaped("x", x, "N C H W", C=C)
-    some_pixels(x)
+    C, _, k, _ = shaped("w_h", w_h, "C 1 k 1")
+    shaped("w_w", w_w, "C 1 1 k", C=C, k=odd("w_h (its third axis)", k))
+    some_pixels(x, C=C)
     activated = act is not None and one_of("act", act, ("silu",)) == "silu"
 
     x_h, x_w = xp.mean(x, axis=3, keepdims=True), xp.mean(x, axis=2, keepdims=True)  # ELA.1

@@ -180,7 +180,7 @@ def claim_what_the_layer_says():
         npattn.EfficientLocalAttention(32, act="relu")
     x, params = random(1, 2, 3, 4), params_of(2, 3)
     for wrong, said in (
-        (params._replace(w_w=params.w_h), r"w_w: expected shape \(C=2, 1=1, 1=1, k=3\), got \(2, 1, 3, 1\)"),
+        (params._replace(w_w=params.w_h), r"w_w: expected shape \(C=2, 1, 1, k=3\), got \(2, 1, 3, 1\)"),
         (params_of(2, 4), r"w_h \(its third axis\): expected an odd kernel size"),
         (params_of(4, 3), r"x: expected shape \(N, C=4, H, W\), got \(1, 2, 3, 4\)"),
     ):
