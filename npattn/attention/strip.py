@@ -19,7 +19,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Form, Weight
-from npattn.checks import floating, odd, same_shape, shaped, true_or_false, whole_number
+from npattn.checks import floating, odd, same_shape, shaped, shaped_params, true_or_false, whole_number
 from npattn.layer import Options
 from npattn.ops import general_conv, sigmoid
 from npattn.ops.pooling import some_pixels
@@ -88,11 +88,9 @@ def forward(
     C = some_pixels(x)[1]
     k = 1
     if w_h is not None:
-        k = shaped("w_h", w_h, "C 1 k 1", C=C, **{"1": 1})[2]
-        shaped("w_w", w_w, "C 1 1 k", C=C, k=odd("w_h (its third axis)", k), **{"1": 1})
-    for name, value in (("b_h", b_h), ("b_w", b_w)):
-        if value is not None:
-            shaped(name, value, "C", C=C)
+        k = shaped("w_h", w_h, "C 1 k 1", C=C)[2]
+        shaped("w_w", w_w, "C 1 1 k", C=C, k=odd("w_h (its third axis)", k))
+    shaped_params(params, {"C": C}, b_h="C", b_w="C")
     q = k // 2
 
     s_h = xp.mean(x, axis=3, keepdims=True)  # STRIP.1
