@@ -22,7 +22,7 @@ from typing import NamedTuple, Unpack
 
 from npattn.backend import Array
 from npattn.block import Block, Card, Form, Statistic, Weight
-from npattn.checks import floating, odd, odd_kernel, same_shape, shaped, true_or_false
+from npattn.checks import floating, odd, odd_kernel, same_shape, shaped_params, true_or_false
 from npattn.layer import Options
 from npattn.ops import batch_norm, channel_max, channel_mean, conv2d, relu, sigmoid
 from npattn.ops.pooling import some_pixels
@@ -76,10 +76,9 @@ def branch_forward(
     """One branch: x (N, C, H, W) times its gate, the same shape."""
     w, of_norm, b = params
     xp = floating(x=x, w=w, b=b, **of_norm._asdict())
-    odd_kernel("w", w, "1 2 k k", **{"1": 1, "2": 2})
-    for called, value in {"b": b, **of_norm._asdict()}.items():
-        if value is not None:
-            shaped(called, value, "1", **{"1": 1})
+    odd_kernel("w", w, "1 2 k k")
+    shaped_params(params, b="1")
+    shaped_params(of_norm, gamma="1", beta="1")
 
     v = xp.permute_dims(x, TURNS[name])  # TRI.1
     m_avg, mean = channel_mean.forward(v)
