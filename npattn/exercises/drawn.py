@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 TAG = re.compile(r"\b[A-Z]+\d?\.\d+\b")
 CHECKS = {
-    "floating", "keyword_only", "odd", "odd_kernel", "one_of", "real_number", "same_shape", "shaped", "shaped_params",
-    "some_pixels", "true_or_false", "whole_number", "hidden_width", "multiple_of",
+    "absent", "floating", "keyword_only", "odd", "odd_kernel", "one_of", "real_number", "same_shape", "shaped",
+    "shaped_params", "some_pixels", "true_or_false", "whole_number", "hidden_width", "multiple_of",
 }  # fmt: skip
 """Functions that look at an argument and refuse it, or hand it on."""
 OF_SHAPE = {"shaped": 1, "odd_kernel": 1, "some_pixels": 0}
@@ -203,7 +203,7 @@ def called(node: ast.expr) -> str:
 def all_checks(node: ast.stmt) -> bool:
     """Whether a statement does nothing but refuse."""
     if isinstance(node, ast.If):
-        return not node.orelse and all(isinstance(one, ast.Raise) or all_checks(one) for one in node.body)
+        return all(isinstance(one, ast.Raise) or all_checks(one) for one in [*node.body, *node.orelse])
     if isinstance(node, ast.For):
         return all(all_checks(one) for one in node.body)
     return isinstance(node, ast.Expr) and bool(called(node.value))

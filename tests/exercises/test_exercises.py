@@ -88,6 +88,10 @@ def test_checks_are_taken_out_wherever_they_stand():
         w = w + k + H
     if k == 2:
         raise ValueError("k")
+    if w is None:
+        absent("b", b, "without w")
+    else:
+        shaped("b", b, "C")
     for name in "ab":
         shaped(name, x, "C")
     return x * N * G * eps
