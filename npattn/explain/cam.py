@@ -208,18 +208,24 @@ class Watched(Layer):
         return self.dx, self.layer.grads
 
 
-def watch(model: Nested, name: str) -> Watched:
-    """Put a window around the layer of that name, in place. Raises ValueError if there is none."""
+def watch(model: Nested, name: str, within: str = "") -> Watched:
+    """Put a window around the layer of that name, in place. Raises ValueError if there is none.
+
+    `within` is what stands before the name in the whole network: "stage3.".
+    """
     first, _, rest = name.partition(".")
     if first not in model.layers:
-        raise ValueError(f"layer: expected one of {', '.join(model.layers)}, got {first!r}")
+        there = ", ".join(within + each for each in model.layers)
+        raise ValueError(f"layer: expected one of {there}, got {within + name!r}")
     inner = model.layers[first]
     if not rest:
         model.layers[first] = watched = Watched(inner)
         return watched
     if not isinstance(inner, Nested):
-        raise ValueError(f"layer: {first} is a {type(inner).__name__} and has no layer {rest!r} inside")
-    return watch(inner, rest)
+        raise ValueError(
+            f"layer: expected {within}{first}, a {type(inner).__name__} without layers inside, got {within + name!r}"
+        )
+    return watch(inner, rest, f"{within}{first}.")
 
 
 def ending(model: Sequential) -> tuple[str, Linear]:
