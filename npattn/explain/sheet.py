@@ -16,7 +16,7 @@ from npattn.grad_mode import no_grad
 from npattn.nested import Sequential
 
 MOST = 60  # pictures of a sheet
-FROM_TEST_SET, WRONG = "test digit ", "✗"
+FROM_TEST_SET, WRONG = "test image #", "✗"  # after the first its place in the test set, which is not what it shows
 FAINT = 0.08  # of a map between −1 and 1: what is closer to 0 is left plain
 
 
@@ -178,7 +178,7 @@ def wrapped(words: str, width: float, most: int = 2) -> str:
 def named(picture: Picture, width: float) -> str:
     """What is written below a picture: its name, or as much of it as fits."""
     most = max(5, int(width / LETTER))
-    name = f"no digit? {picture.name}" if picture.doubted else picture.name.removeprefix(FROM_TEST_SET)
+    name = f"no digit? {picture.name}" if picture.doubted else picture.name.removeprefix(FROM_TEST_SET.rstrip("#"))
     shown = "".join(character if character.isprintable() else "?" for character in name)
     return (shown if len(shown) <= most else f"{shown[: most - 1]}…").replace("$", r"\$")
 

@@ -225,7 +225,7 @@ def test_the_sheet(folder, tmp_path, capsys, digit):
     assert cli.main(["cam", str(folder)]) == 0
     shown = capsys.readouterr().out
     labels = data.read(data.EMBEDDED, data.TEST_LABELS)
-    assert shown.count("test digit ") == 10
+    assert shown.count("test image #") == 10
     assert f"maps by cam; the sheet is {folder / 'cam.png'}" in shown
     with Image.open(folder / "cam.png") as picture:
         assert picture.size[0] > 800
@@ -238,8 +238,8 @@ def test_the_sheet(folder, tmp_path, capsys, digit):
     assert "maps by grad-cam at stage3.relu" in shown
     assert [line.split("  ")[0].strip() for line in shown.splitlines()[1:4]] == [
         "seven.png",
-        "test digit 0",
-        "test digit 8",
+        "test image #0",
+        "test image #8",
     ]
     assert labels[0] == 7
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
