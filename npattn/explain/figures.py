@@ -65,7 +65,7 @@ def curves(history: list[dict[str, Any]], path: Path) -> None:
             axes.plot([row["epoch"] for row in tested], [unit * row[f"test_{key}"] for row in tested], **TEST)
         plain(axes)
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        along(axes, [row["epoch"] for row in history])
     left.set(ylabel="cross-entropy (nats)", title="Loss", yscale=scale(left))
     if left.get_yscale() == "log":
         whole_powers(left)
@@ -194,8 +194,7 @@ def gates(history: list[dict[str, Any]], path: Path) -> bool:
         for axes in (above, below):
             plain(axes)
             axes.grid(alpha=0.25)
-            axes.set_xlim(*around(epochs))
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            along(axes, epochs)
         above.tick_params(labelbottom=False)
     over[0].set_ylabel("gate")
     under[0].set_ylabel("entries (%)")
@@ -207,10 +206,12 @@ def gates(history: list[dict[str, Any]], path: Path) -> bool:
     return True
 
 
-def around(epochs: list[int]) -> tuple[float, float]:
-    """The limits of an axis of epochs, with room on both sides; one epoch alone gets some, too."""
+def along(axes: Any, epochs: list[int]) -> None:
+    """Make the axis one of epochs: whole numbers at its ticks, and room on both sides; of one epoch alone, too."""
     room = 0.05 * (max(epochs) - min(epochs)) or 0.5
-    return min(epochs) - room, max(epochs) + room
+    axes.set_xlim(min(epochs) - room, max(epochs) + room)
+    # matplotlib takes fractions after all where fewer than two whole numbers are in sight, unless one is said to do
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
 
 
 def attention(

@@ -163,6 +163,15 @@ def test_curves_without_a_test_or_with_every_digit_right(digits, rows, title: st
     assert len(figure.axes[1].lines) == (2 if "test_loss" in rows[0] else 1)
 
 
+@pytest.mark.parametrize("name", [CURVES, BARS])
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_after_few_epochs_no_tick_is_half_an_epoch(digits, name: str, epochs: int):
+    for axes in picture_of(name, digits, history=HISTORY[:epochs]).axes:
+        lower, upper = axes.get_xlim()
+        shown = [tick for tick in axes.get_xticks() if lower <= tick <= upper]
+        assert shown == list(range(1, epochs + 1))
+
+
 def test_the_worst_mistake_is_named(digits):
     counts = np.diag([5, 5, 5])
     assert picture_of(CONFUSION, digits, counts=counts).get_suptitle() == "15 of 15 test digits read rightly: 100.00%"
@@ -281,7 +290,7 @@ def test_a_picture_beside_digits(digits):
     said = [text.get_text() for text in texts(figure)]
     assert any(words.startswith("a_photo") and words.endswith("…") for words in said)
     assert any(words.startswith("no digit?") for words in said)
-    assert "3" in said or "test digit 3" in said
+    assert "#3" in said  # its place; 3 alone would be a digit
 
 
 # Colours
