@@ -101,6 +101,8 @@ def of_the_library(args: argparse.Namespace, only: str | None) -> int:
     wrong, untested = sum(not report for report in reports), sum(report.status == 3 for report in reports)
     told = f", {untested} untested in part" if untested else ""
     print(f"{len(reports)} checked, {wrong} wrong{told}, {time.perf_counter() - start:.1f} s")
+    if others := forms_of(only):
+        print(flowed(f"its forms are checked by their own names: {', '.join(others)}", width()))
     return 1 if wrong else 3 if untested else 0
 
 
@@ -144,6 +146,13 @@ def of_ones_own(args: argparse.Namespace) -> int:
     return 2 if crashed else report.status
 
 
+def forms_of(name: str | None) -> list[str]:
+    """The forms of a block, each a name of its own; none of a form, nor of an op."""
+    if name not in blocks() or blocks()[name].card.name != name:
+        return []
+    return [form.name for form in blocks()[name].card.forms]
+
+
 class Check(NamedTuple):
     """One of the library's: of which block or op, what it is called in the table, and what makes its report."""
 
@@ -163,9 +172,11 @@ def library(seed: int, ties: bool = False, points: int = 8) -> Iterator[Check]:
             inputs = (image(np.random.default_rng(seed), inputs[0].shape, ties), *inputs[1:])
         return gradcheck((case.forward, case.backward), *inputs, **how)
 
+    made_of_layers = {entry.kind.__module__: entry.card.name for entry in blocks().values()}
     for case in (*op_cases(), *block_cases(), *fused_cases()):
-        file = case.module.__name__.rpartition(".")[2]
-        yield Check(file if case.is_op else case.name.split(",")[0], case.name, functools.partial(of_pair, case))
+        module = case.module.__name__
+        of = made_of_layers.get(module, module.rpartition(".")[2]) if case.is_op else case.name.split(",")[0]
+        yield Check(of, case.name, functools.partial(of_pair, case))
     for make in makers():
         name = make.name.split(",")[0]
         of = name if name in blocks() else str(find(name, op_words()))

@@ -49,7 +49,13 @@ def op_spellings() -> dict[str, str]:
 
 
 def find(word: str, accepted: Iterable[str]) -> str | None:
-    """The one of the accepted names that is meant by a word in any spelling, or None."""
+    """The one of the accepted names that is meant by a word in any spelling, or None.
+
+    As it is spelt, it is that one: channel-max is a form of a block, channel_max an op.
+    """
+    accepted = list(accepted)
+    if word in accepted:
+        return word
     names = {folded(name): name for name in accepted}
     for meant in (word, canonical(word), op_spellings().get(folded(word), word)):
         if folded(meant) in names:

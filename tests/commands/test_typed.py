@@ -12,6 +12,7 @@ import pytest
 from npattn import cli
 from npattn.blocks import blocks, canonical, folded, spellings
 from npattn.columns import counted, flowed, table
+from npattn.commands.gradcheck import forms_of, library
 from npattn.commands.names import find, heeds, one, op_words
 from npattn.commands.shapes import joined, shape
 from npattn.commands.usage import UsageError
@@ -306,6 +307,34 @@ def test_no_colour_goes_into_a_pipe(line, color, capsys, monkeypatch):
         monkeypatch.setenv(name, value)
     assert status_of(line) == 0
     assert "\x1b" not in "".join(capsys.readouterr())
+
+
+def test_every_check_belongs_to_a_name_that_can_be_typed():
+    """The pair of a block that is made of layers is that block's, whatever its file is called."""
+    checks = list(library(0, points=1))
+    names = (*blocks(), *op_words())
+    assert {check.of for check in checks} == set(names)
+    assert all(find(check.of, names) == check.of for check in checks)
+    rows = {name: [check.name for check in checks if check.of == name] for name in ("gated", "cbam", "variants.cbam")}
+    assert rows == {
+        "gated": ["gate", "gated, textbook", "gated, fused"],
+        "cbam": ["cbam", "cbam, fused", "cbam, textbook", "cbam, fused"],
+        "variants.cbam": ["two gates at once", "variants.cbam, textbook"],
+    }
+
+
+def test_other_arguments_of_a_block_are_checked_with_it_and_its_forms_are_named():
+    checked = [check.name for check in library(0, points=1) if check.of == "lct"]
+    assert checked == ["lct", "lct, groups=2", "lct, textbook"]
+    assert forms_of("variants.spatial")[:2] == ["spatial-mean", "spatial-max"]
+    assert forms_of("spatial-mean") == forms_of("lct") == forms_of("relu") == forms_of(None) == []
+
+
+def test_the_last_line_says_what_else_can_be_named(capsys):
+    assert cli.main(["gradcheck", "gated"]) == 0
+    *_, counts, last = capsys.readouterr().out.splitlines()
+    assert counts.startswith("3 checked, 0 wrong")
+    assert last == "its forms are checked by their own names: gated-spatial"
 
 
 def test_one_is_no_plural():
