@@ -13,6 +13,9 @@ from html import escape
 
 WIDTH = 400
 
+Said = Callable[[str], str]
+"""Gives words in the language of the page: each figure takes one, and says its own by it."""
+
 
 class Drawing:
     """A list of SVG elements that grows downwards."""
@@ -70,8 +73,8 @@ class Drawing:
         )
 
 
-def se() -> str:
-    d = Drawing(556, "Squeeze-and-excitation: x goes straight to the product, and through the gate")
+def se(said: Said) -> str:
+    d = Drawing(556, said("Squeeze-and-excitation: x goes straight to the product, and through the gate"))
     left, right = 105, 290
     d.text(left, 20, "x  (N, C, H, W)")
     d.text(left + 70, 20, "dx = dx_direct + dx_gate", "bwd", "start")
@@ -84,7 +87,7 @@ def se() -> str:
         right,
         76,
         [
-            ("mean over pixels", "SE.1 squeeze", "s (N, C)", "ds"),
+            (said("mean over pixels"), "SE.1 " + said("squeeze"), "s (N, C)", "ds"),
             ("FC, w1", "SE.2", "z (N, R)", "dz"),
             ("ReLU", "SE.3", "h (N, R)", "dh"),
             ("FC, w2", "SE.4", "a (N, C)", "da"),
@@ -102,15 +105,15 @@ def se() -> str:
     return d.svg()
 
 
-def channel() -> str:
-    d = Drawing(412, "Channel attention: two poolings, one shared MLP, a sum, a sigmoid")
+def channel(said: Said) -> str:
+    d = Drawing(412, said("Channel attention: two poolings, one shared MLP, a sum, a sigmoid"))
     left, right, middle = 105, 295, 200
     d.text(middle, 18, "x  (N, C, H, W)")
     d.text(middle, 38, "dx = dx_max + dx_avg", "bwd")
     d.wire((middle, 44), (middle, 58), head=False)
     for cx, pool, tag, mlp_tag, name in (
-        (left, "mean over pixels", "CA.1", "CA.3", "avg"),
-        (right, "max over pixels", "CA.2", "CA.4", "max"),
+        (left, said("mean over pixels"), "CA.1", "CA.3", "avg"),
+        (right, said("max over pixels"), "CA.2", "CA.4", "max"),
     ):
         d.wire((middle, 58), (cx, 58), (cx, 90))
         d.names(cx, 76, "x", f"dx_{name}")
@@ -118,42 +121,42 @@ def channel() -> str:
         d.wire((cx, end), (cx, end + 24), (middle + (14 if cx > middle else -14), end + 24))
         d.names(cx, end - 6, f"a_{name}", f"da_{name}")
     d.wire((left + 75, 185), (right - 75, 185), head=False)
-    d.text(middle, 180, "same", "small")
+    d.text(middle, 180, said("same"), "small")
     d.text(middle, 200, "w1, w2", "small")
     d.dot(middle, end + 24, "+")
     d.text(middle, end + 2, "CA.5", "small")
     d.wire((middle, end + 37), (middle, end + 72))
     d.names(middle, end + 54, "a (N, C)", "da")
     end = d.chain(middle, end + 72, [("sigmoid", "CA.6", "g (N, C)", "dg")])
-    d.text(middle, end + 18, "the gate  (N, C, 1, 1)")
+    d.text(middle, end + 18, said("the gate") + "  (N, C, 1, 1)")
     return d.svg()
 
 
-def spatial() -> str:
-    d = Drawing(414, "Spatial attention: mean and maximum over the channels, a convolution, a sigmoid")
+def spatial(said: Said) -> str:
+    d = Drawing(414, said("Spatial attention: mean and maximum over the channels, a convolution, a sigmoid"))
     left, right, middle = 105, 295, 200
     d.text(middle, 18, "x  (N, C, H, W)")
     d.text(middle, 38, "dx = dx_max + dx_avg", "bwd")
     d.wire((middle, 44), (middle, 58), head=False)
     for cx, pool, tag, name in (
-        (left, "mean over channels", "SA.1", "avg"),
-        (right, "max over channels", "SA.2", "max"),
+        (left, said("mean over channels"), "SA.1", "avg"),
+        (right, said("max over channels"), "SA.2", "max"),
     ):
         d.wire((middle, 58), (cx, 58), (cx, 90))
         d.names(cx, 76, "x", f"dx_{name}")
         d.chain(cx, 90, [(pool, tag, f"m_{name}", f"dm_{name}")])
-    d.box(middle, 185, "lay the two maps on each other", "SA.3", width=340)
+    d.box(middle, 185, said("lay the two maps on each other"), "SA.3", width=340)
     d.wire((middle, 206), (middle, 238))
     d.names(middle, 220, "m (N, 2, H, W)", "dm")
     end = d.chain(
         middle,
         238,
         [
-            ("convolution, k×k", "SA.4", "a (N, 1, H, W)", "da"),
+            (said("convolution, k×k"), "SA.4", "a (N, 1, H, W)", "da"),
             ("sigmoid", "SA.5", "g (N, 1, H, W)", "dg"),
         ],
     )
-    d.text(middle, end + 18, "the gate  (N, 1, H, W)")
+    d.text(middle, end + 18, said("the gate") + "  (N, 1, H, W)")
     return d.svg()
 
 
@@ -175,36 +178,36 @@ def product(
     return y + 157
 
 
-def cbam() -> str:
-    d = Drawing(456, "CBAM: x times its channel gate is u, u times its spatial gate is y")
+def cbam(said: Said) -> str:
+    d = Drawing(456, said("CBAM: x times its channel gate is u, u times its spatial gate is y"))
     left, right = 110, 300
     d.text(left, 20, "x  (N, C, H, W)")
     d.text(left + 66, 20, "dx = dx_direct + dx_gate", "bwd", "start")
-    y = product(d, 28, left, right, "x", "channel attention", ("CBAM.1", "CBAM.2"), "g_c")
+    y = product(d, 28, left, right, "x", said("channel attention"), ("CBAM.1", "CBAM.2"), "g_c")
     d.wire((left, y), (left, y + 34))
     d.text(left, y + 52, "u  (N, C, H, W)")
     d.text(left + 66, y + 52, "du = du_direct + du_gate", "bwd", "start")
-    y = product(d, y + 60, left, right, "u", "spatial attention", ("CBAM.3", "CBAM.4"), "g_s")
+    y = product(d, y + 60, left, right, "u", said("spatial attention"), ("CBAM.3", "CBAM.4"), "g_s")
     d.wire((left, y), (left, y + 30))
     d.names(left, y + 14, "y", "dy")
     d.text(left, y + 47, "y  (N, C, H, W)")
     return d.svg()
 
 
-def gate() -> str:
-    d = Drawing(238, "A gated layer: x times the gate that an attention makes from x")
+def gate(said: Said) -> str:
+    d = Drawing(238, said("A gated layer: x times the gate that an attention makes from x"))
     left, right = 110, 300
     d.text(left, 20, "x  (N, C, H, W)")
     d.text(left + 66, 20, "dx = dx_direct + dx_gate", "bwd", "start")
-    y = product(d, 28, left, right, "x", "an attention", ("GATE.1", "GATE.2"), "g")
+    y = product(d, 28, left, right, "x", said("an attention"), ("GATE.1", "GATE.2"), "g")
     d.wire((left, y), (left, y + 30))
     d.names(left, y + 14, "y", "dy")
     d.text(left, y + 48, "y  (N, C, H, W)")
     return d.svg()
 
 
-def residual() -> str:
-    d = Drawing(238, "A residual unit: x plus what a branch makes of x")
+def residual(said: Said) -> str:
+    d = Drawing(238, said("A residual unit: x plus what a branch makes of x"))
     left, right = 110, 300
     d.text(left, 20, "x  (N, C, H, W)")
     d.text(left + 66, 20, "dx = dx_skip + dx_branch", "bwd", "start")
@@ -213,7 +216,7 @@ def residual() -> str:
     d.text(left - 34, 112, "RES.2", "small", "end")
     d.wire((left, 50), (right, 50), (right, 76))
     d.text((left + right) / 2, 44, "dx_branch", "bwd")
-    d.box(right, 97, "a branch", "RES.1")
+    d.box(right, 97, said("a branch"), "RES.1")
     d.wire((right, 118), (right, 172), (left + 13, 172))
     d.text((left + right) / 2, 166, "b", "fwd")
     d.text((left + right) / 2, 188, "db", "bwd")
@@ -225,20 +228,20 @@ def residual() -> str:
     return d.svg()
 
 
-def concat() -> str:
-    d = Drawing(460, "Pool-and-concatenate: two poolings side by side, one MLP, a sigmoid")
+def concat(said: Said) -> str:
+    d = Drawing(460, said("Pool-and-concatenate: two poolings side by side, one MLP, a sigmoid"))
     left, right, middle = 105, 295, 200
     d.text(middle, 18, "x  (N, C, H, W)")
     d.text(middle, 38, "dx = dx_max + dx_avg", "bwd")
     d.wire((middle, 44), (middle, 58), head=False)
     for cx, pool, tag, name in (
-        (left, "mean over pixels", "CAT.1", "avg"),
-        (right, "max over pixels", "CAT.2", "max"),
+        (left, said("mean over pixels"), "CAT.1", "avg"),
+        (right, said("max over pixels"), "CAT.2", "max"),
     ):
         d.wire((middle, 58), (cx, 58), (cx, 90))
         d.names(cx, 76, "x", f"dx_{name}")
         d.chain(cx, 90, [(pool, tag, f"s_{name}", f"ds_{name}")])
-    d.box(middle, 185, "lay the two side by side", "CAT.3", width=340)
+    d.box(middle, 185, said("lay the two side by side"), "CAT.3", width=340)
     d.wire((middle, 206), (middle, 238))
     d.names(middle, 220, "s (N, 2C)", "ds")
     end = d.chain(
@@ -246,12 +249,12 @@ def concat() -> str:
         238,
         [("MLP: w1, ReLU, w2", "CAT.4", "a (N, C)", "da"), ("sigmoid", "CAT.5", "g (N, C)", "dg")],
     )
-    d.text(middle, end + 18, "the gate  (N, C, 1, 1)")
+    d.text(middle, end + 18, said("the gate") + "  (N, C, 1, 1)")
     return d.svg()
 
 
-def parallel() -> str:
-    d = Drawing(300, "SE in parallel: x goes through F, and beside F through the gate")
+def parallel(said: Said) -> str:
+    d = Drawing(300, said("SE in parallel: x goes through F, and beside F through the gate"))
     left, right = 110, 300
     d.text(left, 20, "x  (N, B, H, W)")
     d.text(left + 66, 20, "dx = dx_F + dx_gate", "bwd", "start")
@@ -262,7 +265,7 @@ def parallel() -> str:
     d.names(left, 166, "u", "du")
     d.wire((left, 46), (right, 46), (right, 76))
     d.text((left + right) / 2 + 20, 40, "dx_gate", "bwd")
-    d.box(right, 97, "mean, MLP, sigmoid", "PAR.2 to PAR.4", width=170)
+    d.box(right, 97, said("mean, MLP, sigmoid"), "PAR.2 – PAR.4", width=170)
     d.wire((right, 118), (right, 221), (left + 13, 221))
     d.text((left + right) / 2, 215, "g", "fwd")
     d.text((left + right) / 2, 237, "dg", "bwd")
@@ -274,10 +277,10 @@ def parallel() -> str:
     return d.svg()
 
 
-def psa() -> str:
-    d = Drawing(470, "Point-wise spatial attention: two maps, two sums over all pixels, and the pixel itself")
+def psa(said: Said) -> str:
+    d = Drawing(470, said("Point-wise spatial attention: two maps, two sums over all pixels, and the pixel itself"))
     left, right, middle = 90, 310, 200
-    d.text(middle, 18, "t  (N, P, C), x with a pixel a row")
+    d.text(middle, 18, "t  (N, P, C), " + said("x with a pixel a row"))
     d.text(middle, 38, "dt = dt_self + dt_c + dt_d + dt_mc + dt_md", "bwd")
     d.wire((middle, 46), (middle, 330))
     d.names(middle, 224, "t", "dt_self")
@@ -287,16 +290,16 @@ def psa() -> str:
         d.box(cx, 111, f"FC, w_{branch}", "PSA.2", width=110)
         d.wire((cx, 132), (cx, 164))
         d.names(cx, 146, f"m_{branch}", f"dm_{branch}")
-        d.box(cx, 185, "read the map", tags[0], width=110)
+        d.box(cx, 185, said("read the map"), tags[0], width=110)
         d.wire((cx, 206), (cx, 238))
         d.names(cx, 220, f"a_{branch}", f"da_{branch}")
-        d.box(cx, 259, "sum over pixels", tags[1], width=126)
+        d.box(cx, 259, said("sum over pixels"), tags[1], width=126)
         inner = cx + 63 if cx < middle else cx - 63
         d.wire((middle, 259), (inner, 259))
         d.text((middle + inner) / 2, 253, f"dt_{branch}", "bwd")
         d.wire((cx, 280), (cx, 330))
         d.names(cx, 306, f"z_{branch}", f"dz_{branch}")
-    d.box(middle, 351, "lay the three side by side", "PSA.7", width=340)
+    d.box(middle, 351, said("lay the three side by side"), "PSA.7", width=340)
     d.wire((middle, 372), (middle, 398))
     d.names(middle, 384, "v (N, P, 3C)", "dv")
     d.box(middle, 419, "FC, w", "PSA.8")
@@ -305,23 +308,23 @@ def psa() -> str:
     return d.svg()
 
 
-def used_twice() -> str:
-    d = Drawing(200, "A value that is used twice: its two gradients add")
+def used_twice(said: Said) -> str:
+    d = Drawing(200, said("A value that is used twice: its two gradients add"))
     d.text(200, 20, "x")
     d.text(214, 20, "dx = dx₁ + dx₂", "bwd", "start")
     for cx, index in ((105, "₁"), (295, "₂")):
         d.wire((200, 28), (200, 46), (cx, 46), (cx, 76))
         d.names(cx, 64, "x", f"dx{index}")
         d.chain(cx, 76, [(f"f{index}", "", f"y{index}", f"dy{index}")], width=90)
-    d.text(200, 178, "to the loss, by two ways", "small")
+    d.text(200, 178, said("to the loss, by two ways"), "small")
     return d.svg()
 
 
-def flip() -> str:
+def flip(said: Said) -> str:
     """One row of pixels, a kernel of three: what an output reads, and who reads an input."""
     d = Drawing(
         330,
-        "A kernel of three on a row: output p reads p−1, p and p+1; backward the weights stand in reverse",
+        said("A kernel of three on a row: output p reads p−1, p and p+1; backward the weights stand in reverse"),
     )
     step, first, top = 56, 60, 60
 
@@ -332,7 +335,7 @@ def flip() -> str:
             d.text(x, y + 5, name, kind)
 
     columns = ["p−2", "p−1", "p", "p+1", "p+2"]
-    d.text(8, 18, "forward: output p reads three pixels", "", "start")
+    d.text(8, 18, said("forward: output p reads three pixels"), "", "start")
     row(top, [f"x {c}" for c in columns], "small")
     row(top + 84, [f"y {c}" for c in columns], "small")
     centre = first + 2 * step
@@ -340,7 +343,7 @@ def flip() -> str:
         x = first + (2 + offset) * step
         d.parts.append(f'<path class="wire fwd" d="M {x} {top + 17} L {centre + offset * 12} {top + 67}"/>')
         d.text(x + (offset - 0.2) * 16 - (10 if offset == 0 else 0), top + 42, weight, "fwd")
-    d.text(8, 190, "backward: pixel p was read by three outputs", "", "start")
+    d.text(8, 190, said("backward: pixel p was read by three outputs"), "", "start")
     row(222, [f"dx {c}" for c in columns], "small")
     row(306, [f"dy {c}" for c in columns], "small")
     for offset, weight in ((-1, "w₂"), (0, "w₁"), (1, "w₀")):
@@ -350,7 +353,7 @@ def flip() -> str:
     return d.svg()
 
 
-FIGURES: dict[str, Callable[[], str]] = {
+FIGURES: dict[str, Callable[[Said], str]] = {
     "se": se,
     "channel": channel,
     "spatial": spatial,

@@ -23,7 +23,7 @@ import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import directives
 from docutils.statemachine import StringList
-from npattn_editions import address, in_english, said
+from npattn_editions import address, in_english, said, says_something
 from npattn_editions import pages as pages_in_chinese
 from sphinx.application import Sphinx
 from sphinx.util import logging
@@ -67,8 +67,11 @@ class Equation(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         direction = self.name
         tags = self.arguments[0].split(", ")
+        math = formula("\n".join(self.content))
+        if says_something(math.rawsource):  # it is a message of the page's catalogue, as what stands between $$ is
+            math.source, math.line = self.get_source_info()
         box = nodes.container(classes=["equation", direction], ids=[anchor(direction, tag) for tag in tags])
-        box += nodes.container("", formula("\n".join(self.content)), classes=["equation-math"])
+        box += nodes.container("", math, classes=["equation-math"])
         arrow = "" if direction == "forward" else "←&nbsp;"
         label = html.escape(", ".join(tags))
         box += raw(f'<a class="equation-tag" href="#{anchor(direction, tags[0])}">{arrow}{label}</a>')
@@ -140,6 +143,17 @@ def assigned(name: str, value: np.ndarray) -> nodes.container:
     return box
 
 
+def noted(note: str) -> str:
+    """A note of the trace, on what a line chose, in the language of the edition."""
+    for start, text in (
+        ("first maximum at pixel ", said("first maximum at pixel {0}")),
+        ("first maximum in channel ", said("first maximum in channel {0}")),
+    ):
+        if note.startswith(start):
+            return str(text).format(note.removeprefix(start))
+    return note
+
+
 class Worked(SphinxDirective):
     """A worked example: what `npattn trace` prints, with the numbers set as matrices."""
 
@@ -179,7 +193,7 @@ class Worked(SphinxDirective):
             for name, value in step.values.items():
                 box += assigned(name, value)
             for note in step.notes:
-                box += nodes.paragraph("", note, classes=["note"])
+                box += nodes.paragraph("", noted(note), classes=["note"])
             boxes.append(box)
         return boxes
 
@@ -219,7 +233,7 @@ class Drawing(SphinxDirective):
         self.env.note_dependency(_dataflow.__file__)
         name = self.arguments[0]
         figure = nodes.container(classes=["drawing"])
-        figure += raw(_figures.FIGURES[name]() if name in _figures.FIGURES else _dataflow.of_block(name))
+        figure += raw(_figures.FIGURES[name](said) if name in _figures.FIGURES else _dataflow.of_block(name))
         if self.content:
             caption = nodes.container(classes=["caption"])
             self.state.nested_parse(self.content, self.content_offset, caption)

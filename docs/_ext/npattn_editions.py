@@ -51,13 +51,17 @@ def chinese(config: Config) -> bool:
 
 
 def leave_out_the_rest(app: Sphinx, config: Config) -> None:
-    """Exclude the pages that have no catalogue, and let the tables of contents pass over them."""
+    """Exclude the pages that have no catalogue, and let the tables of contents pass over them.
+
+    There is no index either: the names that would stand in it are on those pages.
+    """
     if chinese(config):
+        config.html_use_index = False
+        config.words_in_chinese = sorted(catalogue(WORDS).items())
         sources = [path.relative_to(DOCS) for ending in ("md", "py") for path in DOCS.rglob(f"*.{ending}")]
-        config.exclude_patterns += [
-            path.as_posix() for path in sources if path.with_suffix("").as_posix() not in pages()
-        ]
-        config.suppress_warnings += ["toc.excluded", "toc.not_readable"]
+        others = [path.as_posix() for path in sources if path.with_suffix("").as_posix() not in pages()]
+        config.exclude_patterns = [*config.exclude_patterns, *others]
+        config.suppress_warnings = [*config.suppress_warnings, "toc.excluded", "toc.not_readable"]
 
 
 def english(page: str, target: str) -> str:
@@ -121,6 +125,24 @@ class Complete(SphinxTransform):
                 logger.warning("no Chinese for %r: python docs/locale/update.py", text[:80], location=node)
 
 
+class EquationsInChinese(SphinxTransform):
+    """Put the words of equations in. Sphinx writes a translated one as a literal block of reStructuredText, of which
+    Markdown would leave "::"."""
+
+    default_priority = 16
+
+    def apply(self, **_: Any) -> None:
+        page = self.env.docname
+        if not chinese(self.config) or page not in pages():
+            return
+        there = catalogue(page)
+        for node, text in list(extract_messages(self.document)):
+            if isinstance(node, nodes.math_block) and text in there:
+                node.rawsource, node.children = there[text], []
+                node += nodes.Text(there[text])
+                node["translatable"] = False  # it is done
+
+
 def catalogue(page: str, of: Callable[[str], bool] = lambda place: True) -> dict[str, str]:
     """Text to Chinese, without what is missing or fuzzy; of those texts that stand at such a place."""
     from babel.messages.pofile import read_po
@@ -138,9 +160,16 @@ def catalogue(page: str, of: Callable[[str], bool] = lambda place: True) -> dict
 
 
 def has_words(text: str) -> bool:
-    """Whether there is something to translate: an equation, code and a name of letters and numbers stay as they are."""
-    prose = re.sub(r"\$[^$]*\$|`[^`]*`|\{[a-z]+\}|\\begin\{.*\\end\{\w+\}|\\[a-zA-Z]+", " ", text, flags=re.DOTALL)
-    return re.search(r"[A-Za-z]{2,}", prose) is not None
+    """Whether there is something to translate: code, mathematics and a name of letters and numbers stay as they are."""
+    left = re.sub(r"\$[^$]*\$|`[^`]*`", " ", text)
+    prose = re.sub(r"\{[a-z]+\}|\\begin\{.*\\end\{\w+\}|\\[a-zA-Z]+", " ", left, flags=re.DOTALL)
+    return re.search(r"[A-Za-z]{2,}", prose) is not None or says_something(left)
+
+
+def says_something(equation: str) -> bool:
+    """Whether an equation has words, \\text{else}, beside the small ones that are names, as in x^{\\text{max}}."""
+    words = re.findall(r"(?<![\^_]\{)(?<![\^_]\{\\,)\\text\{([^{}]*)\}", equation)
+    return any(re.search(r"[A-Za-z]{2,}", word) for word in words)
 
 
 def switch(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -213,11 +242,13 @@ def setup(app: Sphinx) -> dict[str, Any]:
     languages["zh"] = Chinese
     if chinese(app.config):  # Sphinx compiles catalogues after it has looked for this one
         CatalogInfo(str(CATALOGUES), WORDS, "utf-8").write_mo("zh_CN")
+    app.add_config_value("words_in_chinese", [], "env", list)  # where one is another, every page is read again
     app.add_message_catalog(WORDS, str(DOCS / "locale"))
     app.connect("config-inited", leave_out_the_rest)
     app.connect("html-page-context", switch)
     app.connect("html-page-context", words_of_scripts)
     app.connect("build-finished", build_the_other)
     app.add_transform(Complete)
+    app.add_transform(EquationsInChinese)
     app.add_post_transform(ToTheEnglishEdition)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

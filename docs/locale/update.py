@@ -2,7 +2,8 @@
 
 Every page that has a catalogue is looked at, and those that are named get one. New messages come in empty, changed ones
 with their old translation and marked fuzzy; both are to be written, in docs/locale/zh_CN/LC_MESSAGES/PAGE.po, and the
-mark removed. words.po has what is said by directives, exercises and scripts. tests/site/test_editions.py counts what is
+mark removed. words.po has what is said by directives, drawings, exercises and
+scripts. tests/site/test_editions.py counts what is
 left. Needs what `pip install ".[docs]"` brings.
 """
 
@@ -41,9 +42,9 @@ def of_pages(folder: Path) -> dict[str, Catalog]:
 
 
 def of_code(there: set[str]) -> Catalog:
-    """What the extensions, the scripts and the exercises of these pages say: each `said(…)`, each title and hint."""
+    """What the extensions, drawings, scripts and exercises of these pages say: each `said(…)`, each title and hint."""
     said = Catalog()
-    for method, pattern in (("python", "_ext/*.py"), ("javascript", "_static/live/*.js")):
+    for method, pattern in (("python", "_ext/*.py"), ("python", "_figures.py"), ("javascript", "_static/live/*.js")):
         for path in sorted(DOCS.glob(pattern)):
             for _, message, _, _ in extract_from_file(method, str(path), keywords={"said": None}):
                 said.add(message, locations=[(path.relative_to(DOCS).as_posix(), 0)])
