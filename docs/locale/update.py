@@ -2,9 +2,8 @@
 
 Every page that has a catalogue is looked at, and those that are named get one. New messages come in empty, changed ones
 with their old translation and marked fuzzy; both are to be written, in docs/locale/zh_CN/LC_MESSAGES/PAGE.po, and the
-mark removed. words.po has what is said by directives, drawings, exercises and
-scripts. tests/site/test_editions.py counts what is
-left. Needs what `pip install ".[docs]"` brings.
+mark removed. words.po has what is said by directives, drawings, exercises and scripts. tests/site/test_editions.py
+counts what is left. Needs what `pip install ".[docs]"` brings.
 """
 
 from __future__ import annotations
