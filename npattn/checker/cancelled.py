@@ -1,7 +1,8 @@
 """Causes of a gradient that says y moves where it cannot: what comes after takes out what all numbers share.
 
-A softmax does not see a number that is added to all of its row, and a normalisation takes the mean away. The way back
-through either has a term for that, − y · Σ dy · y or − mean of dy: without it the gradient of such a number is not 0.
+A softmax does not see a number that is added to all of its row, a normalisation takes the mean away, and a difference
+or a margin is the same without it. The way back through each has a term for that, − y · Σ dy · y or − mean of dy:
+without it the gradient of such a number is not 0.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import numpy as np
 
 from npattn.checker.facts import Facts
 
+THROUGH = "a softmax, a normalisation or a difference"
 TAKEN_OUT = (
-    "a softmax or a normalisation takes out again what all numbers share. Its way back lacks the term for that (the "
-    "outer product in a softmax's Jacobian, a normalisation's mean), or has it wrong"
+    f"what all numbers share is taken out again, as {THROUGH} does. The way back through that is left out, lacks a "
+    "term (the outer product in a softmax's Jacobian, a normalisation's mean, what is subtracted) or has it wrong; or "
+    "what comes back through it is put in another order, scaled unevenly, or not whole (the one-hot labels of a "
+    "cross-entropy)"
 )
+"""Of two numbers that add up to 0 any other two differ by each of these mistakes, so all are named."""
 
 
 def cancelled(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
@@ -42,14 +47,10 @@ def unbalanced(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
         for other, elsewhere in rows_of(n.shape):
             if balanced(a, other, size):
                 return (
-                    f"the numeric gradient adds up to 0 {where}, the analytic one {elsewhere}: what comes "
-                    "back through a softmax or a normalisation is put in another order, or belongs to another axis"
+                    f"the numeric gradient adds up to 0 {where}, the analytic one {elsewhere}: what comes back through "
+                    f"{THROUGH} is put in another order, or belongs to another axis"
                 )
-        # Of two numbers that add up to 0 any other two differ by each of these mistakes, so all are named
-        return (
-            f"the numeric gradient adds up to 0 {where}, the analytic one does not: {TAKEN_OUT}; or what comes back "
-            "through it is put in another order, or is not whole (the one-hot labels of a cross-entropy)"
-        )
+        return f"the numeric gradient adds up to 0 {where}, the analytic one does not: {TAKEN_OUT}"
     return ""
 
 

@@ -73,8 +73,8 @@ def influences(
 def taken_out(given: Start, name: str) -> bool:
     """Whether the forward uses a tensor, and y still does not depend on it: it changes by rounding alone.
 
-    So it is with a bias before a softmax or a normalisation. Of a tensor that the forward leaves aside, or that a mask
-    hides, no change shows in y at all; behind a mask a large one shows in full.
+    So it is with a bias before a softmax, a normalisation or a difference. Of a tensor that the forward leaves aside,
+    or that a mask hides, no change shows in y at all; behind a mask a large one shows in full.
     """
     rng = np.random.default_rng(0)
     everything = np.ones(given.values[name].shape, dtype=bool)

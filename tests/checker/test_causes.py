@@ -158,7 +158,7 @@ def by_weights(jacobian, factor=1.0):
 def test_a_softmax_undone_wrongly_inside_a_block_shows_in_a_bias_that_has_no_effect(wrong):
     check = gradcheck((rows_by_bias, by_bias(JACOBIANS[wrong])), FOUR_BY_SIX, np.array([0.3]), raise_exception=False)
     x, b = check.rows
-    assert b.cause.startswith("the forward uses it, and y does not depend on it: a softmax or a normalisation")
+    assert b.cause.startswith("the forward uses it, and y does not depend on it: what all numbers share is taken")
     assert x.wrong
     assert not x.cause
 
@@ -214,6 +214,58 @@ def test_a_bias_before_a_norm_shows_a_mean_that_was_taken_for_a_constant():
     row = gradcheck((norm, backward), FOUR_BY_SIX, np.arange(6.0), raise_exception=False).rows[1]
     assert row.cause.startswith("the forward uses it, and y does not depend on it")
     assert "a normalisation's mean" in row.cause
+
+
+def test_a_softmax_is_not_the_only_thing_that_takes_out_what_all_numbers_share():
+    """A margin between scores does, and a difference of neighbours: theirs is the missing term, and no softmax's."""
+    labels, w = np.array([0, 2, 1, 3]), np.random.default_rng(5).standard_normal((6, 4))
+
+    def hinge(x, w):
+        s = x @ w
+        over = np.maximum(0, s - s[np.arange(4), labels][:, None] + 1)
+        over[np.arange(4), labels] = 0
+        return over.sum(), (x, w, over)
+
+    def without_the_labels_own(dy, cache):
+        x, w, over = cache
+        ds = dy * (over > 0)
+        return ds @ w.T, x.T @ ds
+
+    def steps(x):
+        return np.diff(x, axis=1) ** 2 / 2, np.diff(x, axis=1)
+
+    def of_another_sign(dy, d):
+        return np.pad(dy * d, ((0, 0), (1, 0))) + np.pad(dy * d, ((0, 0), (0, 1)))
+
+    def along_the_other_axis(dy, x):
+        d = dy * np.diff(x, axis=0)
+        return np.pad(d, ((1, 0), (0, 0))) - np.pad(d, ((0, 1), (0, 0)))
+
+    for case in (
+        gradcheck((hinge, without_the_labels_own), FOUR_BY_SIX, w, raise_exception=False).rows[1],
+        gradcheck((steps, of_another_sign), FOUR_BY_SIX, raise_exception=False).rows[0],
+        gradcheck((lambda x: (steps(x)[0].sum(), x), along_the_other_axis), FOUR_BY_SIX, raise_exception=False).rows[0],
+    ):
+        assert case.cause.startswith("the numeric gradient adds up to 0 along axis 1, the analytic one")
+        assert "a softmax, a normalisation or a difference" in case.cause
+
+
+def test_a_bias_that_a_softmax_takes_out_does_not_blame_the_softmax_alone():
+    """ds @ q for dsᵀ @ q: the softmax is undone rightly, and what comes back through it is put in another order."""
+    x, v = np.random.default_rng(6).standard_normal((2, 5, 5))
+
+    def forward(k, b):
+        p = shares_of(x @ (k + b).T, 1)
+        return p @ v, p
+
+    def not_transposed(dy, p):
+        dk = whole(dy @ v.T, p, 1) @ x
+        return dk, dk.sum(axis=0)
+
+    k, b = np.random.default_rng(7).standard_normal((2, 5, 5))
+    row = gradcheck((forward, not_transposed), k, b[0], raise_exception=False).rows[1]
+    assert row.cause.startswith("the forward uses it, and y does not depend on it")
+    assert "what comes back through it is put in another order" in row.cause
 
 
 @pytest.mark.parametrize("forward", [lambda x, b: x**3, lambda x, b: x**3 + np.maximum(b, 0)], ids=["unused", "masked"])
