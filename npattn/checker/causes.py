@@ -232,9 +232,13 @@ def last_step(a: np.ndarray, n: np.ndarray, facts: Facts) -> str:
         if np.mean(wrong) < 0.9 * np.mean(bad) or facts.y_shape[axis : axis + 1] != n.shape[axis : axis + 1]:
             continue  # a step is wrong as a whole, and there in y too
         if len(bad) > 2 and not bad[-1] and np.all(bad[:-1]):
-            return f"right at the last step along axis {axis} only: what comes back from later steps is missing"
+            return (
+                f"right at the last step along axis {axis} only: what comes back from later steps is missing or wrong"
+            )
         if len(bad) > 2 and not bad[0] and np.all(bad[1:]):
-            return f"right at the first step along axis {axis} only: what the steps hand on is not followed back"
+            return (
+                f"right at the first step along axis {axis} only: what the steps hand on is not followed back rightly"
+            )
     return ""
 
 

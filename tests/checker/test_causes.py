@@ -268,6 +268,29 @@ def test_a_bias_that_a_softmax_takes_out_does_not_blame_the_softmax_alone():
     assert "what comes back through it is put in another order" in row.cause
 
 
+def test_what_comes_back_from_later_steps_may_be_there_and_wrong():
+    """A recurrent weight that is not transposed on the way back."""
+
+    def forward(x, u):
+        h = [np.zeros(x.shape[1:])]
+        for step in x:
+            h.append(np.tanh(step + h[-1] @ u))
+        return np.array(h[1:]), (h, u)
+
+    def not_transposed(dy, cache):
+        h, u = cache
+        back, dx, du = np.zeros_like(h[0]), np.zeros_like(dy), np.zeros_like(u)
+        for step in reversed(range(len(dy))):
+            dx[step] = (dy[step] + back) * (1 - h[step + 1] ** 2)
+            du += h[step].T @ dx[step]
+            back = dx[step] @ u
+        return dx, du
+
+    x, u = np.random.default_rng(0).standard_normal((2, 4, 3, 3))
+    row = gradcheck((forward, not_transposed), x, u[0], raise_exception=False).rows[0]
+    assert row.cause == "right at the last step along axis 0 only: what comes back from later steps is missing or wrong"
+
+
 @pytest.mark.parametrize("forward", [lambda x, b: x**3, lambda x, b: x**3 + np.maximum(b, 0)], ids=["unused", "masked"])
 def test_what_the_forward_leaves_aside_or_a_mask_hides_is_told_from_it(forward):
     pair = (lambda x, b: (forward(x, b), x), lambda dy, x: (3 * x**2 * dy, dy.sum(axis=0)))
