@@ -55,14 +55,20 @@ def starts_elsewhere(given: Start, name: str, rng: np.random.Generator) -> Itera
 
 
 def other_points(on: Comparison, name: str, chosen: np.ndarray, form: tuple[int, ...]) -> list[Point]:
-    """Both gradients and the facts at points drawn anew where they differ: two, or fewer if no more were found."""
+    """Both gradients and the facts at points drawn anew where they differ: two, or fewer if no more were found.
+
+    Of entries that are not the whole tensor, some are enough: their places tell nothing.
+    """
     rng, found = np.random.default_rng(0), list[Point]()
+    if form != on.start.values[name].shape:
+        chosen = chosen[:: -(-len(chosen) // COLUMNS)]
+        form = (len(chosen),)
     for start in starts_elsewhere(on.start, name, rng):
         there = Comparison(start, rng, on.how, on.shown)
         there.complex = on.complex
         a = start.gradients[name].reshape(-1)[chosen].reshape(form)
         with contextlib.suppress(Refused):  # at the edge of what it takes
-            n = np.array([there.slope(name, int(i)).middle for i in chosen]).reshape(form)
+            n = np.array([there.slope(name, i).middle for i in on.shown.over(chosen.tolist())]).reshape(form)
             if np.all(np.isfinite(n)) and np.any(beyond(a, n)):
                 found.append((a, n, facts_of(there, name, chosen, form)))
         if len(found) == 2:
