@@ -68,9 +68,10 @@ class Shared:
             self.process.stdin.flush()
         except BrokenPipeError:
             pass
-        for line in self.process.stdout:  # MPI's libraries may print there, too
-            if line.startswith(SECONDS):
-                return float(json.loads(line)["seconds"])
+        for line in self.process.stdout:  # MPI's libraries may print there, too, and leave a line unfinished
+            _, begin, rest = line.partition(SECONDS)
+            if begin:
+                return float(json.loads(begin + rest)["seconds"])
         status = self.process.wait()
         raise BenchError(f"the ranks ended with status {status}; the error is on standard error")
 

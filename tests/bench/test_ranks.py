@@ -13,19 +13,20 @@ from npattn.bench.sides import BenchError
 CHATTER = """
 import sys
 for line in sys.stdin:
-    print("UCX  ERROR scandir(/sys/class/net) failed: No such file or directory")
+    print("UCX  ERROR scandir(/sys/class/net) failed: No such file or directory", end=sys.argv[1])
     print('{"seconds": 0.25}', flush=True)
 """
 
 
-def shared(monkeypatch, text: str) -> ranks.Shared:
-    monkeypatch.setattr(ranks, "in_ranks", lambda count, command: [sys.executable, "-c", text])
+def shared(monkeypatch, *text: str) -> ranks.Shared:
+    monkeypatch.setattr(ranks, "in_ranks", lambda count, command: [sys.executable, "-c", *text])
     return ranks.Shared("none", 8, 2)
 
 
-def test_what_mpi_prints_there_is_passed_over(monkeypatch):
+@pytest.mark.parametrize("end", ["\n", " "], ids=["a line of its own", "in front of the answer"])
+def test_what_mpi_prints_there_is_passed_over(monkeypatch, end):
     """It was taken for the answer, and the wait for an end that never came had none itself."""
-    played = shared(monkeypatch, CHATTER)
+    played = shared(monkeypatch, CHATTER, end)
     try:
         assert [played.seconds(1), played.seconds(2)] == [0.25, 0.25]
     finally:
