@@ -59,7 +59,7 @@ def as_given(trial: Trial, right: Trial, points: list[tuple[tuple[Any, ...], tup
 
 def found(gradients: Any, inputs: tuple[Any, ...], trial: Trial) -> list[tuple[str, Any]]:
     """The gradients by name."""
-    return [(name, gradient) for name, _, gradient in all_beside(gradients, inputs, names_of(trial))]
+    return [(name, gradient) for name, _, gradient in all_beside(gradients, inputs, names_of(trial, inputs))]
 
 
 def some_slice_false(mask: np.ndarray) -> bool:

@@ -21,7 +21,7 @@ def given_as(gradients: Any, inputs: tuple[Any, ...], names: list[str], remarks:
         return packed_as(gradients, inputs[0], names[0], remarks)
     return tuple(
         packed_as(gradient, value, name, remarks)
-        for gradient, value, name in zip(gradients, inputs, names, strict=False)
+        for gradient, value, name in zip(gradients, inputs, names, strict=True)
     )
 
 

@@ -139,7 +139,7 @@ def checked(
     """The checker's report, and remarks on what backward returned; or no report, and why there is none."""
     caught: list[BaseException] = []
     remarks: list[str] = []
-    names = names_of(trial)
+    names = names_of(trial, inputs)
 
     def watching(dy: Any, cache: Any) -> Any:
         try:
@@ -166,7 +166,7 @@ def with_missing(rows: list[Checked], right: Trial, inputs: tuple[Any, ...]) -> 
     if all(row.cells[-1] != NONE for row in rows):
         return rows
     y, cache = right.forward(*inputs)
-    needed = expected(right.backward(np.ones_like(y), cache), inputs, names_of(right))
+    needed = expected(right.backward(np.ones_like(y), cache), inputs, names_of(right, inputs))
     missing = "no gradient given; expected one of its shape"
     return [
         replace(row, cells=(*row.cells[:-1], "WRONG"), wrong=missing)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from npattn.checker.calls import argument_names
 from npattn.exercises.trials import Trial
 
 SEEDS = 20  # from which the inputs with the fewest dead paths are taken
@@ -24,7 +24,7 @@ def points_of(trial: Trial, points: int) -> list[tuple[str, tuple[Any, ...], int
     if not trial.is_form and x.ndim > 1 and np.issubdtype(x.dtype, np.floating) and "train" not in trial.name:
         images = 1 if x.ndim == 4 and all(hasattr(one, "_fields") for one in inputs[1:]) else len(x)
         tied = np.random.default_rng(4).integers(0, 3, (images, *x.shape[1:])).astype(float)
-        found.append((f"{trial.name}, with ties in {trial_input(trial)}", (tied, *inputs[1:]), 1))
+        found.append((f"{trial.name}, with ties in {names_of(trial, inputs)[0]}", (tied, *inputs[1:]), 1))
     return found
 
 
@@ -54,11 +54,6 @@ def arrays_in(tree: Any) -> Iterator[np.ndarray]:
         yield np.asarray(tree)
 
 
-def trial_input(trial: Trial) -> str:
-    """What the first input is called."""
-    return names_of(trial)[0]
-
-
-def names_of(trial: Trial) -> list[str]:
-    """What the inputs are called."""
-    return list(inspect.signature(trial.forward).parameters)
+def names_of(trial: Trial, inputs: Sequence[Any]) -> list[str]:
+    """What the inputs are called, each of them: as in a report."""
+    return argument_names(trial.forward, inputs)

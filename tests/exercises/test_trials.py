@@ -251,6 +251,22 @@ def test_one_that_ignores_a_number_is_not_solved(name: str, right: str, wrong: s
     assert verdict.status != UNTESTED
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_each_of_several_parts_is_asked(which: int):
+    """In each trial, the further ones too: the forward takes all parts as one argument, and each has its gradient."""
+    one = exercise("concatenate")
+    assert one.answer.count("return dparts") == 1
+    doubled = f"return tuple((1 + (i == {which})) * one for i, one in enumerate(dparts))"
+    verdict = judge(one, one.answer.replace("return dparts", doubled))
+    assert verdict.summary == f"not yet: wrong in inputs[{which}]; right in inputs[{1 - which}]"
+    asked: dict[str, list[str]] = {}
+    for row in judge(one, one.answer).rows:
+        asked.setdefault(row.trial, []).append(row.name)
+        assert row.passed, str(row)
+    assert len(asked) == 6
+    assert all(names == ["inputs[0]", "inputs[1]"] for names in asked.values()), asked
+
+
 def test_every_number_has_two_values():
     """No list says which numbers there are: those that a forward takes beside arrays, of the pair or of a block."""
     told = {name: [trial.name for trial in exercise(name).trials(exercise(name).module)] for name in exercises()}
