@@ -267,6 +267,14 @@ def test_each_of_several_parts_is_asked(which: int):
     assert all(names == ["inputs[0]", "inputs[1]"] for names in asked.values()), asked
 
 
+def test_a_gradient_of_nan_is_wrong_in_a_further_trial_too():
+    one = exercise("relu")
+    assert one.answer.count("return dx\n") == 1
+    verdict = judge(one, one.answer.replace("return dx\n", "return dx * (np.nan if dx.ndim == 3 else 1)\n"))
+    assert not verdict.solved, str(verdict)
+    assert "NaN" in str(verdict)
+
+
 def test_every_number_has_two_values():
     """No list says which numbers there are: those that a forward takes beside arrays, of the pair or of a block."""
     told = {name: [trial.name for trial in exercise(name).trials(exercise(name).module)] for name in exercises()}
