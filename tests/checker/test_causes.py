@@ -308,6 +308,29 @@ def test_a_pattern_that_is_there_by_chance_is_no_cause(seed):
     assert [row.cause for row in check.rows] == ["", "", ""]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("by", [2, 1 + 1e-6])
+def test_a_cause_is_looked_for_without_a_warning_where_the_gradient_is_0(by):
+    """A ReLU that is open at the given point and shut at another one, and a mask is missing besides."""
+    v, w = np.random.default_rng(1).standard_normal((2, 3, 4))
+    named = []
+    for seed in range(4):
+        x = np.random.default_rng(seed).standard_normal((3, 4))
+
+        def forward(x, w):
+            return np.maximum((v * x).sum(), 0) * w, (x, w)
+
+        def without_a_mask(dy, cache):
+            x, w = cache
+            return by * v * (dy * w).sum(), dy * np.maximum((v * x).sum(), 0)
+
+        inputs = np.sign((v * x).sum()) * x, w[0]
+        row = gradcheck((forward, without_a_mask), *inputs, raise_exception=False).rows[0]
+        assert row.wrong
+        named.append(row.cause)
+    assert "" in named  # where it was shut
+
+
 def test_a_cause_of_some_entries_is_confirmed_at_some_of_them():
     """400 of 6000 are looked at. To look at all of these at two points more would take three times as long."""
     calls = []
