@@ -147,7 +147,8 @@ def inputs_of(entry: Entry, evaluated: bool, draw: Random) -> tuple[Any, ...]:
     inputs: list[Any] = [draw.rng.standard_normal(lengths(layer.input_axes, sizes))]
     module = sys.modules[entry.kind.textbook]
     if layer.params:
-        arrays = {w.field: draw.scale * draw.rng.standard_normal(lengths(w.axes, sizes)) for w in layer.weights}
+        scale = draw.scale / np.sqrt(entry.times)  # over so many times the channels sums come out as large as without
+        arrays = {w.field: scale * draw.rng.standard_normal(lengths(w.axes, sizes)) for w in layer.weights}
         inputs.append(packed(module.Params, arrays))
     if evaluated:
         arrays = {
